@@ -1,0 +1,104 @@
+# The entry points of the project; `make help` lists them.
+
+VENV   ?= .venv
+PYTHON ?= python3
+ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
+# What an editable install depends on. The build also vendors the browser client.
+BUILD_INPUTS := pyproject.toml setup.cfg packaging/backend.py \
+    packaging/package.json packaging/package-lock.json packaging/.npmrc
+CLIENT := gateway/static/vendor/socket.io-client.json
+NODE_TESTS := tests/e2e/node
+
+# What tests run, as command:package of Debian. Nothing is installed that is there.
+TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver redis-server:redis-server \
+    systemd-analyze:systemd systemd-nspawn:systemd-container node:nodejs npm:npm
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test lint format clean system-packages test-environment FORCE
+
+help:
+	@echo 'make run      start a gateway                      (ARGS="--port 9000")'
+	@echo 'make test     linters, types and all tests         (PYTEST_ARGS="-k replay -x")'
+	@echo 'make lint     linters and types only'
+	@echo 'make format   rewrite the code in the common format'
+	@echo 'make clean    remove what builds and tests left; keeps $(VENV) and var/'
+
+run: $(VENV)/.installed
+	@exec $(BIN)/game-gateway serve $(ARGS)
+
+test: system-packages test-environment lint
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --quiet --fix --exit-zero .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist *.egg-info gateway/static/vendor $(NODE_TESTS)/node_modules
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find gateway packaging tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -f $(VENV)/.installed $(VENV)/.installed-test
+
+# The environment
+
+test-environment: $(VENV)/.installed-test $(NODE_TESTS)/node_modules/.installed
+
+$(BIN)/python:
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BUILD_INPUTS) $(if $(wildcard $(CLIENT)),,FORCE) | $(BIN)/python
+	@echo "Installing game-gateway into $(VENV)"
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(BUILD_INPUTS) $(if $(wildcard $(CLIENT)),,FORCE) | $(BIN)/python
+	@echo "Installing game-gateway and its tests' tools into $(VENV)"
+	@$(PIP_INSTALL) --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+$(NODE_TESTS)/node_modules/.installed: $(addprefix $(NODE_TESTS)/,package.json package-lock.json .npmrc)
+	@echo "Installing the Node tests' packages"
+	@cd $(NODE_TESTS) && $(NPM_CI) >/dev/null
+	@touch $@
+
+system-packages:
+	@missing=; \
+	for pair in $(TEST_COMMANDS); do \
+	    command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair#*:}"; \
+	done; \
+	test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	    missing="$$missing python3-venv"; \
+	test -n "$$missing" || exit 0; \
+	if ! command -v apt-get >/dev/null 2>&1; then \
+	    echo "make test: these programs are missing, and there is no apt-get to install" \
+	        "them; install what your system calls:$$missing" >&2; exit 1; \
+	fi; \
+	as_root=; \
+	if [ "$$(id -u)" -ne 0 ]; then \
+	    if ! command -v sudo >/dev/null 2>&1; then \
+	        echo "make test: these Debian packages are missing, and installing them takes" \
+	            "root or sudo; as root, run: apt-get install$$missing" >&2; exit 1; \
+	    fi; \
+	    as_root=sudo; \
+	fi; \
+	echo "Installing Debian packages:$$missing"; \
+	if ! { $$as_root apt-get update -qq && \
+	    $$as_root env DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null; then \
+	    echo "make test: apt-get could not install$$missing; tests need them all" >&2; exit 1; \
+	fi

@@ -1,0 +1,15 @@
+"""The game message gateway: a player is a `true_id`, not a socket.
+
+The way of a message through the code, one stage a module:
+
+1. `transport/` speaks HTTP, Engine.IO (`engineio.py` is its state machine) and Socket.IO.
+2. `admission.py` turns a CONNECT into a player's connection: limits, token or pid
+   (`tokens.py`), credentials (`auth/`), session (`session.py`), takeover or fork.
+3. `connection.py` is one connection of a player: it parses events (`messages.py`), keeps
+   their rate (`limits.py`) and writes what its cursor (`replay.py`) says is next.
+4. `delivery.py` accepts a message: append, notify, acknowledge. `presence.py` knows who is
+   here, `registry.py` maps `true_id <-> connections`.
+5. `mailbox.py` defines the mailbox and the store protocol; `stores/` keeps it.
+
+`server.py` builds all of it from `config.py` in one place; `cli.py` starts it.
+"""

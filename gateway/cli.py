@@ -1,0 +1,185 @@
+"""The command line: PROTOCOL 4. Exit 2 for usage and configuration errors, 1 for failures."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import getpass
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from gateway.auth.users_file import UsersError, UsersFile
+from gateway.config import Config
+from gateway.config_loader import load_config, render_default
+from gateway.errors import ConfigError, ConnectRefused
+from gateway.logs import configure_logging
+from gateway.secret_keys import load_secret_keys
+from gateway.server import Gateway, new_true_id, serve, users_path
+from gateway.tokens import Tokens
+
+_USAGE: Final = 2
+_FAILURE: Final = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return _USAGE
+    except UsersError as error:
+        print(f"game-gateway: {error}", file=sys.stderr)
+        return _FAILURE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="game-gateway", description="A message gateway for games: a player is no socket."
+    )
+    parser.add_argument("--version", action="version", version=version("game-gateway"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("serve", help="run the gateway")
+    _add_config(command)
+    command.add_argument("--host", help="address to listen on, instead of server.host")
+    command.add_argument("--port", type=_port, help="port to listen on, instead of server.port")
+    command.set_defaults(run=_serve)
+
+    command = commands.add_parser("check-config", help="check a configuration file")
+    command.add_argument("file", type=Path, metavar="FILE")
+    command.set_defaults(run=_check_config)
+
+    command = commands.add_parser("default-config", help="print the default configuration")
+    command.set_defaults(run=_default_config)
+
+    users = commands.add_parser("users", help="manage the password file")
+    actions = users.add_subparsers(required=True, metavar="ACTION")
+    for name, run, text in (
+        ("add", _users_add, "add a user; asks for the password"),
+        ("remove", _users_remove, "remove a user"),
+        ("list", _users_list, "list users and their true_ids"),
+    ):
+        action = actions.add_parser(name, help=text)
+        _add_config(action)
+        if name != "list":
+            action.add_argument("username")
+        if name == "add":
+            action.add_argument(
+                "--password-stdin",
+                action="store_true",
+                help="read the password from standard input instead of asking",
+            )
+        action.set_defaults(run=run)
+
+    token = commands.add_parser("token", help="look into resume tokens")
+    actions = token.add_subparsers(required=True, metavar="ACTION")
+    action = actions.add_parser("inspect", help="say what a resume token holds")
+    _add_config(action)
+    action.add_argument("token", metavar="TOKEN", help="the token, or - to read it from input")
+    action.set_defaults(run=_token_inspect)
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="YAML configuration file")
+    command.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ.get("STATE_DIRECTORY") or "var"),
+        help="where keys and data are kept (default: $STATE_DIRECTORY, else ./var)",
+    )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to 65535")
+    return int(text)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = load_config(options.config, os.environ)
+    overrides = {
+        key: value
+        for key, value in (("host", options.host), ("port", options.port))
+        if value is not None
+    }
+    config = dataclasses.replace(config, server=dataclasses.replace(config.server, **overrides))
+    configure_logging(config.log)
+    gateway = Gateway(config, options.state_dir, os.environ)
+    try:
+        asyncio.run(serve(gateway, lambda url: print(f"Serving {url}", flush=True)))
+    except OSError as error:
+        address = f"{config.server.host}:{config.server.port}"
+        print(f"game-gateway: cannot listen on {address}: {error.strerror}", file=sys.stderr)
+        return _FAILURE
+    return 0
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    load_config(options.file, os.environ)
+    print(f"{options.file}: ok")
+    return 0
+
+
+def _default_config(_options: argparse.Namespace) -> int:
+    print(render_default(), end="")
+    return 0
+
+
+def _users_file(options: argparse.Namespace) -> UsersFile:
+    path = users_path(load_config(options.config, os.environ), options.state_dir)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return UsersFile(path, new_true_id)
+
+
+def _users_add(options: argparse.Namespace) -> int:
+    users = _users_file(options)
+    user = users.add(options.username, _ask_password(options))
+    print(f"{user.username} {user.true_id}")
+    return 0
+
+
+def _ask_password(options: argparse.Namespace) -> str:
+    if options.password_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass.getpass(f"Password for {options.username}: ")
+    if getpass.getpass("Again: ") != password:
+        raise UsersError("the passwords differ; nothing was changed")
+    return password
+
+
+def _users_remove(options: argparse.Namespace) -> int:
+    _users_file(options).remove(options.username)
+    return 0
+
+
+def _users_list(options: argparse.Namespace) -> int:
+    for user in _users_file(options).list():
+        print(f"{user.username} {user.true_id}")
+    return 0
+
+
+def _token_inspect(options: argparse.Namespace) -> int:
+    config: Config = load_config(options.config, os.environ)
+    text = sys.stdin.readline().strip() if options.token == "-" else options.token  # noqa: S105
+    keys = load_secret_keys(config.resume, os.environ, options.state_dir)
+    try:
+        token = Tokens(keys, config.resume.token_lifetime, time.time).verify_token(text)
+    except ConnectRefused as error:
+        print(f"game-gateway: {error}", file=sys.stderr)
+        return _FAILURE
+    issued = datetime.fromtimestamp(token.issued_at, UTC).isoformat()
+    print(json.dumps({**dataclasses.asdict(token), "issued_at": issued}, indent=2))
+    return 0

@@ -1,0 +1,510 @@
+"""The settings as frozen dataclasses, one for each section of the YAML file.
+
+A field's metadata carries its `Spec`: what the operator reads about the key and what the
+value must satisfy. `config_loader` reads, checks and documents every key by it, so a key
+exists in exactly one place: here. Each object of the gateway gets its own section.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Final, cast
+
+#: Whole numbers stay exact in JSON, durations within what timers and time stamps can hold.
+MAX_NUMBER: Final = 2**53 - 1
+MAX_SECONDS: Final = 315_360_000
+MIN_SECRET_CHARACTERS: Final = 32
+MAX_PORT: Final = 65535
+MAX_HOST_CHARACTERS: Final = 253
+
+#: Keys that the protocol names and this release lacks.
+LATER_KEYS: Final = frozenset(
+    {
+        "rooms",
+        "api",
+        "webhooks",
+        "server.tls",
+        "server.unix_socket",
+        "auth.jwt",
+        "auth.webhook",
+        "presence.hidden_policy",
+    }
+)
+
+_LATER_STORES: Final = frozenset({"sqlite", "redis", "rediss", "unix", "valkey", "valkeys"})
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_ORIGIN: Final = re.compile(
+    r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]*:[0-9a-f:.]*\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?"
+)
+_HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_ADDRESS: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the operator is told about a key, and what its value must satisfy.
+
+    `minimum` and `maximum` are inclusive; `zero` says what 0 means where it is allowed
+    although it lies below `minimum`. `choices` are the only texts allowed, `later` those
+    that a later release will allow. `check` takes a text, or each text of a list, and returns
+    None or what is wrong and how to mend it; it never repeats a value that could hold a
+    secret. The value of a `secret` key appears in no message and no repr.
+    """
+
+    doc: str
+    unit: str = ""
+    minimum: float = 0
+    maximum: float = MAX_NUMBER
+    zero: str = ""
+    choices: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+    check: Callable[[str], str | None] | None = None
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A key of the file: its dotted name, its default, whose type is the key's, and its Spec."""
+
+    key: str
+    default: object
+    spec: Spec
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.rpartition(".")[2]
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that overrides the key."""
+        return "GATEWAY_" + self.key.replace(".", "_").upper()
+
+
+def _about(doc: str, unit: str = "", **bounds: Any) -> dict[str, Spec]:
+    return {"spec": Spec(doc, unit, **bounds)}
+
+
+def _seconds(doc: str, zero: str = "") -> dict[str, Spec]:
+    # The protocol's timers are told to clients in whole milliseconds.
+    return _about(doc, "seconds", minimum=0.001, maximum=MAX_SECONDS, zero=zero)
+
+
+def _limit(doc: str, unit: str = "", minimum: float = 1) -> dict[str, Spec]:
+    return _about(doc, unit, minimum=minimum, zero="no limit")
+
+
+def _wrong_port(port: str) -> str | None:
+    return None if int(port) <= MAX_PORT else f"names port {port}; ports end at {MAX_PORT}"
+
+
+def _wrong_host(host: str) -> str | None:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if len(host) > MAX_HOST_CHARACTERS or not _HOST_NAME.fullmatch(host) or ".." in host:
+            return "must be an IP address or a host name, without brackets, scheme or port"
+    return None
+
+
+def _wrong_address(address: str) -> str | None:
+    match = _ADDRESS.fullmatch(address)
+    if match is None or _wrong_host(match[1] or match[2]):
+        return "must be HOST:PORT, such as 127.0.0.1:9100 or [::1]:9100"
+    return _wrong_port(match[3])
+
+
+def _wrong_origin(origin: str) -> str | None:
+    if origin == "*":
+        return None
+    match = _ORIGIN.fullmatch(origin.lower())
+    if match is None or _wrong_host(match[2].strip("[]")):
+        return (
+            "must be scheme://host or scheme://host:port, such as https://game.example, "
+            "without user, path or final slash"
+        )
+    scheme, host, port = match.groups()
+    if port is not None and (wrong := _wrong_port(port)):
+        return wrong
+    # Browsers send lower case and leave the default port out; anything else never matches.
+    sent = f"{scheme}://{host}"
+    if port is not None and port != _DEFAULT_PORTS.get(scheme):
+        sent += f":{int(port)}"
+    return None if origin == sent else f'is not in the form that browsers use; write "{sent}"'
+
+
+def _wrong_public_url(url: str) -> str | None:
+    if not url.lower().startswith(("http://", "https://")):
+        return "must begin with http:// or https://, such as https://game.example"
+    return _wrong_origin(url)
+
+
+def _wrong_network(network: str) -> str | None:
+    try:
+        ipaddress.ip_network(network)
+    except ValueError:
+        try:
+            meant = ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            return "must be an IP address or a network such as 10.0.0.0/8"
+        return f'has bits set beyond its prefix; write "{meant}" or the bare address'
+    return None
+
+
+def _wrong_store(url: str) -> str | None:
+    if url == "memory://":
+        return None
+    scheme = url.partition(":")[0].lower()
+    if scheme in _LATER_STORES:
+        return f'the store "{scheme}" is not available in this release; write "memory://"'
+    return 'must be "memory://"'
+
+
+def _wrong_file_name(name: str) -> str | None:
+    if "/" in name or "\\" in name or name in {".", ".."}:
+        return 'must be the name of a file in static.path, such as "index.html", without folders'
+    return None
+
+
+def _wrong_secret(secret: str) -> str | None:
+    if len(secret) < MIN_SECRET_CHARACTERS:
+        return (
+            f"has {len(secret)} characters; a key needs at least {MIN_SECRET_CHARACTERS}, "
+            "best made by a random generator"
+        )
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Section `server`: the listening socket, who may use it, and the heartbeat."""
+
+    host: str = field(
+        default="127.0.0.1",
+        metadata=_about(
+            'Address to listen on. "0.0.0.0" is every IPv4 address, "::" every address.',
+            check=_wrong_host,
+        ),
+    )
+    port: int = field(
+        default=8080,
+        metadata=_about("Port to listen on.", minimum=1, maximum=MAX_PORT, zero="a free port"),
+    )
+    public_url: str = field(
+        default="",
+        metadata=_about(
+            "How players reach the gateway when that is not host and port, such as "
+            "https://game.example, without a path. Empty: unknown.",
+            check=_wrong_public_url,
+        ),
+    )
+    allowed_origins: tuple[str, ...] = field(
+        default=(),
+        metadata=_about(
+            "Web pages of other origins that may connect, such as https://game.example; "
+            '"*" is any. The same origin may always connect.',
+            check=_wrong_origin,
+        ),
+    )
+    trusted_proxies: tuple[str, ...] = field(
+        default=(),
+        metadata=_about(
+            "Addresses or networks (CIDR) of reverse proxies whose X-Forwarded-* headers are "
+            "believed.",
+            check=_wrong_network,
+        ),
+    )
+    backlog: int = field(
+        default=4096,
+        metadata=_about(
+            "Connections that may wait to be accepted; the system may cap it lower "
+            "(net.core.somaxconn).",
+            minimum=1,
+            maximum=MAX_PORT,
+        ),
+    )
+    shutdown_grace: float = field(
+        default=10.0,
+        metadata=_seconds(
+            "How long a stop waits for players to move to another gateway.", "stop at once"
+        ),
+    )
+    ping_interval: float = field(
+        default=25.0, metadata=_seconds("Pause between two heartbeats of a connection.")
+    )
+    ping_timeout: float = field(
+        default=20.0,
+        metadata=_seconds("A connection that leaves a heartbeat unanswered for so long is closed."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StaticConfig:
+    """Section `static`: the game client's files."""
+
+    path: str = field(
+        default="",
+        metadata=_about("Directory with the game's own client. Empty: the built-in client."),
+    )
+    index: str = field(
+        default="index.html",
+        metadata=_about("File of that directory that answers /.", check=_wrong_file_name),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordConfig:
+    """Section `auth.password`: accounts with user names."""
+
+    file: str = field(
+        default="", metadata=_about("File of accounts. Empty: `users` in the state directory.")
+    )
+    attempts_per_minute: int = field(
+        default=10,
+        metadata=_limit("Log-in attempts, for each address and for each user name.", "per minute"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """Section `auth`: how a player without a session proves who they are."""
+
+    methods: tuple[str, ...] = field(
+        default=("guest",),
+        metadata=_about(
+            "How new players may log in.", choices=("guest", "password"), later=("jwt", "webhook")
+        ),
+    )
+    password: PasswordConfig = field(
+        default_factory=PasswordConfig,
+        metadata=_about("User names and passwords, when methods has `password`."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeConfig:
+    """Section `resume`: tokens that bring a player back to a session."""
+
+    secret_keys: tuple[str, ...] = field(
+        default=(),
+        repr=False,
+        metadata=_about(
+            f"Keys of at least {MIN_SECRET_CHARACTERS} characters; the first signs, all verify. "
+            "Better than keys in this file: secret_key_file or a systemd credential.",
+            check=_wrong_secret,
+            secret=True,
+        ),
+    )
+    secret_key_file: str = field(
+        default="",
+        metadata=_about(
+            "File with one key a line, the first signs. Empty: the systemd credential "
+            "`resume-secret-key`, else a generated `resume.key` (mode 0600) in the state directory."
+        ),
+    )
+    token_lifetime: float = field(
+        default=604800.0, metadata=_seconds("How long a resume token is valid.")
+    )
+    session_lifetime: float = field(
+        default=604800.0,
+        metadata=_seconds("How long a session waits for its player after it was last seen."),
+    )
+    probe_timeout: float = field(
+        default=3.0,
+        metadata=_seconds(
+            "How long an old connection may take to prove itself alive when its token comes again."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxConfig:
+    """Section `mailbox`: the stored messages of each player."""
+
+    max_messages: int = field(
+        default=1000, metadata=_limit("Messages kept for a player; the oldest go first.")
+    )
+    max_bytes: int = field(
+        default=1_048_576,
+        metadata=_limit("Size of a player's messages together; the oldest go first.", "bytes"),
+    )
+    total_bytes: int = field(
+        default=268_435_456, metadata=_limit("Size of all mailboxes together.", "bytes")
+    )
+    retention: float = field(default=604800.0, metadata=_seconds("How long a message is kept."))
+    dedupe_window: float = field(
+        default=600.0,
+        metadata=_seconds(
+            "How long a sender's idempotency key is remembered, so that a repeated message is "
+            "accepted once.",
+            "not at all",
+        ),
+    )
+    dedupe_keys: int = field(
+        default=256, metadata=_about("Idempotency keys remembered for a player.", minimum=1)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Section `store`: where mailboxes and sessions live."""
+
+    url: str = field(
+        default="memory://",
+        metadata=_about(
+            "Only memory:// in this release: a restart forgets everything.", check=_wrong_store
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceConfig:
+    """Section `presence`: who is here."""
+
+    grace: float = field(
+        default=30.0,
+        metadata=_seconds(
+            "How long a player without a connection is away before they are offline.",
+            "offline at once",
+        ),
+    )
+    listing: bool = field(
+        default=True, metadata=_about("Whether players may list who is online (event `players`).")
+    )
+    max_watched: int = field(
+        default=1000, metadata=_limit("Players whose presence a connection may watch.")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """Section `limits`: what clients may take; 0 is no limit."""
+
+    connections: int = field(default=20_000, metadata=_limit("Open connections in all."))
+    connections_per_address: int = field(
+        default=1000, metadata=_limit("Open connections from one IP address.")
+    )
+    connections_per_player: int = field(
+        default=16, metadata=_limit("Open connections of one player.")
+    )
+    sessions: int = field(
+        default=100_000, metadata=_limit("Sessions kept, connected or waiting for their player.")
+    )
+    sessions_per_player: int = field(default=32, metadata=_limit("Sessions of one player."))
+    message_bytes: int = field(
+        default=65_536,
+        metadata=_limit("Largest packet that a client may send.", "bytes", minimum=1024),
+    )
+    messages_per_second: float = field(
+        default=200.0,
+        metadata=_limit("Events of a connection in the long run.", "per second", minimum=0.001),
+    )
+    burst: int = field(
+        default=400,
+        metadata=_limit(
+            "Events of a connection at once; 0 only together with messages_per_second 0."
+        ),
+    )
+    send_buffer_bytes: int = field(
+        default=262_144,
+        metadata=_limit(
+            "Unsent data of a connection; beyond it reliable messages wait in the mailbox, "
+            "volatile ones are dropped.",
+            "bytes",
+        ),
+    )
+    slow_timeout: float = field(
+        default=30.0,
+        metadata=_seconds(
+            "A connection whose unsent data stays over send_buffer_bytes for so long is closed."
+        ),
+    )
+    connect_timeout: float = field(
+        default=10.0,
+        metadata=_seconds("A connection that has not logged in after so long is closed.", "never"),
+    )
+    name_bytes: int = field(default=64, metadata=_limit("Length of a player's name.", "bytes"))
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Section `metrics`: numbers for Prometheus."""
+
+    enabled: bool = field(default=True, metadata=_about("Whether metrics are served at /metrics."))
+    listen: str = field(
+        default="",
+        metadata=_about(
+            '"HOST:PORT" for a listener of its own. Empty: on the main port, for clients on this '
+            "machine only.",
+            check=_wrong_address,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """Section `log`: what goes to standard error."""
+
+    level: str = field(
+        default="info",
+        metadata=_about(
+            "Least level that is logged.", choices=("debug", "info", "warning", "error")
+        ),
+    )
+    format: str = field(
+        default="text",
+        metadata=_about("Lines for people or for programs.", choices=("text", "json")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings; `Config()` is what runs without a file."""
+
+    server: ServerConfig = field(
+        default_factory=ServerConfig, metadata=_about("The main listener and its connections.")
+    )
+    static: StaticConfig = field(
+        default_factory=StaticConfig, metadata=_about("The page that players load from /.")
+    )
+    auth: AuthConfig = field(
+        default_factory=AuthConfig, metadata=_about("How players without a session get in.")
+    )
+    resume: ResumeConfig = field(
+        default_factory=ResumeConfig,
+        metadata=_about("Coming back to a session after a lost connection, a reload or a restart."),
+    )
+    mailbox: MailboxConfig = field(
+        default_factory=MailboxConfig, metadata=_about("Messages kept for players.")
+    )
+    store: StoreConfig = field(
+        default_factory=StoreConfig, metadata=_about("Where sessions and mailboxes live.")
+    )
+    presence: PresenceConfig = field(
+        default_factory=PresenceConfig, metadata=_about("What players learn about each other.")
+    )
+    limits: LimitsConfig = field(
+        default_factory=LimitsConfig, metadata=_about("What clients may take.")
+    )
+    metrics: MetricsConfig = field(
+        default_factory=MetricsConfig, metadata=_about("Numbers for Prometheus.")
+    )
+    log: LogConfig = field(default_factory=LogConfig, metadata=_about("Lines on standard error."))
+
+
+def entries(
+    section: type[Any] = Config, prefix: str = ""
+) -> Iterator[tuple[Setting, type[Any] | None]]:
+    """Yield the direct entries of a section, in order, each with its class if it is a section.
+
+    `prefix` is the dotted name of `section` with a final dot, empty for the root.
+    """
+    for entry in fields(section):
+        spec: Spec = entry.metadata["spec"]
+        if entry.default is MISSING:
+            yield Setting(prefix + entry.name, None, spec), cast(type[Any], entry.default_factory)
+        else:
+            yield Setting(prefix + entry.name, entry.default, spec), None

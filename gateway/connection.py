@@ -1,0 +1,388 @@
+"""One connection of a player: events in from its client, messages out along its cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from gateway.delivery import Delivery, Outgoing
+from gateway.errors import RequestRefused
+from gateway.limits import TokenBucket
+from gateway.mailbox import Batch, MailboxStore, StoredMessage
+from gateway.messages import (
+    ConnectionId,
+    ListPlayers,
+    Logout,
+    PresenceSet,
+    PresenceWatch,
+    Receipt,
+    SendMessage,
+    TrueId,
+    decode_event,
+    decode_payload,
+    decode_send,
+    encode,
+    encode_event,
+    is_send,
+)
+from gateway.metrics import Metrics
+from gateway.presence import Changed, Presence
+from gateway.registry import Registry
+from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
+from gateway.revocation import Revocation
+from gateway.session import Session, SessionStore
+
+logger = logging.getLogger(__name__)
+
+#: Messages read from the store at once; bytes are bounded by the send budget.
+_BATCH: Final = 64
+
+
+class Sink(Protocol):
+    """The transport as a connection sees it. Nothing here blocks or raises."""
+
+    def send_event(self, array: bytes) -> bool:
+        """Write an event; return False when the send buffer is over its budget now."""
+
+    def send_ack(self, ack_id: int, array: bytes) -> None:
+        """Answer the client's event that carried this ack id."""
+
+    def ping(self) -> None:
+        """Write an Engine.IO ping now; the pong comes as `on_pong`."""
+
+    def close(self, reason: str, *, reconnect: bool) -> None:
+        """End the connection; with `reconnect` so that stock clients come back by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every connection works with; built once, in server.py."""
+
+    store: MailboxStore
+    sessions: SessionStore
+    registry: Registry[Connection]
+    delivery: Delivery
+    presence: Presence
+    revocation: Revocation
+    metrics: Metrics
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of one connection: see `limits`, `presence` in the YAML file."""
+
+    messages_per_second: float
+    burst: float
+    send_buffer_bytes: int
+    max_watched: int
+    listing: bool
+
+
+class Connection:
+    """A player's connection, from its admission to its close."""
+
+    __slots__ = (
+        "_bucket",
+        "_commands",
+        "_cursor",
+        "_limits",
+        "_pinged",
+        "_pongs",
+        "_running",
+        "_services",
+        "_sink",
+        "_stale_presence",
+        "closed",
+        "id",
+        "offsets",
+        "session",
+    )
+
+    def __init__(
+        self,
+        connection_id: ConnectionId,
+        session: Session,
+        sink: Sink,
+        services: Services,
+        limits: ConnectionLimits,
+        *,
+        after: int,
+        offsets: bool,
+    ) -> None:
+        self.id = connection_id
+        self.session = session
+        self.offsets = offsets
+        self.closed = False
+        self._sink = sink
+        self._services = services
+        self._limits = limits
+        self._cursor = Cursor(after)
+        self._bucket = TokenBucket(limits.messages_per_second, limits.burst, services.monotonic())
+        self._commands: deque[Command] = deque()
+        self._running = False
+        self._pinged = after
+        self._pongs: list[asyncio.Future[None]] = []
+        self._stale_presence: set[TrueId] = set()
+
+    @property
+    def true_id(self) -> TrueId:
+        """The player this connection belongs to."""
+        return self.session.true_id
+
+    # Out
+
+    def start(self, greeting: dict[str, object]) -> None:
+        """Send the event `session`, then replay what was missed, then go live."""
+        self._sink.send_event(encode_event("session", greeting))
+        self._run(self._cursor.on_started())
+
+    def offer(self, message: StoredMessage, outgoing: Outgoing) -> None:
+        """See Recipient.offer."""
+        if self._cursor.on_live(message.position.offset):
+            self._write(outgoing)
+        else:
+            self._run(self._cursor.on_behind())
+
+    def offer_volatile(self, outgoing: Outgoing) -> bool:
+        """See Recipient.offer_volatile: dropped while the connection is not up to date."""
+        if self._cursor.state is not CursorState.LIVE:
+            return False
+        self._write(outgoing)
+        return True
+
+    def send(self, name: str, payload: object) -> None:
+        """Send an event that is not stored."""
+        if not self.closed:
+            self._sink.send_event(encode_event(name, payload))
+
+    def on_presence(self, true_id: TrueId, array: bytes) -> None:
+        """A watched player's presence changed; a congested client gets the latest one later."""
+        if self._cursor.state is CursorState.CONGESTED:
+            self._stale_presence.add(true_id)
+        elif not self.closed:
+            self._sink.send_event(array)
+
+    def _write(self, outgoing: Outgoing) -> None:
+        if not self._sink.send_event(outgoing.payload(offset=self.offsets)):
+            self._services.metrics.limit_hit("send_buffer_bytes")
+            self._cursor.on_congested()
+
+    def _run(self, commands: Iterable[Command]) -> None:
+        # A store may answer a read before it returns: the queue keeps that from recursing.
+        self._commands.extend(commands)
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._commands and not self.closed:
+                self._execute(self._commands.popleft())
+        finally:
+            self._running = False
+
+    def _execute(self, command: Command) -> None:
+        match command:
+            case Write(messages):
+                for message in messages:
+                    self._write(Outgoing.stored(message))
+            case Read(after):
+
+                def on_batch(batch: Batch) -> None:
+                    self._run(self._cursor.on_batch(after, batch))
+
+                self._services.store.read(
+                    self.true_id, after, _BATCH, self._limits.send_buffer_bytes, on_batch
+                )
+            case Lost(count):
+                logger.warning("connection %d fell %d trimmed messages behind", self.id, count)
+                self.close("slow_consumer", reconnect=True)
+
+    def on_drained(self) -> None:
+        """The transport's send buffer has room again."""
+        for true_id in self._stale_presence:
+            self.send("presence", self._services.presence.get(true_id))
+        self._stale_presence.clear()
+        self._run(self._cursor.on_drained())
+
+    # Liveness
+
+    def on_ping_sent(self) -> None:
+        """A ping follows everything written so far: its pong will confirm that much."""
+        self._pinged = self._cursor.position
+
+    def on_pong(self) -> None:
+        """The client is alive and has everything that was written before the ping."""
+        if self._pinged > self.session.confirmed:
+            self.session.confirm(self._pinged)
+            self._services.sessions.save_session(self.session)
+        for waiter in self._pongs:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._pongs.clear()
+
+    async def answers(self, timeout: float) -> bool:
+        """Probe the client with a ping; tell whether it answers within `timeout` seconds."""
+        if self.closed:
+            return False
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pongs.append(waiter)
+        self._sink.ping()
+        try:
+            await asyncio.wait_for(waiter, timeout)
+        except TimeoutError:
+            return False
+        return not self.closed
+
+    # In
+
+    def receive(self, array: bytes, ack_id: int | None) -> None:
+        """Take an event's JSON array from the client; answer by ack or event `error`."""
+        if self.closed:
+            return
+        name = ""
+        try:
+            self._take_token()
+            if is_send(array):
+                name = "message"
+                self._on_message(decode_send(array), ack_id)
+                return
+            name, arguments = decode_event(array)
+            handler = _HANDLERS.get(name)
+            if handler is None:
+                raise RequestRefused(
+                    "bad_request", f"unknown event; known are {', '.join(_HANDLERS)}"
+                )
+            kind, method = handler
+            method(self, decode_payload(name, arguments, kind), ack_id)
+        except RequestRefused as error:
+            self.refuse(error, ack_id, name)
+
+    def _take_token(self) -> None:
+        wait = self._bucket.take(self._services.monotonic())
+        if wait > 0:
+            self._services.metrics.limit_hit("messages_per_second")
+            raise RequestRefused("rate_limited", "too many events", None, round(wait, 3))
+
+    def refuse(self, error: RequestRefused, ack_id: int | None, name: str = "") -> None:
+        """Tell the client that its event was refused, by ack or by the event `error`."""
+        self._services.metrics.refused_request(error.code)
+        if ack_id is not None:
+            self._answer(ack_id, {"ok": False, "error": error.payload()})
+        else:
+            self.send("error", {**error.payload(), "event": name[:64]})
+
+    def _answer(self, ack_id: int | None, payload: object) -> None:
+        if ack_id is not None and not self.closed:
+            self._sink.send_ack(ack_id, b"[%b]" % encode(payload))
+
+    def _on_message(self, request: SendMessage, ack_id: int | None) -> None:
+        def on_done(result: Receipt | RequestRefused) -> None:
+            if isinstance(result, RequestRefused):
+                self.refuse(result, ack_id, "message")
+            else:
+                self._answer(ack_id, result)
+
+        self._services.delivery.send(self.true_id, request, on_done)
+
+    def _on_presence_set(self, request: PresenceSet, ack_id: int | None) -> None:
+        services = self._services
+        changes = services.presence.set_state(
+            self.true_id, self.id, request.state, request.status, services.clock()
+        )
+        self._answer(ack_id, {"ok": True})
+        announce(changes, services.registry)
+
+    def _on_presence_watch(self, request: PresenceWatch, ack_id: int | None) -> None:
+        presence = self._services.presence
+        wanted = [TrueId(true_id) for true_id in request.true_ids]
+        watched = presence.watched_by(self.id)
+        if self._limits.max_watched and len(watched.union(wanted)) > self._limits.max_watched:
+            self._services.metrics.limit_hit("presence.max_watched")
+            raise RequestRefused(
+                "too_large", f"a connection watches {self._limits.max_watched} at most", "true_ids"
+            )
+        presence.watch(self.id, wanted)
+        known = {true_id: presence.get(true_id) for true_id in wanted}
+        self._answer(ack_id, {"ok": True, "presence": known})
+
+    def _on_presence_unwatch(self, request: PresenceWatch, ack_id: int | None) -> None:
+        self._services.presence.unwatch(self.id, map(TrueId, request.true_ids))
+        self._answer(ack_id, {"ok": True, "presence": {}})
+
+    def _on_players(self, request: ListPlayers, ack_id: int | None) -> None:
+        if not self._limits.listing:
+            raise RequestRefused("forbidden", "listing players is switched off on this gateway")
+        cursor = request.cursor or "0"
+        if not (cursor.isascii() and cursor.isdigit()):
+            raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
+        presence = self._services.presence
+        players, following = presence.page(int(cursor), request.limit)
+        self._answer(
+            ack_id,
+            {
+                "ok": True,
+                "players": players,
+                "online": presence.online,
+                "cursor": None if following is None else str(following),
+            },
+        )
+
+    def _on_logout(self, request: Logout, ack_id: int | None) -> None:
+        self._services.revocation.log_out(
+            self.session, request.everywhere, lambda: self._answer(ack_id, {"ok": True})
+        )
+
+    # Closing
+
+    def close(self, reason: str, *, reconnect: bool) -> None:
+        """Close from this side; what still comes from the client is ignored from now on."""
+        if not self.closed:
+            self._sink.close(reason, reconnect=reconnect)
+            self.on_closed(reason)
+
+    def on_closed(self, reason: str) -> None:
+        """The connection is gone, by either side. A second call changes nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        services = self._services
+        services.metrics.closed(reason)
+        now = services.clock()
+        if self.session.connection_id == self.id:
+            self.session.connection_id = None
+            self.session.last_seen = now
+            services.sessions.save_session(self.session)
+        services.registry.remove(self.id)
+        changes = services.presence.on_disconnected(
+            self.true_id, self.id, now, left=reason == "logout"
+        )
+        announce(changes, services.registry)
+        for waiter in self._pongs:
+            waiter.cancel()
+        self._pongs.clear()
+
+
+_Handler = Callable[[Connection, Any, int | None], None]
+_HANDLERS: Final[dict[str, tuple[type, _Handler]]] = {
+    "message": (SendMessage, Connection._on_message),
+    "presence_set": (PresenceSet, Connection._on_presence_set),
+    "presence_watch": (PresenceWatch, Connection._on_presence_watch),
+    "presence_unwatch": (PresenceWatch, Connection._on_presence_unwatch),
+    "players": (ListPlayers, Connection._on_players),
+    "logout": (Logout, Connection._on_logout),
+}
+
+
+def announce(changes: Iterable[Changed], registry: Registry[Connection]) -> None:
+    """Tell the watchers of each player whose presence changed."""
+    for change in changes:
+        array = encode_event("presence", change.payload)
+        for watcher in change.watchers:
+            connection = registry.connection(watcher)
+            if connection is not None:
+                connection.on_presence(change.true_id, array)

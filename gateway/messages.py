@@ -1,0 +1,187 @@
+"""Ids, the typed payloads of every event, and their encoding: PROTOCOL 1.3 and 1.4.
+
+Payloads of games stay `msgspec.Raw`: bytes of JSON that are checked for form once, at the
+edge, and are never decoded into objects or encoded again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal, NewType, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from gateway.errors import ProtocolViolation, RequestRefused
+
+TrueId = NewType("TrueId", str)
+SessionId = NewType("SessionId", str)
+#: Numbers of one process, never reused: a late close cannot hit a newcomer.
+ConnectionId = NewType("ConnectionId", int)
+
+Id = Annotated[str, Meta(min_length=1, max_length=128)]
+ShortText = Annotated[str, Meta(min_length=1, max_length=64)]
+PresenceState = Literal["active", "hidden", "away", "offline"]
+
+T = TypeVar("T")
+
+
+class SendMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of the client's event `message`."""
+
+    target_id: Id
+    data: Raw
+    type: ShortText | None = None
+    id: Id | None = None
+    volatile: bool = False
+
+
+class PresenceSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `presence_set`: what this connection says of its tab."""
+
+    state: Literal["active", "hidden"]
+    status: Annotated[str, Meta(max_length=128)] | None = None
+
+
+class PresenceWatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `presence_watch` and `presence_unwatch`."""
+
+    true_ids: Annotated[list[Id], Meta(max_length=1000)]
+
+
+class ListPlayers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `players`: one page of who is online."""
+
+    limit: Annotated[int, Meta(ge=1, le=200)] = 100
+    cursor: Annotated[str, Meta(max_length=32)] | None = None
+
+
+class Logout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `logout`."""
+
+    everywhere: bool = False
+
+
+class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    """Payload of the server's event `message`; sent volatile it has no `id`."""
+
+    id: str | UnsetType
+    sender: str | None
+    data: Raw
+    ts: float
+    room: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What the sender of a message is told once the store has accepted it."""
+
+    ok: Literal[True]
+    id: str | None
+    status: Literal["delivered", "queued", "dropped"]
+    connections: int
+    duplicate: bool = False
+
+
+_encoder: Final = msgspec.json.Encoder()
+_event_decoder: Final = msgspec.json.Decoder(list[Raw])
+_name_decoder: Final = msgspec.json.Decoder(str)
+_send_decoder: Final = msgspec.json.Decoder(tuple[str, SendMessage])
+_SEND_PREFIX: Final = b'["message",'
+_FIELD: Final = re.compile(r" - at `\$(?:\[\d+\])?\.?([^`]*)`")
+_MISSING: Final = re.compile(r"(?:required|unknown) field `([^`]*)`")
+#: The longest piece of msgspec's or a client's text that goes back to the client.
+_MAX_ECHO: Final = 200
+
+
+def encode(value: object) -> bytes:
+    """Return compact JSON of a payload."""
+    return _encoder.encode(value)
+
+
+def encode_event(name: str, payload: object) -> bytes:
+    """Return the JSON array of an event with one argument, an object.
+
+    It must not end in a string: a stock client would take that for an offset (PROTOCOL 1.4).
+    """
+    return b'["%b",%b]' % (name.encode(), _encoder.encode(payload))
+
+
+def encode_message(envelope: Envelope, *, offset: bool) -> bytes:
+    """Return the JSON array of the event `message`, with the id repeated as offset if asked."""
+    body = _encoder.encode(envelope)
+    if offset and envelope.id is not UNSET:
+        return b'["message",%b,"%b"]' % (body, envelope.id.encode())
+    return b'["message",%b]' % body
+
+
+def decode_event(array: bytes) -> tuple[str, Sequence[Raw]]:
+    """Split the JSON array of an event into its name and undecoded arguments.
+
+    Raises ProtocolViolation for anything but a JSON array that starts with a string, which
+    no Socket.IO client sends, and RequestRefused (`bad_request`) for one nested too deeply.
+    """
+    try:
+        parts = _event_decoder.decode(array)
+        return _name_decoder.decode(parts[0]), parts[1:]
+    except IndexError:
+        raise ProtocolViolation("the event has no name") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolViolation(f"malformed event: {_short(error)}") from None
+
+
+def is_send(array: bytes) -> bool:
+    """Tell whether an event's JSON array is the hot event `message`, as stock clients write it."""
+    return array.startswith(_SEND_PREFIX)
+
+
+def decode_send(array: bytes) -> SendMessage:
+    """Decode the whole JSON array of the event `message`.
+
+    Raises RequestRefused (`bad_request`) that names the offending field, or
+    ProtocolViolation if it is not JSON.
+    """
+    try:
+        return _send_decoder.decode(array)[1]
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _refusal("message", error) from None
+
+
+def decode_payload(name: str, arguments: Sequence[Raw], kind: type[T]) -> T:
+    """Decode the one argument of the event `name`.
+
+    Raises RequestRefused (`bad_request`) that names the offending field, or
+    ProtocolViolation if it is not JSON.
+    """
+    if len(arguments) > 1:
+        raise RequestRefused("bad_request", f"{name} takes one object, not {len(arguments)}")
+    try:
+        return msgspec.json.decode(arguments[0] if arguments else b"{}", type=kind)
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _refusal(name, error) from None
+
+
+def _too_deep() -> RequestRefused:
+    return RequestRefused("bad_request", "the JSON is nested too deeply")
+
+
+def _refusal(name: str, error: Exception) -> RequestRefused | ProtocolViolation:
+    if not isinstance(error, msgspec.ValidationError):
+        return ProtocolViolation(f"malformed event: {_short(error)}")
+    text = str(error)
+    found = _MISSING.search(text) or _FIELD.search(text)
+    field = found.group(1)[:_MAX_ECHO] if found and found.group(1) else None
+    return RequestRefused("bad_request", f"{name}: {_short(error)}", field)
+
+
+def _short(error: Exception) -> str:
+    # Clients count from their payload, not from the event's array around it.
+    text = str(error).replace("`$[1]", "`$")
+    return text if len(text) <= _MAX_ECHO else text[:_MAX_ECHO] + "..."

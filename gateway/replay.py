@@ -1,0 +1,114 @@
+"""A connection's cursor on its player's mailbox: history and live messages, one order.
+
+Offsets are dense, so the seam needs no buffer: a live message is written only when it is the
+very next one; otherwise the cursor reads from the store until it has caught up with the
+head. The same path serves replay after a reconnect and a slow reader that drains again.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from gateway.mailbox import Batch, StoredMessage
+
+
+class CursorState(enum.Enum):
+    """What the cursor waits for."""
+
+    IDLE = enum.auto()  # the client has not been greeted yet
+    READING = enum.auto()  # a read is under way
+    LIVE = enum.auto()  # everything stored has been written
+    CONGESTED = enum.auto()  # the transport's send buffer is full
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read from the store after this offset and hand the batch to `on_batch`."""
+
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write these messages to the transport, in order."""
+
+    messages: tuple[StoredMessage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Messages were trimmed before they could be written: end the connection.
+
+    The client resumes and is told by `outcome` and `gap` what it lost.
+    """
+
+    count: int
+
+
+Command = Read | Write | Lost
+
+
+class Cursor:
+    """Position of one connection in the mailbox. Methods take events and return commands."""
+
+    __slots__ = ("head", "position", "state")
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.head = position
+        self.state = CursorState.IDLE
+
+    def on_started(self) -> list[Command]:
+        """The client has been greeted: replay may begin."""
+        self.state = CursorState.READING
+        return [Read(self.position)]
+
+    def on_live(self, offset: int) -> bool:
+        """Take a message that was just stored; return True to write it now.
+
+        False means that it stays in the store and the cursor will read it from there.
+        """
+        self.head = max(self.head, offset)
+        if self.state is CursorState.LIVE and offset == self.position + 1:
+            self.position = offset
+            return True
+        return False
+
+    def on_behind(self) -> list[Command]:
+        """Look again after `on_live` said False: read if nothing else will."""
+        if self.state is CursorState.LIVE and self.head > self.position:
+            self.state = CursorState.READING
+            return [Read(self.position)]
+        return []
+
+    def on_batch(self, after: int, batch: Batch) -> list[Command]:
+        """Take what Read(after) returned; a batch that was overtaken is ignored."""
+        if self.state is not CursorState.READING or after != self.position:
+            return []
+        self.head = max(self.head, batch.head)
+        first = batch.messages[0].position.offset if batch.messages else batch.head + 1
+        if first > self.position + 1:
+            return [Lost(first - self.position - 1)]
+        if not batch.messages:
+            return self._caught_up()
+        self.position = batch.messages[-1].position.offset
+        return [Write(batch.messages), *self._caught_up()]
+
+    def _caught_up(self) -> list[Command]:
+        if self.position < self.head:
+            return [Read(self.position)]
+        self.state = CursorState.LIVE
+        return []
+
+    def on_congested(self) -> None:
+        """The send buffer is full: write nothing more until it has drained."""
+        if self.state is not CursorState.IDLE:
+            self.state = CursorState.CONGESTED
+
+    def on_drained(self) -> list[Command]:
+        """The send buffer has room again: catch up from the store."""
+        if self.state is not CursorState.CONGESTED:
+            return []
+        self.state = CursorState.READING
+        return [Read(self.position)]

@@ -1,0 +1,1 @@
+"""Stores: where mailboxes and sessions are kept. All answer to the same protocols."""

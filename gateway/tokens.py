@@ -1,0 +1,120 @@
+"""Signed resume tokens and pids (itsdangerous).
+
+Both are bearer secrets bound to one player and one session. A token also carries its
+generation, which rotates at every use (session.py holds that rule), and the name and epoch
+that let a player keep its `true_id` when the store was lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from itsdangerous import BadData, SignatureExpired, TimestampSigner, URLSafeSerializer
+from itsdangerous.url_safe import URLSafeTimedSerializer
+
+from gateway.errors import ConnectRefused
+from gateway.messages import SessionId, TrueId
+
+#: Longer strings are refused before any signature is computed over them.
+MAX_TOKEN_LENGTH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeToken:
+    """What a resume token says once its signature is verified."""
+
+    true_id: TrueId
+    session_id: SessionId
+    generation: int
+    epoch: str
+    name: str
+    issued_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pid:
+    """What a pid says once its signature is verified."""
+
+    true_id: TrueId
+    session_id: SessionId
+
+
+class Tokens:
+    """Signs and verifies; the first key signs, all keys verify.
+
+    `lifetime` is in seconds, `clock` returns Unix seconds. Raises ValueError without a key.
+    """
+
+    def __init__(
+        self, secret_keys: Sequence[str], lifetime: float, clock: Callable[[], float]
+    ) -> None:
+        if not secret_keys:
+            raise ValueError("tokens need at least one secret key")
+        self.lifetime = lifetime
+        self._clock = clock
+        # itsdangerous signs with the last key of its list.
+        keys = list(reversed(secret_keys))
+        options = {"digest_method": hashlib.sha256}
+        self._resume = URLSafeTimedSerializer(
+            keys,
+            salt="gateway.resume-token",
+            signer=_clocked_signer(clock),
+            signer_kwargs=options,
+        )
+        self._pid = URLSafeSerializer(keys, salt="gateway.pid", signer_kwargs=options)
+
+    def sign_token(
+        self, true_id: TrueId, session_id: SessionId, generation: int, epoch: str, name: str
+    ) -> str:
+        """Return a resume token that is valid for `lifetime` seconds from now."""
+        return self._resume.dumps([true_id, session_id, generation, epoch, name])
+
+    def verify_token(self, token: str) -> ResumeToken:
+        """Return what the token says.
+
+        Raises ConnectRefused: `token_expired`, or `token_invalid` for anything else.
+        """
+        try:
+            if len(token) > MAX_TOKEN_LENGTH:
+                raise BadData("too long")
+            payload, issued = self._resume.loads(
+                token, max_age=int(self.lifetime), return_timestamp=True
+            )
+            true_id, session_id, generation, epoch, name = payload
+        except SignatureExpired:
+            raise ConnectRefused(
+                "token_expired", "the resume token has expired: log in again"
+            ) from None
+        except (BadData, ValueError, TypeError):
+            raise ConnectRefused(
+                "token_invalid", "the resume token is not valid here: log in again"
+            ) from None
+        return ResumeToken(
+            true_id, session_id, int(generation), str(epoch), str(name), issued.timestamp()
+        )
+
+    def sign_pid(self, true_id: TrueId, session_id: SessionId) -> str:
+        """Return the session's pid: the same string as long as the first key stays the same."""
+        return self._pid.dumps([true_id, session_id])
+
+    def verify_pid(self, pid: str) -> Pid | None:
+        """Return what the pid says, or None if it is not one of ours."""
+        try:
+            if len(pid) > MAX_TOKEN_LENGTH:
+                return None
+            true_id, session_id = self._pid.loads(pid)
+        except (BadData, ValueError, TypeError):
+            return None
+        return Pid(true_id, session_id)
+
+
+def _clocked_signer(clock: Callable[[], float]) -> type[TimestampSigner]:
+    """Return itsdangerous' signer reading the clock that was passed in."""
+
+    class ClockedSigner(TimestampSigner):
+        def get_timestamp(self) -> int:
+            return int(clock())
+
+    return ClockedSigner

@@ -1,0 +1,1 @@
+"""The edge: HTTP, Engine.IO and Socket.IO. Nothing outside imports tornado.websocket."""

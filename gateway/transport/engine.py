@@ -1,0 +1,482 @@
+"""The Engine.IO engine: the shell around engineio.py that owns timers, polls and websockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway.engineio import (
+    MESSAGE,
+    OPEN,
+    AdoptProbe,
+    AnswerPoll,
+    Channel,
+    Closed,
+    CloseWebSocket,
+    Command,
+    Data,
+    Deliver,
+    EngineSession,
+    PongReceived,
+    RequestError,
+    SendFrame,
+    State,
+    TransportName,
+    unknown_session,
+)
+from gateway.errors import ConnectRefused
+from gateway.metrics import Metrics
+from gateway.transport.timers import Timer, TimerQueue
+
+logger = logging.getLogger(__name__)
+
+#: Part of the connection limits beyond which a handshake is refused by HTTP; up to there it
+#: is refused by a Socket.IO packet, which tells stock clients why.
+_HEADROOM: Final = 0.1
+_RETRY_AFTER: Final = 5.0
+#: Close codes of RFC 6455.
+_NORMAL: Final = 1000
+_PROTOCOL_ERROR: Final = 1002
+_TOO_BIG: Final = 1009
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Durations in seconds, sizes in bytes; a limit of 0 means no limit."""
+
+    ping_interval: float
+    ping_timeout: float
+    max_payload: int
+    connections: int
+    connections_per_address: int
+    send_buffer_bytes: int
+    slow_timeout: float
+    upgrade_timeout: float = 10.0
+
+
+class WebSocketLink(Protocol):
+    """One websocket, whoever implements it."""
+
+    def send(self, data: Data | memoryview) -> None:
+        """Write a text frame (str) or a binary one (bytes)."""
+
+    def send_text(self, data: bytes) -> None:
+        """Write a text frame that is encoded already."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake; give up on it soon if the peer does not answer."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes written but not yet taken by the kernel."""
+
+
+class Handler(Protocol):
+    """The layer above: one for each connection."""
+
+    def on_message(self, data: Data) -> None:
+        """A message came in."""
+
+    def on_oversized(self) -> None:
+        """The client sent more than `max_payload`; the connection is closed after this."""
+
+    def on_drained(self) -> None:
+        """The send buffer, over its budget before, has room again."""
+
+    def on_ping_sent(self) -> None:
+        """A ping is about to be written."""
+
+    def on_pong(self) -> None:
+        """The client answered a ping."""
+
+    def on_closed(self, reason: str) -> None:
+        """The connection is over."""
+
+
+class EngineConnection:
+    """One Engine.IO connection over whatever transport it has now."""
+
+    __slots__ = (
+        "_congested_since",
+        "_engine",
+        "_executing",
+        "_ping_timer",
+        "_poll",
+        "_pong_timer",
+        "_probe",
+        "_websocket",
+        "address",
+        "handler",
+        "refusal",
+        "session",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        session: EngineSession,
+        address: str,
+        refusal: ConnectRefused | None,
+    ) -> None:
+        self._engine = engine
+        self.session = session
+        self.address = address
+        #: Why the gateway has no room for it; the layer above says so and closes.
+        self.refusal = refusal
+        self.handler: Handler
+        self._websocket: WebSocketLink | None = None
+        self._probe: WebSocketLink | None = None
+        self._poll: asyncio.Future[str] | None = None
+        self._ping_timer: Timer[EngineConnection] | None = None
+        self._pong_timer: Timer[EngineConnection] | None = None
+        self._congested_since: Timer[EngineConnection] | None = None
+        self._executing = False
+
+    @property
+    def open(self) -> bool:
+        """True until the session closes."""
+        return self.session.state is State.OPEN
+
+    # For the layer above
+
+    def send_text(self, message: bytes) -> bool:
+        """Send a text message; return False when the send buffer is over its budget now."""
+        session = self.session
+        if session.state is not State.OPEN:
+            return True
+        if self._websocket is not None and not self._executing:
+            self._websocket.send_text(b"4" + message)
+        else:
+            session.send(message.decode())
+            self._execute()
+        return self._within_budget()
+
+    def send_data(self, message: Data) -> None:
+        """Send a text or binary message."""
+        self.session.send(message)
+        self._execute()
+
+    def ping(self) -> None:
+        """Send a ping now, beside the heartbeat."""
+        if self.open:
+            self.handler.on_ping_sent()
+            self.session.ping()
+            self._execute()
+
+    def close(self, reason: str) -> None:
+        """Close the connection; stock clients will come back by themselves."""
+        self.session.close(reason)
+        self._execute()
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection without a word."""
+        self.session.abort(reason)
+        self._execute()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that are sent but not gone yet."""
+        link = self._websocket
+        return self.session.outbox_bytes + (link.buffered if link is not None else 0)
+
+    def _within_budget(self) -> bool:
+        budget = self._engine.settings.send_buffer_bytes
+        if not budget or self.buffered <= budget:
+            return True
+        if self._congested_since is None:
+            self._congested_since = self._engine.slow.start(self)
+        return False
+
+    def on_progress(self) -> None:
+        """Some of what was buffered is gone."""
+        if self._congested_since is not None:
+            if self.buffered > self._engine.settings.send_buffer_bytes // 2:
+                return
+            self._congested_since.cancel()
+            self._congested_since = None
+            self.handler.on_drained()
+
+    # For the transports
+
+    def request_poll(self) -> asyncio.Future[str]:
+        """A GET came in; the future resolves with the body. Raises RequestError."""
+        try:
+            self.session.poll_requested()
+        except RequestError:
+            self._execute()
+            raise
+        self._poll = asyncio.get_running_loop().create_future()
+        poll = self._poll
+        self._execute()
+        return poll
+
+    def poll_aborted(self, poll: asyncio.Future[str]) -> None:
+        """The client left its pending GET."""
+        if self._poll is poll:
+            self._poll = None
+            self.session.poll_aborted()
+            self._execute()
+
+    def post_payload(self, body: str) -> None:
+        """A POST came in. Raises RequestError."""
+        try:
+            self.session.payload_posted(body)
+        finally:
+            self._execute()
+
+    def check_upgrade(self) -> None:
+        """A websocket wants to replace polling. Raises RequestError."""
+        self.session.probe_opened()
+
+    def probe_failed(self) -> None:
+        """The websocket that wanted to replace polling never came to be."""
+        self.session.websocket_closed(Channel.PROBE)
+
+    def attach_probe(self, link: WebSocketLink) -> None:
+        """The websocket that wants to replace polling is open."""
+        self._probe = link
+        self._engine.upgrades.start((self, link))
+
+    def attach_websocket(self, link: WebSocketLink) -> None:
+        """The session's first and only websocket is open."""
+        self._websocket = link
+
+    def channel_of(self, link: WebSocketLink) -> Channel | None:
+        """Tell which of the session's websockets this is, if any."""
+        if link is self._websocket:
+            return Channel.MAIN
+        return Channel.PROBE if link is self._probe else None
+
+    def on_frame(self, link: WebSocketLink, data: Data) -> None:
+        """A frame came in."""
+        session = self.session
+        if link is self._websocket and session.state is State.OPEN and data[:1] == MESSAGE:
+            self.handler.on_message(data[1:])
+            return
+        channel = self.channel_of(link)
+        if channel is not None:
+            session.frame_received(data, channel)
+            self._execute()
+
+    def on_websocket_closed(self, link: WebSocketLink) -> None:
+        """A websocket is gone."""
+        channel = self.channel_of(link)
+        if channel is Channel.PROBE:
+            self._probe = None
+        elif channel is Channel.MAIN:
+            self._websocket = None
+        else:
+            return
+        self.session.websocket_closed(channel)
+        self._execute()
+
+    def on_oversized(self) -> None:
+        """The client sent too much: tell it, then close."""
+        if self.open:
+            self.handler.on_oversized()
+            self.session.close("too large")
+            self._execute(close_code=_TOO_BIG)
+
+    # Heartbeat
+
+    def start_heartbeat(self) -> None:
+        """Start the interval to the next ping."""
+        for timer in (self._ping_timer, self._pong_timer):
+            if timer is not None:
+                timer.cancel()
+        self._pong_timer = None
+        self._ping_timer = self._engine.pings.start(self)
+
+    def on_ping_due(self) -> None:
+        """The interval is over: ping, and give the client its time to answer."""
+        self._ping_timer = None
+        self._pong_timer = self._engine.pongs.start(self)
+        self.ping()
+
+    # Commands
+
+    def _execute(self, close_code: int = _NORMAL) -> None:
+        """Carry out the session's commands; what they cause is carried out in the same loop."""
+        if self._executing:
+            return
+        self._executing = True
+        try:
+            while commands := self.session.take_commands():
+                for command in commands:
+                    self._execute_one(command, close_code)
+        finally:
+            self._executing = False
+
+    def _execute_one(self, command: Command, close_code: int) -> None:
+        match command:
+            case Deliver(data):
+                self.handler.on_message(data)
+            case SendFrame(data, channel):
+                link = self._websocket if channel is Channel.MAIN else self._probe
+                if link is not None:
+                    link.send(data)
+            case AnswerPoll(payload):
+                poll, self._poll = self._poll, None
+                if poll is not None and not poll.done():
+                    poll.set_result(payload)
+                self.on_progress()
+            case AdoptProbe():
+                self._websocket, self._probe = self._probe, None
+                self.on_progress()
+            case CloseWebSocket(channel):
+                self._close_websocket(channel, close_code)
+            case PongReceived():
+                self.start_heartbeat()
+                self.handler.on_pong()
+            case Closed(reason):
+                self._on_closed(reason)
+
+    def _close_websocket(self, channel: Channel, code: int) -> None:
+        if channel is Channel.MAIN:
+            link, self._websocket = self._websocket, None
+        else:
+            link, self._probe = self._probe, None
+        if link is not None:
+            link.close(code, "")
+
+    def _on_closed(self, reason: str) -> None:
+        for timer in (self._ping_timer, self._pong_timer, self._congested_since):
+            if timer is not None:
+                timer.cancel()
+        self._ping_timer = self._pong_timer = self._congested_since = None
+        self._engine.on_closed(self)
+        try:
+            self.handler.on_closed(reason)
+        except Exception:
+            logger.exception("a handler failed when its connection closed")
+
+
+class Engine:
+    """All Engine.IO connections of this process.
+
+    `accept` builds the layer above for each; `new_sid` returns a fresh unguessable id.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        accept: Callable[[EngineConnection], Handler],
+        metrics: Metrics,
+        new_sid: Callable[[], str],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.settings = settings
+        self._accept = accept
+        self._metrics = metrics
+        self._new_sid = new_sid
+        self._connections: dict[str, EngineConnection] = {}
+        self._addresses: Counter[str] = Counter()
+        self._open = 0
+        self.pings: TimerQueue[EngineConnection] = TimerQueue(
+            loop, settings.ping_interval, EngineConnection.on_ping_due
+        )
+        self.pongs: TimerQueue[EngineConnection] = TimerQueue(
+            loop, settings.ping_timeout, lambda connection: connection.abort("ping timeout")
+        )
+        self.slow: TimerQueue[EngineConnection] = TimerQueue(
+            loop, settings.slow_timeout, lambda connection: connection.abort("slow consumer")
+        )
+        # Sessions that are closed but whose polling client has not fetched that yet.
+        self._lingering: TimerQueue[EngineConnection] = TimerQueue(
+            loop, settings.ping_timeout, self._forget
+        )
+        self.upgrades: TimerQueue[tuple[EngineConnection, WebSocketLink]] = TimerQueue(
+            loop, settings.upgrade_timeout, _give_up_probe
+        )
+
+    def __len__(self) -> int:
+        return self._open
+
+    def connect(self, transport: TransportName, address: str) -> EngineConnection:
+        """Open a session for a valid handshake. Raises RequestError when there is no room.
+
+        The caller sends `open_packet`, or attaches a websocket and does so.
+        """
+        refusal = self._check_room(address)
+        session = EngineSession(self._new_sid(), transport)
+        connection = EngineConnection(self, session, address, refusal)
+        self._connections[session.sid] = connection
+        self._addresses[address] += 1
+        self._open += 1
+        connection.start_heartbeat()
+        connection.handler = self._accept(connection)
+        return connection
+
+    def open_packet(self, connection: EngineConnection) -> str:
+        """Return the OPEN packet of a fresh session."""
+        session = connection.session
+        settings = self.settings
+        fields = {
+            "sid": session.sid,
+            "upgrades": ["websocket"] if session.transport == "polling" else [],
+            "pingInterval": round(settings.ping_interval * 1000),
+            "pingTimeout": round(settings.ping_timeout * 1000),
+            "maxPayload": settings.max_payload,
+        }
+        return OPEN + json.dumps(fields, separators=(",", ":"))
+
+    def connection(self, sid: str) -> EngineConnection:
+        """Return the session's connection. Raises RequestError for an unknown one."""
+        connection = self._connections.get(sid)
+        if connection is None:
+            raise unknown_session()
+        return connection
+
+    def _check_room(self, address: str) -> ConnectRefused | None:
+        refusal: ConnectRefused | None = None
+        for limit, used, name, code, status in (
+            (
+                self.settings.connections_per_address,
+                self._addresses[address],
+                "connections_per_address",
+                "rate_limited",
+                429,
+            ),
+            (self.settings.connections, self._open, "connections", "server_full", 503),
+        ):
+            if not limit or used < limit:
+                continue
+            self._metrics.limit_hit(name)
+            if used >= limit + max(1, round(limit * _HEADROOM)):
+                raise RequestError(status, 4, "too many connections")
+            refusal = ConnectRefused(code, "too many connections", _RETRY_AFTER)
+        return refusal
+
+    def on_closed(self, connection: EngineConnection) -> None:
+        """A connection's session is over: make room."""
+        self._open -= 1
+        self._addresses[connection.address] -= 1
+        if not self._addresses[connection.address]:
+            del self._addresses[connection.address]
+        if connection.session.state is State.CLOSED:
+            self._forget(connection)
+        else:
+            self._lingering.start(connection)
+
+    def _forget(self, connection: EngineConnection) -> None:
+        self._connections.pop(connection.session.sid, None)
+        connection.abort("forced close")
+
+    def close(self) -> None:
+        """Close every connection and stop all timers."""
+        for connection in tuple(self._connections.values()):
+            connection.close("server shutting down")
+        for queue in (self.pings, self.pongs, self.slow, self._lingering, self.upgrades):
+            queue.stop()
+
+
+def _give_up_probe(probe: tuple[EngineConnection, WebSocketLink]) -> None:
+    connection, link = probe
+    if connection.channel_of(link) is Channel.PROBE:
+        connection.on_websocket_closed(link)
+        link.close(_PROTOCOL_ERROR, "upgrade timeout")

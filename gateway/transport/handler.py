@@ -1,0 +1,309 @@
+"""Engine.IO over Tornado: long-polling, and websockets by Tornado's own implementation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from typing import Any, Final, cast
+
+from tornado.iostream import StreamClosedError
+from tornado.web import Finish, stream_request_body
+from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol13
+
+from gateway.engineio import (
+    PROTOCOL_VERSION,
+    Data,
+    RequestError,
+    TransportName,
+    bad_method,
+    bad_request,
+    forbidden,
+    unknown_session,
+    unknown_transport,
+    unsupported_version,
+)
+from gateway.transport.engine import Engine, EngineConnection
+from gateway.transport.peer import PeerPolicy
+
+logger = logging.getLogger(__name__)
+
+#: Bodies up to this size are read and thrown away so that the refusal of a larger one than
+#: allowed reaches its client; beyond it the connection is cut.
+_DISCARD_BYTES: Final = 8 * 1024 * 1024
+_DISCARD_SECONDS: Final = 5.0
+#: Close code of RFC 6455 for a message too big.
+_TOO_BIG: Final = 1009
+
+
+class _Protocol(WebSocketProtocol13):
+    """Tornado's websocket protocol that refuses a frame too large in words.
+
+    Tornado cuts the connection at once, and what we wrote last is lost with it: the reset
+    overtakes it while the client still sends. So the rest of the frame is read first.
+    """
+
+    _oversized = False
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        if code == _TOO_BIG and not self._oversized:
+            self._oversized = True
+            cast(EngineHandler, self.handler).on_oversized()
+        super().close(code, reason)
+
+    def _abort(self) -> None:
+        if not self._oversized or self.client_terminated:
+            super()._abort()
+            return
+        self.client_terminated = True
+        asyncio.ensure_future(self._discard()).add_done_callback(
+            lambda _: super(_Protocol, self)._abort()
+        )
+
+    async def _discard(self) -> None:
+        stream, left = self.stream, _DISCARD_BYTES
+        with contextlib.suppress(StreamClosedError, asyncio.TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while left > 0:
+                    left -= len(await stream.read_bytes(65536, partial=True))
+
+
+class TornadoWebSocket:
+    """WebSocketLink over Tornado's handler; counts what the kernel has not taken yet."""
+
+    def __init__(self, handler: EngineHandler) -> None:
+        self._handler = handler
+        self._buffered = 0
+
+    @property
+    def buffered(self) -> int:
+        """See WebSocketLink.buffered."""
+        return self._buffered
+
+    def send(self, data: Data | memoryview) -> None:
+        """See WebSocketLink.send."""
+        if isinstance(data, str):
+            self._write(data.encode(), binary=False)
+        else:
+            self._write(bytes(data), binary=True)
+
+    def send_text(self, data: bytes) -> None:
+        """See WebSocketLink.send_text."""
+        self._write(data, binary=False)
+
+    def _write(self, data: bytes, *, binary: bool) -> None:
+        try:
+            written = self._handler.write_message(data, binary=binary)
+        except WebSocketClosedError:
+            return
+        size = len(data)
+        self._buffered += size
+
+        def on_written(future: asyncio.Future[None]) -> None:
+            self._buffered -= size
+            # A close in between is reported by on_close; here it only has to be taken note of.
+            if not future.cancelled():
+                future.exception()
+            self._handler.on_progress()
+
+        written.add_done_callback(on_written)
+
+    def close(self, code: int, reason: str) -> None:
+        """See WebSocketLink.close; Tornado gives up on the handshake after five seconds."""
+        self._handler.close(code, reason or None)
+
+
+@stream_request_body
+class EngineHandler(WebSocketHandler):
+    """The endpoint `/socket.io/`: GET and POST of polling, and the upgrade to websocket."""
+
+    def initialize(self, engine: Engine, peers: PeerPolicy) -> None:
+        """Take what the handler works with."""
+        self._engine = engine
+        self._peers = peers
+        self._connection: EngineConnection | None = None
+        self._link: TornadoWebSocket | None = None
+        self._poll: asyncio.Future[str] | None = None
+        self._body = bytearray()
+
+    def set_default_headers(self) -> None:
+        """Answers are never stored, and never sniffed for another type."""
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        self.clear_header("Server")
+
+    def prepare(self) -> None:
+        """Check the origin, and the size of a body before it is read."""
+        if not self._peers.allows_origin(self.request):
+            self._refuse(forbidden("this origin is not in server.allowed_origins"))
+        origin = self.request.headers.get("Origin")
+        if origin is not None:
+            self.set_header("Access-Control-Allow-Origin", origin)
+            self.set_header("Access-Control-Allow-Credentials", "true")
+            self.set_header("Vary", "Origin")
+        if self.request.method == "POST":
+            connection = cast(Any, self.request.connection)
+            connection.set_max_body_size(_DISCARD_BYTES)
+            length = self.request.headers.get("Content-Length", "0")
+            if length.isdigit() and int(length) > self._engine.settings.max_payload:
+                self._refuse_body()
+
+    def data_received(self, chunk: bytes) -> None:
+        """Collect the body of a POST, as far as it is allowed to go."""
+        if len(self._body) + len(chunk) > self._engine.settings.max_payload:
+            self._refuse_body()
+        self._body += chunk
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Handshake, poll or upgrade."""
+        try:
+            transport, sid = self._parse()
+            if transport == "websocket":
+                await self._upgrade(sid)
+            elif sid is None:
+                connection = self._engine.connect("polling", self._address())
+                self.finish(self._engine.open_packet(connection))
+            else:
+                self._connection = self._engine.connection(sid)
+                self._poll = self._connection.request_poll()
+                self.finish(await self._poll)
+        except RequestError as error:
+            self._refuse(error)
+        except asyncio.CancelledError:
+            # The client left its pending GET: see on_connection_close.
+            self._poll = None
+
+    async def post(self) -> None:
+        """Packets from a polling client."""
+        try:
+            transport, sid = self._parse()
+            if sid is None:
+                raise bad_method()
+            if transport != "polling":
+                raise bad_request()
+            connection = self._engine.connection(sid)
+            try:
+                body = self._body.decode()
+            except UnicodeDecodeError:
+                connection.close("parse error")
+                raise bad_request("the body is not UTF-8") from None
+            connection.post_payload(body)
+            self.finish("ok")
+        except RequestError as error:
+            self._refuse(error)
+
+    def options(self) -> None:
+        """Answer a browser's preflight; `prepare` has checked the origin."""
+        self.set_header("Access-Control-Allow-Methods", "GET, POST")
+        self.set_header("Access-Control-Allow-Headers", "Content-Type")
+        self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+        self.finish()
+
+    def _parse(self) -> tuple[TransportName, str | None]:
+        if self.get_query_argument("EIO", "") != PROTOCOL_VERSION:
+            raise unsupported_version()
+        transport = self.get_query_argument("transport", "")
+        sid = self.get_query_argument("sid", None)
+        upgrade = self.request.headers.get("Upgrade", "").lower() == "websocket"
+        if transport == "websocket":
+            if not upgrade:
+                raise bad_request("transport websocket needs a websocket handshake")
+            return "websocket", sid
+        if transport == "polling":
+            if upgrade:
+                raise bad_request("transport polling is no websocket")
+            return "polling", sid
+        raise unknown_transport()
+
+    def _address(self) -> str:
+        return self._peers.address(self.request)
+
+    def _refuse(self, error: RequestError) -> None:
+        self.set_status(error.status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps({"code": error.code, "message": error.message}))
+        raise Finish
+
+    def _refuse_body(self) -> None:
+        """The POST is too large: tell the session's client why, on its poll and here."""
+        sid = self.get_query_argument("sid", "")
+        try:
+            self._engine.connection(sid).on_oversized()
+        except RequestError:
+            logger.debug("an oversized body for an unknown session")
+        self._refuse(RequestError(413, 3, f"more than {self._engine.settings.max_payload} bytes"))
+
+    def on_connection_close(self) -> None:
+        """The client hung up: on its pending poll, or on its websocket."""
+        poll, self._poll = self._poll, None
+        if poll is not None and self._connection is not None:
+            self._connection.poll_aborted(poll)
+            poll.cancel()
+            return
+        super().on_connection_close()
+
+    # WebSocket
+
+    async def _upgrade(self, sid: str | None) -> None:
+        if sid is not None:
+            connection = self._engine.connection(sid)
+            connection.check_upgrade()
+        else:
+            connection = self._engine.connect("websocket", self._address())
+        self._connection = connection
+        self._fresh = sid is None
+        await super().get()
+        if self._link is None:
+            # Tornado has refused the handshake itself, with a 4xx.
+            if self._fresh:
+                connection.abort("bad handshake")
+            else:
+                connection.probe_failed()
+
+    def open(self, *args: Any, **kwargs: Any) -> None:
+        """The websocket is open."""
+        connection = self._connection
+        if connection is None:
+            raise unknown_session()
+        self.set_nodelay(True)
+        self._link = TornadoWebSocket(self)
+        if self._fresh:
+            connection.attach_websocket(self._link)
+            self._link.send(self._engine.open_packet(connection))
+        else:
+            connection.attach_probe(self._link)
+
+    def on_message(self, message: Data) -> None:
+        """A frame came in."""
+        if self._connection is not None and self._link is not None:
+            self._connection.on_frame(self._link, message)
+
+    def on_oversized(self) -> None:
+        """A frame is too large; Tornado closes with 1009."""
+        if self._connection is not None:
+            self._connection.on_oversized()
+
+    def on_progress(self) -> None:
+        """Some of what was written is gone."""
+        if self._connection is not None:
+            self._connection.on_progress()
+
+    def on_close(self) -> None:
+        """The websocket is gone."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self._link is not None:
+            connection.on_websocket_closed(self._link)
+
+    def check_origin(self, origin: str) -> bool:
+        """Already checked in `prepare`, for all transports alike."""
+        return True
+
+    def get_websocket_protocol(self) -> WebSocketProtocol13 | None:
+        """Return Tornado's protocol of RFC 6455 with our answer to oversized frames."""
+        protocol = super().get_websocket_protocol()
+        if not isinstance(protocol, WebSocketProtocol13):
+            return None
+        return _Protocol(self, False, protocol.params)

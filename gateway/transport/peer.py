@@ -1,0 +1,75 @@
+"""Who is at the other end of a request: address, origin, and whether we let it in."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from tornado.httputil import HTTPServerRequest
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class PeerPolicy:
+    """Reads addresses and origins of requests by `server.trusted_proxies` and friends."""
+
+    def __init__(
+        self, allowed_origins: Sequence[str], public_url: str, trusted_proxies: Sequence[str]
+    ) -> None:
+        self._any_origin = "*" in allowed_origins
+        self._origins = {origin.rstrip("/").lower() for origin in allowed_origins}
+        if public_url:
+            self._origins.add(public_url.rstrip("/").lower())
+        self._proxies: tuple[Network, ...] = tuple(
+            ipaddress.ip_network(proxy, strict=False) for proxy in trusted_proxies
+        )
+
+    def address(self, request: HTTPServerRequest) -> str:
+        """Return the client's address: the peer's, or what a trusted proxy says of it.
+
+        X-Forwarded-For is read from its end, for only what trusted proxies appended is true.
+        """
+        address = request.remote_ip or ""
+        if not self._trusted(address):
+            return address
+        forwarded = ",".join(request.headers.get_list("X-Forwarded-For"))
+        for hop in reversed(forwarded.split(",")):
+            candidate = _parse(hop.strip())
+            if candidate is None:
+                break
+            address = str(candidate)
+            if not self._trusted(address):
+                break
+        return address
+
+    def is_local(self, request: HTTPServerRequest) -> bool:
+        """Tell whether the request comes from this machine and through no proxy."""
+        peer = _parse(request.remote_ip or "")
+        return peer is not None and peer.is_loopback and "X-Forwarded-For" not in request.headers
+
+    def allows_origin(self, request: HTTPServerRequest) -> bool:
+        """Tell whether a page of the request's Origin may talk to us.
+
+        The same origin always may, and so may a client that sends none: no browser's page.
+        """
+        origin = request.headers.get("Origin")
+        if origin is None or self._any_origin:
+            return True
+        origin = origin.lower()
+        if origin in self._origins:
+            return True
+        parts = urlsplit(origin)
+        return parts.scheme in ("http", "https") and parts.netloc == request.host.lower()
+
+    def _trusted(self, address: str) -> bool:
+        parsed = _parse(address)
+        return parsed is not None and any(parsed in network for network in self._proxies)
+
+
+def _parse(text: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

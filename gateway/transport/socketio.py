@@ -1,0 +1,319 @@
+"""Socket.IO v5 over the engine: the packets of the gateway's own namespace `/`."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import re
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+import msgspec
+
+from gateway.admission import Admission
+from gateway.connection import Connection
+from gateway.engineio import Data
+from gateway.errors import ConnectRefused, ProtocolViolation, RequestRefused
+from gateway.messages import encode, encode_event
+from gateway.transport.engine import EngineConnection
+from gateway.transport.timers import Timer, TimerQueue
+
+logger = logging.getLogger(__name__)
+
+CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = "0123456"
+#: type, [attachments-], [/namespace,], [ack id], [JSON]
+_PACKET: Final = re.compile(
+    r"([0-6])(?:(\d{1,4})-)?(?:(/[^,\[{]{0,128})(?:,|$))?(\d{0,15})(.*)", re.DOTALL | re.ASCII
+)
+_MAX_ATTACHMENTS: Final = 10
+#: A connection that was refused this often is closed.
+_MAX_ATTEMPTS: Final = 10
+_RETRY_AFTER: Final = 5.0
+
+
+class _Phase(enum.Enum):
+    WAITING = enum.auto()  # for a CONNECT
+    ADMITTING = enum.auto()
+    CONNECTED = enum.auto()
+    CLOSED = enum.auto()
+
+
+class SocketIOPeer:
+    """The client at the other end of one engine connection. Handler below, Sink above."""
+
+    __slots__ = (
+        "_attachments",
+        "_attempts",
+        "_connection",
+        "_engine",
+        "_phase",
+        "_server",
+        "_task",
+        "_timer",
+    )
+
+    def __init__(self, server: SocketIOServer, engine: EngineConnection) -> None:
+        self._server = server
+        self._engine = engine
+        self._phase = _Phase.WAITING
+        self._connection: Connection | None = None
+        self._attachments = 0
+        self._attempts = 0
+        self._task: asyncio.Task[None] | None = None
+        self._timer = server.start_connect_timer(self)
+
+    # Handler: from the engine
+
+    def on_message(self, data: Data) -> None:
+        """See Handler.on_message. What breaks the protocol is answered by `error` and a close."""
+        try:
+            if isinstance(data, bytes):
+                self._on_attachment()
+            else:
+                self._on_packet(data)
+        except ProtocolViolation as error:
+            self._violate(str(error))
+
+    def _on_packet(self, packet: str) -> None:
+        if self._attachments:
+            raise ProtocolViolation("a binary attachment was expected")
+        connection = self._connection
+        if connection is not None and packet[:2] == "2[":
+            connection.receive(packet[1:].encode(), None)
+            return
+        match = _PACKET.fullmatch(packet)
+        if match is None:
+            raise ProtocolViolation("unknown packet")
+        kind, attachments, namespace, ack, body = match.groups()
+        if (attachments is not None) != (kind in (BINARY_EVENT, BINARY_ACK)):
+            raise ProtocolViolation("malformed packet")
+        if namespace is not None and namespace.partition("?")[0] != "/":
+            self._on_foreign(kind, namespace)
+        elif kind == CONNECT:
+            self._on_connect(body)
+        elif connection is None:
+            raise ProtocolViolation("the first packet must be a CONNECT")
+        elif kind == DISCONNECT:
+            self._leave("client disconnect")
+        elif kind == EVENT:
+            connection.receive(body.encode(), int(ack) if ack else None)
+        elif kind == ACK:
+            _check_ack(ack, body)
+        elif kind in (BINARY_EVENT, BINARY_ACK):
+            self._on_binary(connection, kind, int(attachments), int(ack) if ack else None)
+        else:
+            raise ProtocolViolation("a client sends no CONNECT_ERROR")
+
+    def _on_foreign(self, kind: str, namespace: str) -> None:
+        if kind != CONNECT:
+            raise ProtocolViolation("not connected to this namespace")
+        name = namespace.partition("?")[0]
+        self._attempt()
+        self._engine.send_text(
+            b"%b%b,%b"
+            % (CONNECT_ERROR.encode(), name.encode(), encode({"message": "Invalid namespace"}))
+        )
+
+    def _on_binary(
+        self, connection: Connection, kind: str, attachments: int, ack_id: int | None
+    ) -> None:
+        if attachments > _MAX_ATTACHMENTS:
+            raise ProtocolViolation(f"more than {_MAX_ATTACHMENTS} binary attachments")
+        self._attachments = attachments
+        if kind == BINARY_EVENT:
+            connection.refuse(
+                RequestRefused(
+                    "bad_request", "binary data is not supported here: send it as base64 text"
+                ),
+                ack_id,
+            )
+
+    def _on_attachment(self) -> None:
+        if not self._attachments:
+            raise ProtocolViolation("an unexpected binary attachment")
+        self._attachments -= 1
+
+    def on_oversized(self) -> None:
+        """See Handler.on_oversized."""
+        text = "the packet is larger than the gateway takes"
+        if self._connection is not None:
+            self._connection.send("error", {"code": "too_large", "message": text, "event": ""})
+        else:
+            self._refuse(ConnectRefused("bad_credentials", text))
+
+    def on_drained(self) -> None:
+        """See Handler.on_drained."""
+        if self._connection is not None:
+            self._connection.on_drained()
+
+    def on_ping_sent(self) -> None:
+        """See Handler.on_ping_sent."""
+        if self._connection is not None:
+            self._connection.on_ping_sent()
+
+    def on_pong(self) -> None:
+        """See Handler.on_pong."""
+        if self._connection is not None:
+            self._connection.on_pong()
+
+    def on_closed(self, reason: str) -> None:
+        """See Handler.on_closed."""
+        self._phase = _Phase.CLOSED
+        self._stop_timer()
+        if self._task is not None:
+            self._task.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.on_closed(reason.replace(" ", "_"))
+
+    # CONNECT
+
+    def _on_connect(self, body: str) -> None:
+        if self._phase is not _Phase.WAITING:
+            raise ProtocolViolation("CONNECT was sent already")
+        self._attempt()
+        try:
+            auth = msgspec.json.decode(body) if body else None
+        except RecursionError:
+            raise ProtocolViolation("the JSON is nested too deeply") from None
+        except msgspec.DecodeError:
+            raise ProtocolViolation("the payload of CONNECT is not JSON") from None
+        if self._engine.refusal is not None:
+            self._refuse(self._engine.refusal)
+            self._engine.close("refused")
+            return
+        self._phase = _Phase.ADMITTING
+        self._task = self._server.spawn(self._admit(auth))
+
+    def _attempt(self) -> None:
+        self._attempts += 1
+        if self._attempts > _MAX_ATTEMPTS:
+            raise ProtocolViolation("too many CONNECTs")
+
+    async def _admit(self, auth: object) -> None:
+        try:
+            admitted = await self._server.admission.admit(auth, self._engine.address, self)
+        except ConnectRefused as error:
+            self._phase = _Phase.WAITING
+            self._refuse(error)
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("a CONNECT failed")
+            self._phase = _Phase.WAITING
+            self._refuse(ConnectRefused("unavailable", "the gateway had a fault", _RETRY_AFTER))
+            return
+        self._phase = _Phase.CONNECTED
+        self._stop_timer()
+        self._connection = admitted.connection
+        answer = {"sid": self._server.new_sid(), "pid": admitted.pid}
+        self._engine.send_text(CONNECT.encode() + encode(answer))
+        admitted.connection.start(admitted.greeting)
+
+    def _refuse(self, error: ConnectRefused) -> None:
+        self._engine.send_text(CONNECT_ERROR.encode() + encode(error.payload()))
+
+    def on_connect_timeout(self) -> None:
+        """The client opened a connection and then never sent a CONNECT that was accepted."""
+        self._timer = None
+        self._engine.close("connect timeout")
+
+    # Sink: from the player's connection
+
+    def send_event(self, array: bytes) -> bool:
+        """See Sink.send_event."""
+        return self._engine.send_text(b"2" + array)
+
+    def send_ack(self, ack_id: int, array: bytes) -> None:
+        """See Sink.send_ack."""
+        self._engine.send_text(b"3%d%b" % (ack_id, array))
+
+    def ping(self) -> None:
+        """See Sink.ping."""
+        self._engine.ping()
+
+    def close(self, reason: str, *, reconnect: bool) -> None:
+        """See Sink.close."""
+        self._connection = None
+        if not reconnect:
+            # A DISCONNECT packet keeps stock clients from coming back by themselves.
+            self._engine.send_text(DISCONNECT.encode())
+        self._engine.close(reason)
+
+    # Ends
+
+    def _leave(self, reason: str) -> None:
+        connection, self._connection = self._connection, None
+        self._phase = _Phase.WAITING
+        self._timer = self._server.start_connect_timer(self)
+        if connection is not None:
+            connection.on_closed(reason.replace(" ", "_"))
+
+    def _violate(self, text: str) -> None:
+        logger.debug("%s broke the protocol: %s", self._engine.address, text)
+        if self._engine.open:
+            payload = {"code": "bad_request", "message": text, "event": ""}
+            self._engine.send_text(EVENT.encode() + encode_event("error", payload))
+            self._engine.close("parse error")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class SocketIOServer:
+    """Builds a peer for each engine connection and owns the tasks that admit them.
+
+    `connect_timeout` is in seconds; `new_sid` returns a fresh id for each CONNECT.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        connect_timeout: float,
+        new_sid: Callable[[], str],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.admission = admission
+        self.new_sid = new_sid
+        self._connect_timers: TimerQueue[SocketIOPeer] | None = None
+        if connect_timeout:
+            self._connect_timers = TimerQueue(
+                loop, connect_timeout, SocketIOPeer.on_connect_timeout
+            )
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, engine: EngineConnection) -> SocketIOPeer:
+        """Return the handler of a new engine connection."""
+        return SocketIOPeer(self, engine)
+
+    def start_connect_timer(self, peer: SocketIOPeer) -> Timer[SocketIOPeer] | None:
+        """Give the client its time to log in; a `connect_timeout` of 0 is for ever."""
+        return self._connect_timers.start(peer) if self._connect_timers is not None else None
+
+    def spawn(self, admitting: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Run the admission of one client."""
+        task = asyncio.get_running_loop().create_task(admitting, name="admit")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Stop timers and what is being admitted."""
+        if self._connect_timers is not None:
+            self._connect_timers.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _check_ack(ack: str, body: str) -> None:
+    """The gateway asks for no acks; a well-formed one is ignored."""
+    try:
+        if not ack or not isinstance(msgspec.json.decode(body), list):
+            raise ProtocolViolation("malformed ack")
+    except (msgspec.DecodeError, RecursionError):
+        raise ProtocolViolation("malformed ack") from None
