@@ -16,9 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from gateway.auth.users_file import UsersError, UsersFile
+from gateway.auth.users_file import UsersFile
+from gateway.auth.users_format import UsersError
 from gateway.config import Config
-from gateway.config_loader import load_config, render_default
+from gateway.config_loader import load_config
+from gateway.config_render import render_default
 from gateway.errors import ConfigError, ConnectRefused
 from gateway.logs import configure_logging
 from gateway.secret_keys import load_secret_keys

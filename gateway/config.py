@@ -7,18 +7,26 @@ exists in exactly one place: here. Each object of the gateway gets its own secti
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, cast
 
+from gateway.config_checks import (
+    MAX_PORT,
+    MIN_SECRET_CHARACTERS,
+    wrong_address,
+    wrong_file_name,
+    wrong_host,
+    wrong_network,
+    wrong_origin,
+    wrong_public_url,
+    wrong_secret,
+    wrong_store,
+)
+
 #: Whole numbers stay exact in JSON, durations within what timers and time stamps can hold.
 MAX_NUMBER: Final = 2**53 - 1
 MAX_SECONDS: Final = 315_360_000
-MIN_SECRET_CHARACTERS: Final = 32
-MAX_PORT: Final = 65535
-MAX_HOST_CHARACTERS: Final = 253
 
 #: Keys that the protocol names and this release lacks.
 LATER_KEYS: Final = frozenset(
@@ -33,14 +41,6 @@ LATER_KEYS: Final = frozenset(
         "presence.hidden_policy",
     }
 )
-
-_LATER_STORES: Final = frozenset({"sqlite", "redis", "rediss", "unix", "valkey", "valkeys"})
-_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
-_ORIGIN: Final = re.compile(
-    r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]*:[0-9a-f:.]*\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?"
-)
-_HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
-_ADDRESS: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,87 +97,6 @@ def _limit(doc: str, unit: str = "", minimum: float = 1) -> dict[str, Spec]:
     return _about(doc, unit, minimum=minimum, zero="no limit")
 
 
-def _wrong_port(port: str) -> str | None:
-    return None if int(port) <= MAX_PORT else f"names port {port}; ports end at {MAX_PORT}"
-
-
-def _wrong_host(host: str) -> str | None:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if len(host) > MAX_HOST_CHARACTERS or not _HOST_NAME.fullmatch(host) or ".." in host:
-            return "must be an IP address or a host name, without brackets, scheme or port"
-    return None
-
-
-def _wrong_address(address: str) -> str | None:
-    match = _ADDRESS.fullmatch(address)
-    if match is None or _wrong_host(match[1] or match[2]):
-        return "must be HOST:PORT, such as 127.0.0.1:9100 or [::1]:9100"
-    return _wrong_port(match[3])
-
-
-def _wrong_origin(origin: str) -> str | None:
-    if origin == "*":
-        return None
-    match = _ORIGIN.fullmatch(origin.lower())
-    if match is None or _wrong_host(match[2].strip("[]")):
-        return (
-            "must be scheme://host or scheme://host:port, such as https://game.example, "
-            "without user, path or final slash"
-        )
-    scheme, host, port = match.groups()
-    if port is not None and (wrong := _wrong_port(port)):
-        return wrong
-    # Browsers send lower case and leave the default port out; anything else never matches.
-    sent = f"{scheme}://{host}"
-    if port is not None and port != _DEFAULT_PORTS.get(scheme):
-        sent += f":{int(port)}"
-    return None if origin == sent else f'is not in the form that browsers use; write "{sent}"'
-
-
-def _wrong_public_url(url: str) -> str | None:
-    if not url.lower().startswith(("http://", "https://")):
-        return "must begin with http:// or https://, such as https://game.example"
-    return _wrong_origin(url)
-
-
-def _wrong_network(network: str) -> str | None:
-    try:
-        ipaddress.ip_network(network)
-    except ValueError:
-        try:
-            meant = ipaddress.ip_network(network, strict=False)
-        except ValueError:
-            return "must be an IP address or a network such as 10.0.0.0/8"
-        return f'has bits set beyond its prefix; write "{meant}" or the bare address'
-    return None
-
-
-def _wrong_store(url: str) -> str | None:
-    if url == "memory://":
-        return None
-    scheme = url.partition(":")[0].lower()
-    if scheme in _LATER_STORES:
-        return f'the store "{scheme}" is not available in this release; write "memory://"'
-    return 'must be "memory://"'
-
-
-def _wrong_file_name(name: str) -> str | None:
-    if "/" in name or "\\" in name or name in {".", ".."}:
-        return 'must be the name of a file in static.path, such as "index.html", without folders'
-    return None
-
-
-def _wrong_secret(secret: str) -> str | None:
-    if len(secret) < MIN_SECRET_CHARACTERS:
-        return (
-            f"has {len(secret)} characters; a key needs at least {MIN_SECRET_CHARACTERS}, "
-            "best made by a random generator"
-        )
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Section `server`: the listening socket, who may use it, and the heartbeat."""
@@ -186,7 +105,7 @@ class ServerConfig:
         default="127.0.0.1",
         metadata=_about(
             'Address to listen on. "0.0.0.0" is every IPv4 address, "::" every address.',
-            check=_wrong_host,
+            check=wrong_host,
         ),
     )
     port: int = field(
@@ -198,7 +117,7 @@ class ServerConfig:
         metadata=_about(
             "How players reach the gateway when that is not host and port, such as "
             "https://game.example, without a path. Empty: unknown.",
-            check=_wrong_public_url,
+            check=wrong_public_url,
         ),
     )
     allowed_origins: tuple[str, ...] = field(
@@ -206,7 +125,7 @@ class ServerConfig:
         metadata=_about(
             "Web pages of other origins that may connect, such as https://game.example; "
             '"*" is any. The same origin may always connect.',
-            check=_wrong_origin,
+            check=wrong_origin,
         ),
     )
     trusted_proxies: tuple[str, ...] = field(
@@ -214,7 +133,7 @@ class ServerConfig:
         metadata=_about(
             "Addresses or networks (CIDR) of reverse proxies whose X-Forwarded-* headers are "
             "believed.",
-            check=_wrong_network,
+            check=wrong_network,
         ),
     )
     backlog: int = field(
@@ -251,7 +170,7 @@ class StaticConfig:
     )
     index: str = field(
         default="index.html",
-        metadata=_about("File of that directory that answers /.", check=_wrong_file_name),
+        metadata=_about("File of that directory that answers /.", check=wrong_file_name),
     )
 
 
@@ -294,7 +213,7 @@ class ResumeConfig:
         metadata=_about(
             f"Keys of at least {MIN_SECRET_CHARACTERS} characters; the first signs, all verify. "
             "Better than keys in this file: secret_key_file or a systemd credential.",
-            check=_wrong_secret,
+            check=wrong_secret,
             secret=True,
         ),
     )
@@ -355,7 +274,7 @@ class StoreConfig:
     url: str = field(
         default="memory://",
         metadata=_about(
-            "Only memory:// in this release: a restart forgets everything.", check=_wrong_store
+            "Only memory:// in this release: a restart forgets everything.", check=wrong_store
         ),
     )
 
@@ -419,7 +338,8 @@ class LimitsConfig:
     slow_timeout: float = field(
         default=30.0,
         metadata=_seconds(
-            "A connection whose unsent data stays over send_buffer_bytes for so long is closed."
+            "A connection whose unsent data stays over send_buffer_bytes for so long is closed.",
+            "never",
         ),
     )
     connect_timeout: float = field(
@@ -439,7 +359,7 @@ class MetricsConfig:
         metadata=_about(
             '"HOST:PORT" for a listener of its own. Empty: on the main port, for clients on this '
             "machine only.",
-            check=_wrong_address,
+            check=wrong_address,
         ),
     )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +17,12 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
-from gateway.config import (
-    LATER_KEYS,
-    MAX_NUMBER,
-    MAX_SECONDS,
-    MIN_SECRET_CHARACTERS,
-    Config,
-    Setting,
-    entries,
-)
+from gateway.config import LATER_KEYS, MAX_NUMBER, Config, Setting, entries
+from gateway.config_checks import MIN_SECRET_CHARACTERS
+from gateway.config_yaml import Wrong, compose, read_text
 from gateway.errors import ConfigError
 
-MAX_FILE_BYTES: Final = 1024 * 1024
-_MAX_DEPTH: Final = 16
 _MAX_QUOTED: Final = 60
-_LINE_WIDTH: Final = 100
 #: Whole numbers with more digits are out of every key's range and need not be exact.
 _MAX_EXACT_DIGITS: Final = 20
 
@@ -55,35 +45,6 @@ _KINDS: Final = {
     "map": "a section",
 }
 _LATER: Final = "not available in this release; remove it"
-_ALIASES: Final = (
-    "anchors and aliases (& and *) are not supported; write the value out, and put a text that "
-    "begins with & or * in quotes"
-)
-_TAGS: Final = "tags (!) are not supported; put a text that begins with ! in quotes"
-#: How the parser's complaint begins (or what it was doing), and what to tell the operator.
-_SENTENCES: Final = (
-    ("while scanning an alias", _ALIASES),
-    ("while scanning an anchor", _ALIASES),
-    ("while scanning a tag", _TAGS),
-    ("while parsing a tag", _TAGS),
-    ("found undefined tag handle", _TAGS),
-    ("found character '\\t'", "a tab cannot indent a line or begin a value; use spaces"),
-    ("found character", "a value cannot begin with this character; put the text in quotes"),
-    (
-        "mapping values are not allowed",
-        'a key is not allowed here; indent it like its neighbours, or put a text with ": " in '
-        "quotes",
-    ),
-    ("could not find expected ':'", "a key needs a colon and a space after it"),
-    ("expected <block end>", "this does not belong here; check indentation, dashes and quotes"),
-    ("sequence entries are not allowed", "a list entry (-) is not allowed here; begin a new line"),
-    ("expected ',' or ']'", "a list that began with [ needs a comma or ] here"),
-    ("expected ',' or '}'", "a section that began with { needs a comma or } here"),
-    ("expected the node content", "a value or a closing bracket is missing here"),
-    ("found unexpected end of stream", "a quoted text is not closed before the file ends"),
-    ("found unknown escape", "a backslash in double quotes is an escape; use single quotes"),
-    ("expected a single document", "only one YAML document is allowed; remove the --- line"),
-)
 
 T = TypeVar("T")
 
@@ -113,16 +74,6 @@ class ConfigInvalid(ConfigError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
-
-
-class _Wrong(Exception):
-    """What is wrong with a value or a file; becomes a Problem where the place is known."""
-
-    def __init__(self, message: str, line: int | None = None, column: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.line = line
-        self.column = column
 
 
 def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -173,8 +124,8 @@ class _Loader:
         """Take the values of a YAML file."""
         source = str(path) if str(path).isprintable() else repr(str(path))
         try:
-            root = _compose(_read_text(path))
-        except _Wrong as wrong:
+            root = compose(read_text(path))
+        except Wrong as wrong:
             self.problems.append(Problem(source, wrong.line, None, wrong.message, wrong.column))
         else:
             if root is not None:
@@ -227,13 +178,13 @@ class _Loader:
                 self._report(source, None, None, self._unknown_variable(rest.lower()))
 
     def _take(self, setting: Setting, raw: yaml.Node | str, source: str, line: int | None) -> None:
-        wrongs: list[_Wrong] = []
+        wrongs: list[Wrong] = []
         try:
             if isinstance(setting.default, tuple):
                 self.values[setting.key] = tuple(_parse_list(setting, raw, wrongs))
             else:
                 self.values[setting.key] = _parse(setting, raw)
-        except _Wrong as wrong:
+        except Wrong as wrong:
             wrongs.append(wrong)
         self._places[setting.key] = (source, line)
         for each in wrongs:
@@ -321,9 +272,9 @@ def _parse(setting: Setting, raw: yaml.Node | str) -> object:
     if isinstance(raw, str):
         text, plain = raw.strip(), True
     elif not isinstance(raw, yaml.ScalarNode):
-        raise _Wrong(f"must be {_wanted(setting)}, is {_kind(raw)}")
+        raise Wrong(f"must be {_wanted(setting)}, is {_kind(raw)}")
     elif raw.tag == _YAML + "null":
-        raise _Wrong("has no value; give one, or remove the line to keep the default")
+        raise Wrong("has no value; give one, or remove the line to keep the default")
     else:
         text, plain = raw.value, raw.style is None
     if isinstance(setting.default, str):
@@ -332,7 +283,7 @@ def _parse(setting: Setting, raw: yaml.Node | str) -> object:
         _check_text(setting, text, may_be_empty=not setting.default)
         return text
     if not plain:
-        raise _Wrong(f"must be {_wanted(setting)}, is a quoted text; remove the quotes")
+        raise Wrong(f"must be {_wanted(setting)}, is a quoted text; remove the quotes")
     if isinstance(setting.default, bool):
         return _parse_bool(text)
     return _parse_number(setting, text)
@@ -345,25 +296,25 @@ def _parse_bool(text: str) -> bool:
         return False
     meant = "true" if text.lower() in _YES else "false" if text.lower() in _NO else ""
     mending = f"; write {meant}" if meant else ""
-    raise _Wrong(f"must be true or false, is {_quote(text)}{mending}")
+    raise Wrong(f"must be true or false, is {_quote(text)}{mending}")
 
 
 def _parse_number(setting: Setting, text: str) -> float:
     spec, whole = setting.spec, isinstance(setting.default, int)
     if _ENDLESS.fullmatch(text):
-        raise _Wrong(f"must be a finite number, is {_quote(text)}")
+        raise Wrong(f"must be a finite number, is {_quote(text)}")
     if not (_INT if whole else _FLOAT).fullmatch(text):
-        raise _Wrong(f"must be {_wanted(setting)}, is {_quote(text)}")
+        raise Wrong(f"must be {_wanted(setting)}, is {_quote(text)}")
     number = int(text) if whole and len(text) <= _MAX_EXACT_DIGITS else float(text)
     if number < spec.minimum and not (number == 0 and spec.zero):
         zero = f", or 0 ({spec.zero})" if spec.zero else ""
-        raise _Wrong(f"must be at least {spec.minimum:.16g}{zero}, is {_quote(text)}")
+        raise Wrong(f"must be at least {spec.minimum:.16g}{zero}, is {_quote(text)}")
     if number > spec.maximum:
-        raise _Wrong(f"must be at most {spec.maximum:.16g}, is {_quote(text)}")
+        raise Wrong(f"must be at most {spec.maximum:.16g}, is {_quote(text)}")
     return number
 
 
-def _parse_list(setting: Setting, raw: yaml.Node | str, wrongs: list[_Wrong]) -> list[str]:
+def _parse_list(setting: Setting, raw: yaml.Node | str, wrongs: list[Wrong]) -> list[str]:
     found: list[yaml.Node | str]
     if isinstance(raw, str):
         parts = re.split(r"[,\n]" if setting.spec.secret else ",", raw)
@@ -371,30 +322,30 @@ def _parse_list(setting: Setting, raw: yaml.Node | str, wrongs: list[_Wrong]) ->
     elif isinstance(raw, yaml.SequenceNode):
         found = list(raw.value)
     else:
-        raise _Wrong(f"must be {_wanted(setting)}, is {_kind(raw)}")
+        raise Wrong(f"must be {_wanted(setting)}, is {_kind(raw)}")
     if setting.default and not found:
-        raise _Wrong("must have at least one entry")
+        raise Wrong("must have at least one entry")
     numbers: dict[str, int] = {}
     for number, entry in enumerate(found, 1):
         try:
             text = entry if isinstance(entry, str) else _require_text(entry)
             _check_text(setting, text, may_be_empty=False)
             if text in numbers:
-                raise _Wrong(f"repeats entry {numbers[text]}; remove one")
+                raise Wrong(f"repeats entry {numbers[text]}; remove one")
             numbers[text] = number
-        except _Wrong as wrong:
+        except Wrong as wrong:
             line = None if isinstance(entry, str) else _line(entry)
-            wrongs.append(_Wrong(f"entry {number} {wrong.message}", line))
+            wrongs.append(Wrong(f"entry {number} {wrong.message}", line))
     return list(numbers)
 
 
 def _require_text(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode):
-        raise _Wrong(f"must be a text, is {_kind(node)}")
+        raise Wrong(f"must be a text, is {_kind(node)}")
     if node.style is None and node.tag == _YAML + "null":
-        raise _Wrong("is empty; remove it")
+        raise Wrong("is empty; remove it")
     if node.style is None and node.tag != _YAML + "str":
-        raise _Wrong(f"must be a text, is {_kind(node)}; put it in quotes")
+        raise Wrong(f"must be a text, is {_kind(node)}; put it in quotes")
     return str(node.value)
 
 
@@ -402,17 +353,17 @@ def _check_text(setting: Setting, text: str, *, may_be_empty: bool) -> None:
     spec = setting.spec
     if not text:
         if not may_be_empty:
-            raise _Wrong("must not be empty")
+            raise Wrong("must not be empty")
     elif not text.isprintable():
-        raise _Wrong("has a line break, a control character or an unusual space in it; remove it")
+        raise Wrong("has a line break, a control character or an unusual space in it; remove it")
     elif text in spec.later:
-        raise _Wrong(f"{_quote(text)} is not available in this release; remove it")
+        raise Wrong(f"{_quote(text)} is not available in this release; remove it")
     elif spec.choices and text not in spec.choices:
         near = _near(text, {choice: choice for choice in spec.choices}, {})
         mending = f'; did you mean "{near}"?' if near else ""
-        raise _Wrong(f"must be one of {', '.join(spec.choices)}, is {_quote(text)}{mending}")
+        raise Wrong(f"must be one of {', '.join(spec.choices)}, is {_quote(text)}{mending}")
     elif spec.check is not None and (wrong := spec.check(text)):
-        raise _Wrong(wrong)
+        raise Wrong(wrong)
 
 
 def _wanted(setting: Setting) -> str:
@@ -440,138 +391,3 @@ def _line(node: yaml.Node) -> int:
 def _quote(text: str) -> str:
     shown = text if len(text) <= _MAX_QUOTED else text[:_MAX_QUOTED] + "..."
     return json.dumps(shown).replace("\x7f", "\\u007f")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise _Wrong("there is no such file; check the path") from None
-    except PermissionError:
-        raise _Wrong("may not be read by this user; check owner and mode") from None
-    except IsADirectoryError:
-        raise _Wrong("is a directory; name the file in it") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise _Wrong(f"cannot be read: {reason}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise _Wrong(f"is larger than {MAX_FILE_BYTES} bytes; is this the right file?")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _Wrong("is not UTF-8 text; save it in that encoding", line) from None
-
-
-class _Refused(yaml.MarkedYAMLError):
-    """A construct of YAML that a configuration does not need; `problem` is for the operator."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Builds nodes only, and refuses whatever makes them more than they look."""
-
-    _depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _Refused(problem=_ALIASES, problem_mark=event.start_mark)
-        if event.tag is not None:
-            raise _Refused(problem=_TAGS, problem_mark=event.start_mark)
-        if self._depth >= _MAX_DEPTH:
-            raise _Refused(problem="nested too deeply", problem_mark=event.start_mark)
-        self._depth += 1
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-def _compose(text: str) -> yaml.Node | None:
-    general = "is not valid YAML; check quotes, brackets, colons and indentation here"
-    try:
-        loader = _StrictLoader(text)
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        column = error.position - before.rfind("\n")
-        message = f"a file may not hold the control character U+{error.character:04X}; remove it"
-        raise _Wrong(message, before.count("\n") + 1, column) from None
-    try:
-        return loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark or loader.get_mark()
-        if isinstance(error, _Refused):
-            sentence = str(error.problem)
-        else:
-            said = (str(error.problem), str(error.context))
-            sentence = next(
-                (told for start, told in _SENTENCES if any(s.startswith(start) for s in said)),
-                general,
-            )
-    except (ValueError, OverflowError):
-        # The scanner trusts numbers in escapes and directives, such as "\\U99999999".
-        mark, sentence = loader.get_mark(), general
-    raise _Wrong(sentence, mark.line + 1, mark.column + 1)
-
-
-def render_default() -> str:
-    """Return the commented YAML file with every key and its default."""
-    header = (
-        "Configuration of game-gateway: every key with its default. Keep only what you change; "
-        "`game-gateway check-config FILE` tells what is wrong with a file.",
-        "Durations are in seconds, from 0.001 to ten years, sizes in bytes. A limit of 0 means no "
-        "limit. A relative path starts at the working directory.",
-        "A variable GATEWAY_<SECTION>_<KEY>, such as GATEWAY_SERVER_PORT or "
-        "GATEWAY_AUTH_PASSWORD_FILE, overrides the file; lists are separated by commas there.",
-    )
-    lines = [line for paragraph in header for line in _comment(paragraph, "")]
-    return "\n".join([*lines, *_render(Config, "", "")]) + "\n"
-
-
-def _render(section: type[Any], prefix: str, indent: str) -> Iterator[str]:
-    for setting, subsection in entries(section, prefix):
-        if not prefix:
-            yield ""
-        yield from _comment(f"{setting.spec.doc} {_bounds(setting)}".strip(), indent)
-        if subsection is None:
-            yield f"{indent}{setting.name}: {_render_value(setting)}"
-        else:
-            yield f"{indent}{setting.name}:"
-            yield from _render(subsection, setting.key + ".", indent + "  ")
-
-
-def _comment(text: str, indent: str) -> list[str]:
-    start = indent + "# "
-    return textwrap.wrap(
-        text,
-        _LINE_WIDTH,
-        initial_indent=start,
-        subsequent_indent=start,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-
-
-def _render_value(setting: Setting) -> str:
-    default, bare = setting.default, bool(setting.spec.choices)
-    if isinstance(default, tuple):
-        return "[" + ", ".join(text if bare else json.dumps(text) for text in default) + "]"
-    return str(default) if bare else json.dumps(default)
-
-
-def _bounds(setting: Setting) -> str:
-    spec, default = setting.spec, setting.default
-    if spec.choices:
-        many = "One or more of" if isinstance(default, tuple) else "One of"
-        return f"{many}: {', '.join(spec.choices)}."
-    if not isinstance(default, int | float) or isinstance(default, bool):
-        return ""
-    parts = [spec.unit] if spec.unit else []
-    if spec.maximum not in {MAX_NUMBER, MAX_SECONDS}:
-        parts.append(f"{spec.minimum:.16g} to {spec.maximum:.16g}")
-    elif spec.unit != "seconds" and (spec.minimum != 1 or not spec.zero):
-        parts.append(f"at least {spec.minimum:.16g}")
-    text = ", ".join(parts)
-    zero = f"0 = {spec.zero}" if spec.zero else ""
-    text = "; ".join(part for part in (text, zero) if part)
-    return text[:1].upper() + text[1:] + "." if text else ""

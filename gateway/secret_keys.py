@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from gateway.config import MIN_SECRET_CHARACTERS, ResumeConfig
+from gateway.config import ResumeConfig
+from gateway.config_checks import MIN_SECRET_CHARACTERS
 from gateway.errors import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,8 @@ from gateway.admission import Admission, AdmissionSettings
 from gateway.auth import Authentication, Authenticator
 from gateway.auth.guest import GuestAuthenticator
 from gateway.auth.password import PasswordAuthenticator
-from gateway.auth.users_file import UsersError, UsersFile
+from gateway.auth.users_file import UsersFile
+from gateway.auth.users_format import UsersError
 from gateway.config import Config
 from gateway.connection import Connection, ConnectionLimits, Services, announce
 from gateway.delivery import Delivery
@@ -273,8 +274,9 @@ class Gateway:
             delay = round(_MIN_RECONNECT + spread.random() * max(1.0, grace), 3)
             connection.send("goaway", {"reason": "draining", "reconnect_in": delay})
         deadline = time.monotonic() + grace
-        while len(self._registry) and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)  # noqa: ASYNC110 - the registry, core, knows no events
+        # The registry is core and knows no asyncio.Event.
+        while len(self._registry) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Close everything; what a client did not get waits for it until the process ends."""

@@ -21,7 +21,8 @@ from functools import partial
 from typing import Final
 
 from gateway.auth import METHODS, Identity
-from gateway.auth.users_file import User, UsersError, UsersFile, clean_password, clean_username
+from gateway.auth.users_file import UsersFile
+from gateway.auth.users_format import User, UsersError, clean_password, clean_username
 from gateway.errors import ConnectRefused
 from gateway.limits import KeyedBuckets
 

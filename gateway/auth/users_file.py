@@ -12,31 +12,28 @@ import errno
 import fcntl
 import logging
 import os
-import re
 import tempfile
 import threading
-import unicodedata
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import argon2
 from argon2.exceptions import Argon2Error, InvalidHashError, VerifyMismatchError
 
-from gateway.auth import clean_text
-from gateway.errors import GatewayError
+from gateway.auth.users_format import (
+    HEADER,
+    User,
+    UsersError,
+    clean_username,
+    long_enough,
+    parse_users,
+)
 from gateway.messages import TrueId
 
-MAX_USERNAME_BYTES: Final = 64
-MIN_PASSWORD_CHARACTERS: Final = 8
-MAX_PASSWORD_BYTES: Final = 1024
-
-_HEADER: Final = "# Users of the game gateway, one a line: username:true_id:argon2-hash"
-_TRUE_ID: Final = re.compile(r"[!-9;-~]{1,128}")
-_HASH: Final = re.compile(r"\$argon2(?:id|i|d)\$v=\d+\$m=\d+,t=\d+,p=\d+(?:\$[A-Za-z0-9+/]{6,}){2}")
 _OPEN_TO_OTHERS: Final = 0o077
 
 _logger: Final = logging.getLogger(__name__)
@@ -44,23 +41,6 @@ _logger: Final = logging.getLogger(__name__)
 _Version = tuple[int, ...]
 _MISSING: Final[_Version] = ()
 _UNREAD: Final[_Version] = (-1,)
-
-
-class UsersError(GatewayError):
-    """The password file or a change to it is not acceptable; the text says what and the fix."""
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """A line of the file; `hash` is argon2's encoded hash, with its parameters."""
-
-    username: str
-    true_id: TrueId
-    hash: str = field(repr=False)
-
-    def line(self) -> str:
-        """Return the user as the file has it, without the line's end."""
-        return f"{self.username}:{self.true_id}:{self.hash}"
 
 
 class UsersFile:
@@ -139,11 +119,11 @@ class UsersFile:
         file cannot be read or written.
         """
         name = clean_username(username)
-        user = User(name, self._new_id(), self._hash(_long_enough(password)))
+        user = User(name, self._new_id(), self._hash(long_enough(password)))
         with self._editing() as (lines, users):
             if name in users:
                 raise UsersError(f"user {name!r} exists in {self._path}; remove it first")
-            self._write([*(lines or [_HEADER]), user.line()])
+            self._write([*(lines or [HEADER]), user.line()])
         return user
 
     def set_password(self, username: str, password: str) -> User:
@@ -151,7 +131,7 @@ class UsersFile:
 
         Raises UsersError if there is no such user, or as `add` does.
         """
-        hashed = self._hash(_long_enough(password))
+        hashed = self._hash(long_enough(password))
         with self._editing() as (lines, users):
             user = replace(self._existing(users, username), hash=hashed)
             self._write(user.line() if _is_of(line, user) else line for line in lines)
@@ -212,7 +192,7 @@ class UsersFile:
         except UnicodeDecodeError as error:
             number = error.object.count(b"\n", 0, error.start) + 1
             raise UsersError(f"{self._path}, line {number}: not UTF-8; correct it") from error
-        return status, lines if any(lines) else [], _parse(lines, self._path)
+        return status, lines if any(lines) else [], parse_users(lines, self._path)
 
     @contextmanager
     def _editing(self) -> Iterator[tuple[Sequence[str], Mapping[str, User]]]:
@@ -240,7 +220,7 @@ class UsersFile:
     def _write(self, changed: Iterable[str]) -> None:
         lines = [*changed]
         # Nothing is written that could not be read again, whatever `new_id` has made.
-        _parse(lines, self._path)
+        parse_users(lines, self._path)
         folder = self._path.parent
         descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=folder)
         try:
@@ -286,47 +266,6 @@ class UsersFile:
         return f"$argon2{hasher.type.name.lower()}$v=19${cost}${salt}${digest}"
 
 
-def clean_username(value: object) -> str:
-    """Return a username in Unicode's normal form C; case counts.
-
-    Raises UsersError unless it is a string of 1 to 64 UTF-8 bytes without colon, control and
-    format characters, white space at its ends or `#` at its start.
-    """
-    try:
-        name = clean_text(value, "username", MAX_USERNAME_BYTES)
-    except ValueError as error:
-        raise UsersError(str(error)) from error
-    if name != name.strip():
-        raise UsersError("username has white space at its ends; remove it")
-    if ":" in name or name.startswith("#"):
-        raise UsersError("username contains ':' or starts with '#'; choose another")
-    return name
-
-
-def clean_password(value: object) -> str:
-    """Return a password in Unicode's normal form C: keyboards compose letters differently.
-
-    Raises UsersError unless it is a string of at most 1024 UTF-8 bytes.
-    """
-    if not isinstance(value, str):
-        raise UsersError("password must be a string")
-    try:
-        password = unicodedata.normalize("NFC", value[: MAX_PASSWORD_BYTES + 1])
-        size = len(password.encode())
-    except UnicodeEncodeError as error:
-        raise UsersError("password is not valid Unicode") from error
-    if len(value) > MAX_PASSWORD_BYTES or size > MAX_PASSWORD_BYTES:
-        raise UsersError(f"password is longer than {MAX_PASSWORD_BYTES} bytes")
-    return password
-
-
-def _long_enough(value: str) -> str:
-    password = clean_password(value)
-    if len(password) < MIN_PASSWORD_CHARACTERS:
-        raise UsersError(f"password is too short; use {MIN_PASSWORD_CHARACTERS} characters or more")
-    return password
-
-
 def _base64(data: bytes) -> str:
     return b64encode(data).decode().rstrip("=")
 
@@ -337,35 +276,3 @@ def _version(status: os.stat_result) -> _Version:
 
 def _is_of(line: str, user: User) -> bool:
     return line.startswith(f"{user.username}:")
-
-
-def _parse(lines: Iterable[str], path: Path) -> dict[str, User]:
-    users: dict[str, User] = {}
-    numbers: dict[tuple[str, str], int] = {}
-    for number, line in enumerate(lines, 1):
-        text = line.rstrip()
-        if not text or text.startswith("#"):
-            continue
-        try:
-            user = _parse_user(text)
-            for key in (("username", user.username), ("true_id", user.true_id)):
-                if numbers.setdefault(key, number) != number:
-                    raise UsersError(f"{key[0]} is that of line {numbers[key]}; remove one")
-        except UsersError as error:
-            raise UsersError(f"{path}, line {number}: {error}") from error
-        users[user.username] = user
-    return users
-
-
-def _parse_user(text: str) -> User:
-    parts = text.split(":")
-    if len(parts) != len(fields(User)):
-        raise UsersError("not username:true_id:argon2-hash; remove or correct the line")
-    username, true_id, hashed = parts
-    if clean_username(username) != username:
-        raise UsersError("username is not in normal form C; add the user again")
-    if not _TRUE_ID.fullmatch(true_id):
-        raise UsersError("true_id must be 1 to 128 visible ASCII characters")
-    if not _HASH.fullmatch(hashed):
-        raise UsersError("not an argon2 hash; remove the line and add the user again")
-    return User(username, TrueId(true_id), hashed)

@@ -102,13 +102,14 @@ class EngineConnection:
     """One Engine.IO connection over whatever transport it has now."""
 
     __slots__ = (
-        "_congested_since",
+        "_congested",
         "_engine",
         "_executing",
         "_ping_timer",
         "_poll",
         "_pong_timer",
         "_probe",
+        "_slow_timer",
         "_websocket",
         "address",
         "handler",
@@ -134,7 +135,8 @@ class EngineConnection:
         self._poll: asyncio.Future[str] | None = None
         self._ping_timer: Timer[EngineConnection] | None = None
         self._pong_timer: Timer[EngineConnection] | None = None
-        self._congested_since: Timer[EngineConnection] | None = None
+        self._congested = False
+        self._slow_timer: Timer[EngineConnection] | None = None
         self._executing = False
 
     @property
@@ -188,17 +190,18 @@ class EngineConnection:
         budget = self._engine.settings.send_buffer_bytes
         if not budget or self.buffered <= budget:
             return True
-        if self._congested_since is None:
-            self._congested_since = self._engine.slow.start(self)
+        if not self._congested:
+            self._congested = True
+            self._slow_timer = self._engine.start_slow_timer(self)
         return False
 
     def on_progress(self) -> None:
         """Some of what was buffered is gone."""
-        if self._congested_since is not None:
-            if self.buffered > self._engine.settings.send_buffer_bytes // 2:
-                return
-            self._congested_since.cancel()
-            self._congested_since = None
+        if self._congested and self.buffered <= self._engine.settings.send_buffer_bytes // 2:
+            self._congested = False
+            if self._slow_timer is not None:
+                self._slow_timer.cancel()
+                self._slow_timer = None
             self.handler.on_drained()
 
     # For the transports
@@ -345,10 +348,10 @@ class EngineConnection:
             link.close(code, "")
 
     def _on_closed(self, reason: str) -> None:
-        for timer in (self._ping_timer, self._pong_timer, self._congested_since):
+        for timer in (self._ping_timer, self._pong_timer, self._slow_timer):
             if timer is not None:
                 timer.cancel()
-        self._ping_timer = self._pong_timer = self._congested_since = None
+        self._ping_timer = self._pong_timer = self._slow_timer = None
         self._engine.on_closed(self)
         try:
             self.handler.on_closed(reason)
@@ -383,9 +386,11 @@ class Engine:
         self.pongs: TimerQueue[EngineConnection] = TimerQueue(
             loop, settings.ping_timeout, lambda connection: connection.abort("ping timeout")
         )
-        self.slow: TimerQueue[EngineConnection] = TimerQueue(
-            loop, settings.slow_timeout, lambda connection: connection.abort("slow consumer")
-        )
+        self._slow: TimerQueue[EngineConnection] | None = None
+        if settings.slow_timeout:
+            self._slow = TimerQueue(
+                loop, settings.slow_timeout, lambda connection: connection.abort("slow consumer")
+            )
         # Sessions that are closed but whose polling client has not fetched that yet.
         self._lingering: TimerQueue[EngineConnection] = TimerQueue(
             loop, settings.ping_timeout, self._forget
@@ -452,6 +457,10 @@ class Engine:
             refusal = ConnectRefused(code, "too many connections", _RETRY_AFTER)
         return refusal
 
+    def start_slow_timer(self, connection: EngineConnection) -> Timer[EngineConnection] | None:
+        """Give a congested connection its time to drain; a `slow_timeout` of 0 is for ever."""
+        return self._slow.start(connection) if self._slow is not None else None
+
     def on_closed(self, connection: EngineConnection) -> None:
         """A connection's session is over: make room."""
         self._open -= 1
@@ -471,8 +480,10 @@ class Engine:
         """Close every connection and stop all timers."""
         for connection in tuple(self._connections.values()):
             connection.close("server shutting down")
-        for queue in (self.pings, self.pongs, self.slow, self._lingering, self.upgrades):
+        for queue in (self.pings, self.pongs, self._lingering, self.upgrades):
             queue.stop()
+        if self._slow is not None:
+            self._slow.stop()
 
 
 def _give_up_probe(probe: tuple[EngineConnection, WebSocketLink]) -> None:

@@ -16,13 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import LATER_KEYS, Config, Setting, entries
-from gateway.config_loader import (
-    MAX_FILE_BYTES,
-    ConfigInvalid,
-    Problem,
-    load_config,
-    render_default,
-)
+from gateway.config_loader import ConfigInvalid, Problem, load_config
+from gateway.config_render import render_default
+from gateway.config_yaml import MAX_FILE_BYTES
 from gateway.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +143,7 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "messages_per_second": 200.0,
             "burst": 400,
             "send_buffer_bytes": 262144,
+            "slow_timeout": 30.0,
             "connect_timeout": 10.0,
             "name_bytes": 64,
         },

@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING
 import argon2
 import pytest
 
-from gateway.auth.users_file import (
-    User,
-    UsersError,
-    UsersFile,
-    clean_password,
-    clean_username,
-)
+from gateway.auth.users_file import UsersFile
+from gateway.auth.users_format import User, UsersError, clean_password, clean_username
 from gateway.errors import GatewayError
 from gateway.messages import TrueId
 

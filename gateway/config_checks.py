@@ -1,0 +1,113 @@
+"""Forms that texts in the configuration must have.
+
+Each check takes a text and returns None, or what is wrong and how to mend it; none repeats a
+value that could hold a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+MIN_SECRET_CHARACTERS: Final = 32
+MAX_PORT: Final = 65535
+MAX_HOST_CHARACTERS: Final = 253
+
+_LATER_STORES: Final = frozenset({"sqlite", "redis", "rediss", "unix", "valkey", "valkeys"})
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_ORIGIN: Final = re.compile(
+    r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]*:[0-9a-f:.]*\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?"
+)
+_HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_ADDRESS: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})")
+
+
+def wrong_port(port: str) -> str | None:
+    """Ports end at 65535."""
+    return None if int(port) <= MAX_PORT else f"names port {port}; ports end at {MAX_PORT}"
+
+
+def wrong_host(host: str) -> str | None:
+    """An IP address or a host name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if len(host) > MAX_HOST_CHARACTERS or not _HOST_NAME.fullmatch(host) or ".." in host:
+            return "must be an IP address or a host name, without brackets, scheme or port"
+    return None
+
+
+def wrong_address(address: str) -> str | None:
+    """HOST:PORT, an IPv6 address in brackets."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or wrong_host(match[1] or match[2]):
+        return "must be HOST:PORT, such as 127.0.0.1:9100 or [::1]:9100"
+    return wrong_port(match[3])
+
+
+def wrong_origin(origin: str) -> str | None:
+    """An origin as browsers send it, or `*`."""
+    if origin == "*":
+        return None
+    match = _ORIGIN.fullmatch(origin.lower())
+    if match is None or wrong_host(match[2].strip("[]")):
+        return (
+            "must be scheme://host or scheme://host:port, such as https://game.example, "
+            "without user, path or final slash"
+        )
+    scheme, host, port = match.groups()
+    if port is not None and (wrong := wrong_port(port)):
+        return wrong
+    # Browsers send lower case and leave the default port out; anything else never matches.
+    sent = f"{scheme}://{host}"
+    if port is not None and port != _DEFAULT_PORTS.get(scheme):
+        sent += f":{int(port)}"
+    return None if origin == sent else f'is not in the form that browsers use; write "{sent}"'
+
+
+def wrong_public_url(url: str) -> str | None:
+    """An http or https origin."""
+    if not url.lower().startswith(("http://", "https://")):
+        return "must begin with http:// or https://, such as https://game.example"
+    return wrong_origin(url)
+
+
+def wrong_network(network: str) -> str | None:
+    """An IP address or a network (CIDR)."""
+    try:
+        ipaddress.ip_network(network)
+    except ValueError:
+        try:
+            meant = ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            return "must be an IP address or a network such as 10.0.0.0/8"
+        return f'has bits set beyond its prefix; write "{meant}" or the bare address'
+    return None
+
+
+def wrong_store(url: str) -> str | None:
+    """The URL of a store that this release has."""
+    if url == "memory://":
+        return None
+    scheme = url.partition(":")[0].lower()
+    if scheme in _LATER_STORES:
+        return f'the store "{scheme}" is not available in this release; write "memory://"'
+    return 'must be "memory://"'
+
+
+def wrong_file_name(name: str) -> str | None:
+    """The name of a file, without folders."""
+    if "/" in name or "\\" in name or name in {".", ".."}:
+        return 'must be the name of a file in static.path, such as "index.html", without folders'
+    return None
+
+
+def wrong_secret(secret: str) -> str | None:
+    """Long enough for a signing key."""
+    if len(secret) < MIN_SECRET_CHARACTERS:
+        return (
+            f"has {len(secret)} characters; a key needs at least {MIN_SECRET_CHARACTERS}, "
+            "best made by a random generator"
+        )
+    return None
