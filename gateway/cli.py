@@ -123,8 +123,7 @@ def _serve(options: argparse.Namespace) -> int:
     try:
         asyncio.run(serve(gateway, lambda url: print(f"Serving {url}", flush=True)))
     except OSError as error:
-        address = f"{config.server.host}:{config.server.port}"
-        print(f"game-gateway: cannot listen on {address}: {error.strerror}", file=sys.stderr)
+        print(f"game-gateway: {error.strerror or error}", file=sys.stderr)
         return _FAILURE
     return 0
 
@@ -176,7 +175,7 @@ def _users_list(options: argparse.Namespace) -> int:
 def _token_inspect(options: argparse.Namespace) -> int:
     config: Config = load_config(options.config, os.environ)
     text = sys.stdin.readline().strip() if options.token == "-" else options.token  # noqa: S105
-    keys = load_secret_keys(config.resume, os.environ, options.state_dir)
+    keys = load_secret_keys(config.resume, os.environ, options.state_dir, generate=False)
     try:
         token = Tokens(keys, config.resume.token_lifetime, time.time).verify_token(text)
     except ConnectRefused as error:

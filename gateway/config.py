@@ -145,6 +145,13 @@ class ServerConfig:
             maximum=MAX_PORT,
         ),
     )
+    websocket: str = field(
+        default="picows",
+        metadata=_about(
+            "Who speaks websocket: picows is fast, tornado is the fallback.",
+            choices=("picows", "tornado"),
+        ),
+    )
     shutdown_grace: float = field(
         default=10.0,
         metadata=_seconds(

@@ -20,13 +20,13 @@ _OTHERS: Final = 0o077
 
 
 def load_secret_keys(
-    config: ResumeConfig, environ: Mapping[str, str], state_dir: Path
+    config: ResumeConfig, environ: Mapping[str, str], state_dir: Path, *, generate: bool = True
 ) -> tuple[str, ...]:
     """Return the signing keys: the first signs, all verify.
 
     They come from `resume.secret_keys`, else `resume.secret_key_file`, else the systemd
     credential `resume-secret-key`, else `resume.key` in the state directory, which is made
-    on the first start. Raises ConfigError.
+    on the first start unless `generate` is false. Raises ConfigError.
     """
     if config.secret_keys:
         return config.secret_keys
@@ -36,7 +36,7 @@ def load_secret_keys(
     if directory and (Path(directory) / _CREDENTIAL).exists():
         return _read(Path(directory) / _CREDENTIAL, f"credential {_CREDENTIAL}")
     path = state_dir / "resume.key"
-    if not path.exists():
+    if generate and not path.exists():
         _generate(path)
     return _read(path, "the generated key")
 
@@ -64,14 +64,15 @@ def _read(path: Path, what: str) -> tuple[str, ...]:
 
 def _generate(path: Path) -> None:
     """Write a new key; two gateways that start at once agree on one of theirs."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Not the process id: it is 1 in every container, and a start that was killed leaves a file.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
         try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.link(temporary, path)
         except FileExistsError:
             return

@@ -41,6 +41,7 @@ from gateway.tokens import Tokens
 from gateway.transport.app import BUILT_IN, AppParts, build_app, build_metrics_app
 from gateway.transport.engine import Engine, EngineSettings
 from gateway.transport.peer import PeerPolicy
+from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.socketio import SocketIOServer
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ class Gateway:
         self._sweeps: list[asyncio.Task[None]] = []
         self._engine: Engine
         self._socketio: SocketIOServer
+        self._picows: PicowsWebSockets | None = None
         self.url = ""
 
     # Building
@@ -202,6 +204,10 @@ class Gateway:
             lambda: secrets.token_urlsafe(15),
             loop,
         )
+        if config.server.websocket == "picows":
+            self._picows = PicowsWebSockets(
+                self._engine.settings.max_payload, limits.send_buffer_bytes, loop
+            )
         self._add_gauges()
         peers = PeerPolicy(
             config.server.allowed_origins, config.server.public_url, config.server.trusted_proxies
@@ -210,6 +216,7 @@ class Gateway:
         app = build_app(
             AppParts(
                 engine=self._engine,
+                picows=self._picows,
                 peers=peers,
                 metrics=self.metrics if config.metrics.enabled and not separate else None,
                 static_path=_static_path(config),
@@ -229,7 +236,12 @@ class Gateway:
         self._notifier.notify("READY=1", f"STATUS=Serving {self.url}")
 
     def _listen(self, app: Application, host: str, port: int) -> int:
-        sockets = bind_sockets(port, host or None, backlog=self.config.server.backlog)
+        try:
+            sockets = bind_sockets(port, host or None, backlog=self.config.server.backlog)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot listen on {host}:{port}: {error.strerror}"
+            ) from error
         server = HTTPServer(
             app,
             max_header_size=_HEADER_BYTES,
@@ -290,6 +302,8 @@ class Gateway:
         await self._revocation.close()
         for server in self._servers:
             await server.close_all_connections()
+        if self._picows is not None:
+            self._picows.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 

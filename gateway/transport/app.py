@@ -14,6 +14,7 @@ from gateway.metrics import Metrics
 from gateway.transport.engine import Engine
 from gateway.transport.handler import EngineHandler
 from gateway.transport.peer import PeerPolicy
+from gateway.transport.picows import PicowsWebSockets
 
 #: The built-in client: the game developer's pages may load its modules too.
 BUILT_IN: Final = Path(__file__).resolve().parent.parent / "static"
@@ -34,9 +35,13 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.\-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,
 
 @dataclass(frozen=True, slots=True)
 class AppParts:
-    """What the routes are built from. `ready` says why not, or None."""
+    """What the routes are built from. `ready` says why not, or None.
+
+    Without `picows`, websockets are Tornado's.
+    """
 
     engine: Engine
+    picows: PicowsWebSockets | None
     peers: PeerPolicy
     metrics: Metrics | None
     static_path: Path
@@ -138,7 +143,11 @@ def build_app(parts: AppParts) -> Application:
     """
     own = {"path": str(parts.static_path), "default_filename": parts.index}
     routes: list[tuple[str, type[RequestHandler], dict[str, Any]]] = [
-        ("/socket.io/", EngineHandler, {"engine": parts.engine, "peers": parts.peers}),
+        (
+            "/socket.io/",
+            EngineHandler,
+            {"engine": parts.engine, "peers": parts.peers, "picows": parts.picows},
+        ),
         ("/healthz", HealthHandler, {}),
         ("/readyz", ReadyHandler, {"ready": parts.ready}),
     ]

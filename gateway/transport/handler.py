@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import json
 import logging
 from typing import Any, Final, cast
 
 from tornado.iostream import StreamClosedError
-from tornado.web import Finish, stream_request_body
+from tornado.web import Finish, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol13
 
 from gateway.engineio import (
@@ -26,6 +28,7 @@ from gateway.engineio import (
 )
 from gateway.transport.engine import Engine, EngineConnection
 from gateway.transport.peer import PeerPolicy
+from gateway.transport.picows import PicowsWebSocket, PicowsWebSockets
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ _DISCARD_BYTES: Final = 8 * 1024 * 1024
 _DISCARD_SECONDS: Final = 5.0
 #: Close code of RFC 6455 for a message too big.
 _TOO_BIG: Final = 1009
+_KEY_BYTES: Final = 16
 
 
 class _Protocol(WebSocketProtocol13):
@@ -118,8 +122,11 @@ class TornadoWebSocket:
 class EngineHandler(WebSocketHandler):
     """The endpoint `/socket.io/`: GET and POST of polling, and the upgrade to websocket."""
 
-    def initialize(self, engine: Engine, peers: PeerPolicy) -> None:
-        """Take what the handler works with."""
+    def initialize(
+        self, engine: Engine, peers: PeerPolicy, picows: PicowsWebSockets | None
+    ) -> None:
+        """Take what the handler works with; without `picows` Tornado does the websockets."""
+        self._picows = picows
         self._engine = engine
         self._peers = peers
         self._connection: EngineConnection | None = None
@@ -152,9 +159,10 @@ class EngineHandler(WebSocketHandler):
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body of a POST, as far as it is allowed to go."""
-        if len(self._body) + len(chunk) > self._engine.settings.max_payload:
-            self._refuse_body()
-        self._body += chunk
+        # A chunked body is refused in `post`, when all of it is read: Tornado takes an
+        # exception from here, also Finish, for a fault and cuts the connection.
+        if len(self._body) <= self._engine.settings.max_payload:
+            self._body += chunk
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Handshake, poll or upgrade."""
@@ -177,6 +185,8 @@ class EngineHandler(WebSocketHandler):
 
     async def post(self) -> None:
         """Packets from a polling client."""
+        if len(self._body) > self._engine.settings.max_payload:
+            self._refuse_body()
         try:
             transport, sid = self._parse()
             if sid is None:
@@ -243,11 +253,14 @@ class EngineHandler(WebSocketHandler):
             self._connection.poll_aborted(poll)
             poll.cancel()
             return
+        # Ends the wait for a body that will not come; WebSocketHandler's own leaves that out.
+        RequestHandler.on_connection_close(self)
         super().on_connection_close()
 
     # WebSocket
 
     async def _upgrade(self, sid: str | None) -> None:
+        self._check_handshake()
         if sid is not None:
             connection = self._engine.connection(sid)
             connection.check_upgrade()
@@ -255,11 +268,52 @@ class EngineHandler(WebSocketHandler):
             connection = self._engine.connect("websocket", self._address())
         self._connection = connection
         self._fresh = sid is None
-        await super().get()
-        if self._link is None:
-            # Tornado has refused the handshake itself, with a 4xx.
-            if self._fresh:
-                connection.abort("bad handshake")
+        if self._picows is not None:
+            await self._hand_over(self._picows, connection)
+        else:
+            await super().get()
+
+    def _check_handshake(self) -> None:
+        """Check what RFC 6455, section 4.2.1 asks of the request. Raises RequestError."""
+        headers = self.request.headers
+        options = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
+        if "upgrade" not in options:
+            raise bad_request('the header Connection must hold "Upgrade"')
+        if headers.get("Sec-WebSocket-Version") != "13":
+            self.set_header("Sec-WebSocket-Version", "13")
+            raise RequestError(426, 3, "the websocket version must be 13")
+        try:
+            key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if len(key) != _KEY_BYTES:
+            raise bad_request("the header Sec-WebSocket-Key is missing or malformed")
+
+    async def _hand_over(self, picows: PicowsWebSockets, connection: EngineConnection) -> None:
+        """Let picows have the socket; nothing of Tornado's stays behind."""
+        key = self.request.headers["Sec-WebSocket-Key"]
+        stream = self.detach()
+        self._auto_finish = False
+        self._connection = None
+        early = bytes(stream._read_buffer)
+        accepted = stream.socket.dup()
+        accepted.setblocking(False)
+        stream.close()
+        fresh = self._fresh
+
+        def on_open(link: PicowsWebSocket) -> None:
+            if fresh:
+                connection.attach_websocket(link)
+                link.send(self._engine.open_packet(connection))
+            else:
+                connection.attach_probe(link)
+
+        try:
+            await picows.take_over(accepted, key, early, connection, on_open)
+        except OSError:
+            accepted.close()
+            if fresh:
+                connection.abort("transport error")
             else:
                 connection.probe_failed()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
 
@@ -60,8 +59,8 @@ class PeerPolicy:
         origin = origin.lower()
         if origin in self._origins:
             return True
-        parts = urlsplit(origin)
-        return parts.scheme in ("http", "https") and parts.netloc == request.host.lower()
+        host = request.host.lower()
+        return origin in (f"http://{host}", f"https://{host}")
 
     def _trusted(self, address: str) -> bool:
         parsed = _parse(address)

@@ -110,6 +110,7 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "allowed_origins": (),
             "trusted_proxies": (),
             "backlog": 4096,
+            "websocket": "picows",
             "shutdown_grace": 10.0,
             "ping_interval": 25.0,
             "ping_timeout": 20.0,
