@@ -139,24 +139,37 @@ def _default_config(_options: argparse.Namespace) -> int:
     return 0
 
 
+def _users_path(options: argparse.Namespace) -> Path:
+    return users_path(load_config(options.config, os.environ), options.state_dir)
+
+
 def _users_file(options: argparse.Namespace) -> UsersFile:
-    path = users_path(load_config(options.config, os.environ), options.state_dir)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return UsersFile(path, new_true_id)
+    return UsersFile(_users_path(options), new_true_id)
 
 
 def _users_add(options: argparse.Namespace) -> int:
-    users = _users_file(options)
-    user = users.add(options.username, _ask_password(options))
+    folder = _users_path(options).parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsersError(f"{folder}: the directory cannot be made: {error.strerror}") from None
+    user = _users_file(options).add(options.username, _ask_password(options))
     print(f"{user.username} {user.true_id}")
     return 0
 
 
 def _ask_password(options: argparse.Namespace) -> str:
     if options.password_stdin:
-        return sys.stdin.readline().rstrip("\r\n")
-    password = getpass.getpass(f"Password for {options.username}: ")
-    if getpass.getpass("Again: ") != password:
+        try:
+            return sys.stdin.buffer.readline().decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise UsersError("the password is not UTF-8; nothing was changed") from None
+    try:
+        password = getpass.getpass(f"Password for {options.username}: ")
+        again = getpass.getpass("Again: ")
+    except (EOFError, KeyboardInterrupt):
+        raise UsersError("no password was given; nothing was changed") from None
+    if again != password:
         raise UsersError("the passwords differ; nothing was changed")
     return password
 

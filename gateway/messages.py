@@ -91,6 +91,7 @@ _send_decoder: Final = msgspec.json.Decoder(tuple[str, SendMessage])
 _SEND_PREFIX: Final = b'["message",'
 _FIELD: Final = re.compile(r" - at `\$(?:\[\d+\])?\.?([^`]*)`")
 _MISSING: Final = re.compile(r"(?:required|unknown) field `([^`]*)`")
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 #: The longest piece of msgspec's or a client's text that goes back to the client.
 _MAX_ECHO: Final = 200
 
@@ -120,7 +121,8 @@ def decode_event(array: bytes) -> tuple[str, Sequence[Raw]]:
     """Split the JSON array of an event into its name and undecoded arguments.
 
     Raises ProtocolViolation for anything but a JSON array that starts with a string, which
-    no Socket.IO client sends, and RequestRefused (`bad_request`) for one nested too deeply.
+    no Socket.IO client sends, and RequestRefused (`bad_request`) for one nested too deeply or
+    with half a surrogate pair.
     """
     try:
         parts = _event_decoder.decode(array)
@@ -130,7 +132,7 @@ def decode_event(array: bytes) -> tuple[str, Sequence[Raw]]:
     except RecursionError:
         raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProtocolViolation(f"malformed event: {_short(error)}") from None
+        raise _malformed(array, error) from None
 
 
 def is_send(array: bytes) -> bool:
@@ -149,7 +151,7 @@ def decode_send(array: bytes) -> SendMessage:
     except RecursionError:
         raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _refusal("message", error) from None
+        raise _refusal("message", array, error) from None
 
 
 def decode_payload(name: str, arguments: Sequence[Raw], kind: type[T]) -> T:
@@ -160,21 +162,30 @@ def decode_payload(name: str, arguments: Sequence[Raw], kind: type[T]) -> T:
     """
     if len(arguments) > 1:
         raise RequestRefused("bad_request", f"{name} takes one object, not {len(arguments)}")
+    argument = bytes(arguments[0]) if arguments else b"{}"
     try:
-        return msgspec.json.decode(arguments[0] if arguments else b"{}", type=kind)
+        return msgspec.json.decode(argument, type=kind)
     except RecursionError:
         raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _refusal(name, error) from None
+        raise _refusal(name, argument, error) from None
 
 
 def _too_deep() -> RequestRefused:
     return RequestRefused("bad_request", "the JSON is nested too deeply")
 
 
-def _refusal(name: str, error: Exception) -> RequestRefused | ProtocolViolation:
+def _malformed(text: bytes, error: Exception) -> RequestRefused | ProtocolViolation:
+    # JSON allows half a pair and msgspec does not. Clients write one when they cut a text in
+    # the middle of an emoji: that is no reason to close their connection.
+    if _SURROGATE.search(text):
+        return RequestRefused("bad_request", "a text has half of a surrogate pair")
+    return ProtocolViolation(f"malformed event: {_short(error)}")
+
+
+def _refusal(name: str, array: bytes, error: Exception) -> RequestRefused | ProtocolViolation:
     if not isinstance(error, msgspec.ValidationError):
-        return ProtocolViolation(f"malformed event: {_short(error)}")
+        return _malformed(array, error)
     text = str(error)
     found = _MISSING.search(text) or _FIELD.search(text)
     field = found.group(1)[:_MAX_ECHO] if found and found.group(1) else None

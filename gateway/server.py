@@ -65,6 +65,10 @@ def new_true_id() -> TrueId:
     return TrueId("p_" + secrets.token_urlsafe(12))
 
 
+def _new_sid() -> str:
+    return secrets.token_urlsafe(15)
+
+
 class Gateway:
     """One running gateway. `environ` is where systemd's variables are read from.
 
@@ -187,7 +191,7 @@ class Gateway:
         config = self.config
         limits = config.limits
         self._socketio = SocketIOServer(
-            self.admission, limits.connect_timeout, lambda: secrets.token_urlsafe(15), loop
+            self.admission, None, limits.connect_timeout, _new_sid, loop
         )
         self._engine = Engine(
             EngineSettings(
@@ -201,7 +205,7 @@ class Gateway:
             ),
             self._socketio.accept,
             self.metrics,
-            lambda: secrets.token_urlsafe(15),
+            _new_sid,
             loop,
         )
         if config.server.websocket == "picows":

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import re
 from collections.abc import Callable, Coroutine
 from typing import Final
-
-import msgspec
 
 from gateway.admission import Admission
 from gateway.connection import Connection
@@ -17,16 +14,23 @@ from gateway.engineio import Data
 from gateway.errors import ConnectRefused, ProtocolViolation, RequestRefused
 from gateway.messages import encode, encode_event
 from gateway.transport.engine import EngineConnection
+from gateway.transport.extensions import ExtensionPeer, ExtensionServer
+from gateway.transport.packets import (
+    BINARY_ACK,
+    BINARY_EVENT,
+    CONNECT,
+    CONNECT_ERROR,
+    DISCONNECT,
+    EVENT,
+    Packet,
+    check_ack,
+    decode_auth,
+    parse_packet,
+)
 from gateway.transport.timers import Timer, TimerQueue
 
 logger = logging.getLogger(__name__)
 
-CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = "0123456"
-#: type, [attachments-], [/namespace,], [ack id], [JSON]
-_PACKET: Final = re.compile(
-    r"([0-6])(?:(\d{1,4})-)?(?:(/[^,\[{]{0,128})(?:,|$))?(\d{0,15})(.*)", re.DOTALL | re.ASCII
-)
-_MAX_ATTACHMENTS: Final = 10
 #: A connection that was refused this often is closed.
 _MAX_ATTEMPTS: Final = 10
 _RETRY_AFTER: Final = 5.0
@@ -44,9 +48,11 @@ class SocketIOPeer:
 
     __slots__ = (
         "_attachments",
+        "_attachments_to",
         "_attempts",
         "_connection",
         "_engine",
+        "_extension",
         "_phase",
         "_server",
         "_task",
@@ -59,6 +65,8 @@ class SocketIOPeer:
         self._phase = _Phase.WAITING
         self._connection: Connection | None = None
         self._attachments = 0
+        self._attachments_to: ExtensionPeer | None = None
+        self._extension: ExtensionPeer | None = None
         self._attempts = 0
         self._task: asyncio.Task[None] | None = None
         self._timer = server.start_connect_timer(self)
@@ -69,70 +77,70 @@ class SocketIOPeer:
         """See Handler.on_message. What breaks the protocol is answered by `error` and a close."""
         try:
             if isinstance(data, bytes):
-                self._on_attachment()
+                self._on_attachment(data)
             else:
                 self._on_packet(data)
         except ProtocolViolation as error:
             self._violate(str(error))
 
-    def _on_packet(self, packet: str) -> None:
+    def _on_packet(self, text: str) -> None:
         if self._attachments:
             raise ProtocolViolation("a binary attachment was expected")
         connection = self._connection
-        if connection is not None and packet[:2] == "2[":
-            connection.receive(packet[1:].encode(), None)
+        if connection is not None and text[:2] == "2[":
+            connection.receive(text[1:].encode(), None)
             return
-        match = _PACKET.fullmatch(packet)
-        if match is None:
-            raise ProtocolViolation("unknown packet")
-        kind, attachments, namespace, ack, body = match.groups()
-        if (attachments is not None) != (kind in (BINARY_EVENT, BINARY_ACK)):
-            raise ProtocolViolation("malformed packet")
-        if namespace is not None and namespace.partition("?")[0] != "/":
-            self._on_foreign(kind, namespace)
-        elif kind == CONNECT:
-            self._on_connect(body)
+        packet = parse_packet(text)
+        if packet.kind in (BINARY_EVENT, BINARY_ACK):
+            self._attachments = packet.attachments
+            self._attachments_to = None
+        admission = self._server.admission
+        if packet.namespace != "/" or admission is None:
+            self._on_foreign(packet, text)
+        elif packet.kind == CONNECT:
+            self._on_connect(admission, packet.body)
         elif connection is None:
             raise ProtocolViolation("the first packet must be a CONNECT")
-        elif kind == DISCONNECT:
+        elif packet.kind == DISCONNECT:
             self._leave("client disconnect")
-        elif kind == EVENT:
-            connection.receive(body.encode(), int(ack) if ack else None)
-        elif kind == ACK:
-            _check_ack(ack, body)
-        elif kind in (BINARY_EVENT, BINARY_ACK):
-            self._on_binary(connection, kind, int(attachments), int(ack) if ack else None)
-        else:
-            raise ProtocolViolation("a client sends no CONNECT_ERROR")
-
-    def _on_foreign(self, kind: str, namespace: str) -> None:
-        if kind != CONNECT:
-            raise ProtocolViolation("not connected to this namespace")
-        name = namespace.partition("?")[0]
-        self._attempt()
-        self._engine.send_text(
-            b"%b%b,%b"
-            % (CONNECT_ERROR.encode(), name.encode(), encode({"message": "Invalid namespace"}))
-        )
-
-    def _on_binary(
-        self, connection: Connection, kind: str, attachments: int, ack_id: int | None
-    ) -> None:
-        if attachments > _MAX_ATTACHMENTS:
-            raise ProtocolViolation(f"more than {_MAX_ATTACHMENTS} binary attachments")
-        self._attachments = attachments
-        if kind == BINARY_EVENT:
+        elif packet.kind == EVENT:
+            connection.receive(packet.body.encode(), packet.ack_id)
+        elif packet.kind == BINARY_EVENT:
             connection.refuse(
                 RequestRefused(
                     "bad_request", "binary data is not supported here: send it as base64 text"
                 ),
-                ack_id,
+                packet.ack_id,
             )
+        else:
+            # The gateway asks for no acks.
+            check_ack(packet.body)
 
-    def _on_attachment(self) -> None:
+    def _on_foreign(self, packet: Packet, text: str) -> None:
+        """A packet for a namespace of the extensions."""
+        extensions = self._server.extensions
+        if packet.kind == CONNECT:
+            self._attempt()
+            if extensions is None or not extensions.knows(packet.namespace):
+                self._refuse_namespace(packet.namespace)
+                return
+            if self._extension is None:
+                self._extension = ExtensionPeer(extensions, self._engine, self._stop_timer)
+        if self._extension is None:
+            raise ProtocolViolation("not connected to this namespace")
+        self._extension.receive(packet, text)
+        self._attachments_to = self._extension
+
+    def _refuse_namespace(self, namespace: str) -> None:
+        prefix = CONNECT_ERROR + ("" if namespace == "/" else f"{namespace},")
+        self._engine.send_text(prefix.encode() + encode({"message": "Invalid namespace"}))
+
+    def _on_attachment(self, data: bytes) -> None:
         if not self._attachments:
             raise ProtocolViolation("an unexpected binary attachment")
         self._attachments -= 1
+        if self._attachments_to is not None:
+            self._attachments_to.receive_attachment(data)
 
     def on_oversized(self) -> None:
         """See Handler.on_oversized."""
@@ -163,37 +171,34 @@ class SocketIOPeer:
         self._stop_timer()
         if self._task is not None:
             self._task.cancel()
+        if self._extension is not None:
+            self._extension.close(reason)
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.on_closed(reason.replace(" ", "_"))
 
     # CONNECT
 
-    def _on_connect(self, body: str) -> None:
+    def _on_connect(self, admission: Admission, body: str) -> None:
         if self._phase is not _Phase.WAITING:
             raise ProtocolViolation("CONNECT was sent already")
         self._attempt()
-        try:
-            auth = msgspec.json.decode(body) if body else None
-        except RecursionError:
-            raise ProtocolViolation("the JSON is nested too deeply") from None
-        except msgspec.DecodeError:
-            raise ProtocolViolation("the payload of CONNECT is not JSON") from None
+        auth = decode_auth(body)
         if self._engine.refusal is not None:
             self._refuse(self._engine.refusal)
             self._engine.close("refused")
             return
         self._phase = _Phase.ADMITTING
-        self._task = self._server.spawn(self._admit(auth))
+        self._task = self._server.spawn(self._admit(admission, auth))
 
     def _attempt(self) -> None:
         self._attempts += 1
         if self._attempts > _MAX_ATTEMPTS:
             raise ProtocolViolation("too many CONNECTs")
 
-    async def _admit(self, auth: object) -> None:
+    async def _admit(self, admission: Admission, auth: object) -> None:
         try:
-            admitted = await self._server.admission.admit(auth, self._engine.address, self)
+            admitted = await admission.admit(auth, self._engine.address, self)
         except ConnectRefused as error:
             self._phase = _Phase.WAITING
             self._refuse(error)
@@ -247,7 +252,8 @@ class SocketIOPeer:
     def _leave(self, reason: str) -> None:
         connection, self._connection = self._connection, None
         self._phase = _Phase.WAITING
-        self._timer = self._server.start_connect_timer(self)
+        if self._extension is None:
+            self._timer = self._server.start_connect_timer(self)
         if connection is not None:
             connection.on_closed(reason.replace(" ", "_"))
 
@@ -267,17 +273,20 @@ class SocketIOPeer:
 class SocketIOServer:
     """Builds a peer for each engine connection and owns the tasks that admit them.
 
-    `connect_timeout` is in seconds; `new_sid` returns a fresh id for each CONNECT.
+    Without `admission` the namespace `/` is the extensions', too. `connect_timeout` is in
+    seconds, 0 is for ever; `new_sid` returns a fresh id for each CONNECT.
     """
 
     def __init__(
         self,
-        admission: Admission,
+        admission: Admission | None,
+        extensions: ExtensionServer | None,
         connect_timeout: float,
         new_sid: Callable[[], str],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.admission = admission
+        self.extensions = extensions
         self.new_sid = new_sid
         self._connect_timers: TimerQueue[SocketIOPeer] | None = None
         if connect_timeout:
@@ -308,12 +317,5 @@ class SocketIOServer:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _check_ack(ack: str, body: str) -> None:
-    """The gateway asks for no acks; a well-formed one is ignored."""
-    try:
-        if not ack or not isinstance(msgspec.json.decode(body), list):
-            raise ProtocolViolation("malformed ack")
-    except (msgspec.DecodeError, RecursionError):
-        raise ProtocolViolation("malformed ack") from None
+        if self.extensions is not None:
+            await self.extensions.shutdown()

@@ -1,0 +1,219 @@
+"""python-socketio's server on our engine, for every namespace but the gateway's own.
+
+Extensions write stock python-socketio handlers; python-engineio's transports, its queues and
+its tasks for each frame are not used. Every touch of a private name of python-socketio is in
+this module; tests/transport/test_extensions.py fails loudly when a new release moves one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import socketio  # type: ignore[import-untyped]
+
+from gateway.engineio import Data
+from gateway.errors import ProtocolViolation, RequestRefused
+from gateway.messages import decode_event
+from gateway.transport.engine import EngineConnection
+from gateway.transport.packets import (
+    ACK,
+    BINARY_ACK,
+    BINARY_EVENT,
+    CONNECT,
+    DISCONNECT,
+    EVENT,
+    RESERVED_EVENTS,
+    Packet,
+    check_ack,
+    decode_auth,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Packets of one client that wait for a handler; more end the connection.
+_MAX_PENDING: Final = 1000
+
+
+class _Facade:
+    """What python-socketio takes for python-engineio's server."""
+
+    async_mode = "asgi"
+
+    def __init__(self, new_sid: Callable[[], str]) -> None:
+        self.generate_id = new_sid
+        self.handlers: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {}
+        self.peers: dict[str, ExtensionPeer] = {}
+        self._sessions: dict[str, dict[str, Any]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def on(self, event: str, handler: Callable[..., Coroutine[Any, Any, None]]) -> None:
+        self.handlers[event] = handler
+
+    async def send(self, sid: str, data: Data) -> None:
+        peer = self.peers.get(sid)
+        if peer is not None:
+            peer.send(data)
+
+    async def send_packet(self, sid: str, packet: Any) -> None:
+        await self.send(sid, packet.data)
+
+    async def disconnect(self, sid: str) -> None:
+        peer = self.peers.get(sid)
+        if peer is not None:
+            peer.engine.close("server disconnect")
+
+    async def get_session(self, sid: str) -> dict[str, Any]:
+        return self._sessions.setdefault(sid, {})
+
+    async def save_session(self, sid: str, session: dict[str, Any]) -> None:
+        self._sessions[sid] = session
+
+    def transport(self, sid: str) -> str:
+        return self.peers[sid].engine.session.transport
+
+    def create_event(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    async def sleep(self, seconds: float = 0) -> None:
+        await asyncio.sleep(seconds)
+
+    def start_background_task(self, target: Any, *args: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(target(*args, **kwargs), name="extension")
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("an extension's handler failed", exc_info=error)
+
+    async def shutdown(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def forget(self, sid: str) -> None:
+        self.peers.pop(sid, None)
+        self._sessions.pop(sid, None)
+
+
+class ExtensionServer(socketio.AsyncServer):  # type: ignore[misc]
+    """A stock `socketio.AsyncServer` that our engine drives; `new_sid` makes fresh ids."""
+
+    def __init__(self, new_sid: Callable[[], str]) -> None:
+        self._new_sid = new_sid
+        # A logger of ours keeps the library from adding a handler to its own.
+        super().__init__(logger=logging.getLogger(f"{__name__}.socketio"), json=json)
+
+    def _engineio_server_class(self) -> Callable[..., _Facade]:
+        return lambda **options: _Facade(self._new_sid)
+
+    def knows(self, namespace: str) -> bool:
+        """Tell whether an extension has handlers for this namespace."""
+        return namespace in self.handlers or namespace in self.namespace_handlers
+
+
+class ExtensionPeer:
+    """One client's connection to the extensions' namespaces; packets are taken in order."""
+
+    def __init__(
+        self, server: ExtensionServer, engine: EngineConnection, on_connected: Callable[[], None]
+    ) -> None:
+        self.engine = engine
+        self._server = server
+        self._facade: _Facade = server.eio
+        self._sid = engine.session.sid
+        self._on_connected = on_connected
+        self._namespaces: set[str] = set()
+        self._pending: deque[Data] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._facade.peers[self._sid] = self
+
+    def receive(self, packet: Packet, text: str) -> None:
+        """Take a checked packet. Raises ProtocolViolation."""
+        if packet.kind == CONNECT:
+            if packet.namespace in self._namespaces:
+                raise ProtocolViolation("CONNECT was sent already")
+            auth = decode_auth(packet.body)
+            if auth is not None and not isinstance(auth, dict):
+                raise ProtocolViolation("the payload of CONNECT must be an object")
+        elif packet.namespace not in self._namespaces:
+            raise ProtocolViolation("not connected to this namespace")
+        elif packet.kind in (EVENT, BINARY_EVENT):
+            name = _event_name(packet.body)
+            if name in RESERVED_EVENTS:
+                raise ProtocolViolation("the event's name is reserved")
+        elif packet.kind in (ACK, BINARY_ACK):
+            check_ack(packet.body)
+        elif packet.kind == DISCONNECT:
+            self._namespaces.discard(packet.namespace)
+        if packet.kind in (BINARY_EVENT, BINARY_ACK) and not packet.attachments:
+            # python-socketio would wait for an attachment for ever.
+            kind = EVENT if packet.kind == BINARY_EVENT else ACK
+            text = kind + text.partition("-")[2]
+        self._enqueue(text)
+
+    def receive_attachment(self, data: bytes) -> None:
+        """Take a binary attachment of the packet before."""
+        self._enqueue(data)
+
+    def send(self, data: Data) -> None:
+        """Write what python-socketio sends; its CONNECTs and DISCONNECTs open and close here."""
+        if isinstance(data, str) and data[:1] in (CONNECT, DISCONNECT):
+            namespace = data[1:].partition(",")[0] if data[1:2] == "/" else "/"
+            if data[0] == CONNECT:
+                self._namespaces.add(namespace)
+                self._on_connected()
+            else:
+                self._namespaces.discard(namespace)
+        if isinstance(data, str):
+            self.engine.send_text(data.encode())
+        else:
+            self.engine.send_data(data)
+
+    def close(self, reason: str) -> None:
+        """The engine's connection is over."""
+        if self._worker is not None:
+            self._worker.cancel()
+        self._facade.start_background_task(self._disconnect, reason)
+
+    async def _disconnect(self, reason: str) -> None:
+        if self._sid in self._server.environ:
+            await self._facade.handlers["disconnect"](self._sid, reason)
+        self._facade.forget(self._sid)
+
+    def _enqueue(self, data: Data) -> None:
+        if len(self._pending) >= _MAX_PENDING:
+            raise ProtocolViolation("too many packets at once")
+        self._pending.append(data)
+        if self._worker is None:
+            self._worker = asyncio.get_running_loop().create_task(self._work(), name="extensions")
+
+    async def _work(self) -> None:
+        try:
+            if self._sid not in self._server.environ:
+                environ = {"REMOTE_ADDR": self.engine.address, "gateway.sid": self._sid}
+                await self._facade.handlers["connect"](self._sid, environ)
+            while self._pending:
+                await self._facade.handlers["message"](self._sid, self._pending.popleft())
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            logger.debug("%s sent a packet that cannot be decoded: %s", self.engine.address, error)
+            self.engine.close("parse error")
+        except Exception:
+            logger.exception("an extension failed; its client's connection is closed")
+            self.engine.close("server error")
+        finally:
+            self._worker = None
+
+
+def _event_name(body: str) -> str:
+    try:
+        return decode_event(body.encode())[0]
+    except RequestRefused as error:
+        raise ProtocolViolation(str(error)) from None
