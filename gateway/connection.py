@@ -123,7 +123,11 @@ class Connection:
         self._services = services
         self._limits = limits
         self._cursor = Cursor(after)
-        self._bucket = TokenBucket(limits.messages_per_second, limits.burst, services.monotonic())
+        self._bucket: TokenBucket | None = None
+        if limits.messages_per_second:
+            self._bucket = TokenBucket(
+                limits.messages_per_second, limits.burst, services.monotonic()
+            )
         self._commands: deque[Command] = deque()
         self._running = False
         self._pinged = after
@@ -246,7 +250,8 @@ class Connection:
             return
         name = ""
         try:
-            self._take_token()
+            if self._bucket is not None:
+                self._take_token(self._bucket)
             if is_send(array):
                 name = "message"
                 self._on_message(decode_send(array), ack_id)
@@ -262,8 +267,8 @@ class Connection:
         except RequestRefused as error:
             self.refuse(error, ack_id, name)
 
-    def _take_token(self) -> None:
-        wait = self._bucket.take(self._services.monotonic())
+    def _take_token(self, bucket: TokenBucket) -> None:
+        wait = bucket.take(self._services.monotonic())
         if wait > 0:
             self._services.metrics.limit_hit("messages_per_second")
             raise RequestRefused("rate_limited", "too many events", None, round(wait, 3))

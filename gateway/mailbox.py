@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
 from gateway.errors import GatewayError
 from gateway.messages import TrueId
 
@@ -23,8 +25,7 @@ _POSITION: Final = re.compile(r"([a-z0-9]{1,16})\.(0|[1-9][0-9]{0,17})\.([a-z0-9
 _OVERHEAD: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, gc=False):
     """A place in a mailbox; offset 0 is before its first message."""
 
     epoch: str
@@ -42,8 +43,7 @@ class Position:
         return Position(match[1], int(match[2]), match[3]) if match else None
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """A message to append: everything but its place. `key` is the sender's idempotency key."""
 
     target_id: TrueId
@@ -54,8 +54,7 @@ class Draft:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
+class StoredMessage(msgspec.Struct, frozen=True, gc=False):
     """A message in a mailbox. `ts` is in Unix seconds."""
 
     position: Position
@@ -68,8 +67,7 @@ class StoredMessage:
         return len(self.draft.data) + _OVERHEAD
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The store has the message; `duplicate` when it already had it under the same key."""
 
     message_id: str
@@ -77,8 +75,7 @@ class Accepted:
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, gc=False):
     """Messages after a cursor, in order. `head` is the offset of the newest one stored."""
 
     messages: tuple[StoredMessage, ...]

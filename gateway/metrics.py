@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+
+class _Counters(defaultdict[str, int]):
+    """A counter for each value of one label: a dictionary, for the hot path counts in it.
+
+    prometheus_client's own counters take a lock and several calls for each message.
+    """
+
+    # prometheus_client keeps its collectors in a dictionary.
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __init__(self, name: str, text: str, label: str) -> None:
+        super().__init__(int)
+        self._about = (f"gateway_{name}", text, label)
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Hand the counts to prometheus_client."""
+        name, text, label = self._about
+        family = CounterMetricFamily(name, text, labels=[label])
+        for value, count in sorted(self.items()):
+            family.add_metric([value], count)
+        yield family
 
 
 class Metrics:
@@ -15,26 +39,28 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._messages = self._counter("messages", "Messages by status of their receipt", "status")
-        self._resumes = self._counter("resumes", "Accepted CONNECTs by outcome", "outcome")
-        self._refused_connects = self._counter(
+        self._messages = self._counters("messages", "Messages by status of their receipt", "status")
+        self._resumes = self._counters("resumes", "Accepted CONNECTs by outcome", "outcome")
+        self._refused_connects = self._counters(
             "refused_connects", "CONNECTs refused, by code", "code"
         )
-        self._refused_requests = self._counter(
+        self._refused_requests = self._counters(
             "refused_requests", "Events of players refused, by code", "code"
         )
-        self._limit_hits = self._counter(
+        self._limit_hits = self._counters(
             "limit_hits", "How often a limit of the YAML file was hit, by its key", "limit"
         )
-        self._takeovers = self._counter(
+        self._takeovers = self._counters(
             "takeovers", "Connections taken over by their session's next one, by means", "means"
         )
-        self._closed = self._counter(
+        self._closed = self._counters(
             "closed_connections", "Connections closed, by reason", "reason"
         )
 
-    def _counter(self, name: str, text: str, label: str) -> Counter:
-        return Counter(f"gateway_{name}", text, [label], registry=self._registry)
+    def _counters(self, name: str, text: str, label: str) -> _Counters:
+        counters = _Counters(name, text, label)
+        self._registry.register(counters)
+        return counters
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a gauge that is read when the metrics are."""
@@ -42,31 +68,31 @@ class Metrics:
 
     def message(self, status: str) -> None:
         """Count an accepted message: delivered, queued, dropped or duplicate."""
-        self._messages.labels(status).inc()
+        self._messages[status] += 1
 
     def resume(self, outcome: str) -> None:
         """Count an accepted CONNECT."""
-        self._resumes.labels(outcome).inc()
+        self._resumes[outcome] += 1
 
     def refused_connect(self, code: str) -> None:
         """Count a refused CONNECT."""
-        self._refused_connects.labels(code).inc()
+        self._refused_connects[code] += 1
 
     def refused_request(self, code: str) -> None:
         """Count a refused event."""
-        self._refused_requests.labels(code).inc()
+        self._refused_requests[code] += 1
 
     def limit_hit(self, limit: str) -> None:
         """Count that the limit with this YAML key was hit."""
-        self._limit_hits.labels(limit).inc()
+        self._limit_hits[limit] += 1
 
     def takeover(self, means: str) -> None:
         """Count a takeover, by `pid` or by `token`."""
-        self._takeovers.labels(means).inc()
+        self._takeovers[means] += 1
 
     def closed(self, reason: str) -> None:
         """Count a closed connection."""
-        self._closed.labels(reason).inc()
+        self._closed[reason] += 1
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -65,6 +65,22 @@ def new_true_id() -> TrueId:
     return TrueId("p_" + secrets.token_urlsafe(12))
 
 
+def _nonces() -> Callable[[], str]:
+    """Return a maker of 40-bit nonces; they tell messages apart and keep no secret.
+
+    A Weyl sequence from a random start: as good as random for that, at a tenth of the cost.
+    """
+    step = secrets.randbits(40) | 1
+    state = secrets.randbits(40)
+
+    def new_nonce() -> str:
+        nonlocal state
+        state = (state + step) & 0xFF_FFFF_FFFF
+        return f"{state:x}"
+
+    return new_nonce
+
+
 def _new_sid() -> str:
     return secrets.token_urlsafe(15)
 
@@ -134,9 +150,7 @@ class Gateway:
             session_lifetime=config.resume.session_lifetime,
             token_lifetime=config.resume.token_lifetime,
         )
-        # A nonce tells apart, it keeps no secret: a fast generator will do.
-        nonces = random.Random(secrets.randbits(128))  # noqa: S311
-        return MemoryStore(limits, secrets.token_hex(4), lambda: f"{nonces.getrandbits(40):x}")
+        return MemoryStore(limits, secrets.token_hex(4), _nonces())
 
     def _build_authentication(self) -> Authentication:
         config = self.config

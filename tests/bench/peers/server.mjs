@@ -1,0 +1,39 @@
+// A Socket.IO server with the same job as the gateway's event `message`: a player's message goes
+// to every connection of its target. Usage: node server.mjs plain|recovery|uws
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { Server } from "socket.io";
+
+const kind = process.argv[2];
+const options = { serveClient: false, pingInterval: 25000, pingTimeout: 20000 };
+if (kind === "recovery") options.connectionStateRecovery = { maxDisconnectionDuration: 120000 };
+
+const io = new Server(options);
+let next = 1;
+io.on("connection", (socket) => {
+  const player = socket.handshake.auth.player ?? `p${next++}`;
+  socket.join(player);
+  socket.emit("session", { true_id: player, token: player });
+  socket.on("message", (message, ack) => {
+    io.to(message.target_id).emit("message", { from: player, data: message.data });
+    ack?.({ ok: true });
+  });
+});
+
+if (kind === "uws") {
+  const { App } = createRequire(import.meta.url)("@trufflesuite/uws-js-unofficial");
+  const app = App();
+  io.attachApp(app);
+  app.listen("127.0.0.1", 0, (listening) => {
+    const { us_socket_local_port } = createRequire(import.meta.url)(
+      "@trufflesuite/uws-js-unofficial",
+    );
+    console.log(`Serving http://127.0.0.1:${us_socket_local_port(listening)}/`);
+  });
+} else {
+  const http = createServer();
+  io.attach(http);
+  http.listen(0, "127.0.0.1", 4096, () => {
+    console.log(`Serving http://127.0.0.1:${http.address().port}/`);
+  });
+}
