@@ -156,6 +156,7 @@ class Admission:
             session = await self._services.sessions.session(pid.session_id)
             if session is None:
                 return None
+            self._check_connections(session)
             if self._live_connection(session) is not None:
                 self._services.metrics.takeover("pid")
             # A client without trailing offsets cannot say what it has: trust the heartbeat.
@@ -172,6 +173,7 @@ class Admission:
                 if await sessions.is_revoked(token.session_id, token.issued_at):
                     raise ConnectRefused("session_revoked", "the session was ended: log in again")
                 return await self._reopen(request, token, sink)
+            self._check_connections(session)
             issued = session.generation
             try:
                 session.present(token.generation)
@@ -186,6 +188,8 @@ class Admission:
                 # The original still holds the token that the newcomer copied.
                 session.generation = issued
                 return await self._fork(session, request, sink)
+            if live is not None and await sessions.session(session.id) is None:
+                raise ConnectRefused("session_revoked", "the session was ended: log in again")
             if self._live_connection(session) is not None:
                 self._services.metrics.takeover("token")
             sessions.save_session(session)

@@ -130,7 +130,7 @@ class Connection:
             )
         self._commands: deque[Command] = deque()
         self._running = False
-        self._pinged = after
+        self._pinged: list[int] = []
         self._pongs: list[asyncio.Future[None]] = []
         self._stale_presence: set[TrueId] = set()
 
@@ -217,20 +217,27 @@ class Connection:
 
     def on_ping_sent(self) -> None:
         """A ping follows everything written so far: its pong will confirm that much."""
-        self._pinged = self._cursor.position
+        self._pinged.append(self._cursor.position)
 
     def on_pong(self) -> None:
         """The client is alive and has everything that was written before the ping."""
-        if self._pinged > self.session.confirmed:
-            self.session.confirm(self._pinged)
+        # Each pong answers the oldest ping: a probe may follow a heartbeat before its pong.
+        if self._pinged and (position := self._pinged.pop(0)) > self.session.confirmed:
+            self.session.confirm(position)
             self._services.sessions.save_session(self.session)
+        self._end_probes()
+
+    def _end_probes(self) -> None:
         for waiter in self._pongs:
             if not waiter.done():
                 waiter.set_result(None)
         self._pongs.clear()
 
     async def answers(self, timeout: float) -> bool:
-        """Probe the client with a ping; tell whether it answers within `timeout` seconds."""
+        """Probe the client with a ping; tell whether it answers within `timeout` seconds.
+
+        A connection that closes meanwhile has not answered.
+        """
         if self.closed:
             return False
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -367,9 +374,8 @@ class Connection:
             self.true_id, self.id, now, left=reason == "logout"
         )
         announce(changes, services.registry)
-        for waiter in self._pongs:
-            waiter.cancel()
-        self._pongs.clear()
+        # Cancelled, they would take the newcomer that waits in `answers` with them.
+        self._end_probes()
 
 
 _Handler = Callable[[Connection, Any, int | None], None]

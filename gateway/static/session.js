@@ -20,6 +20,7 @@ import { disconnectReason, refusal } from "./wording.js";
 const FORGET_TOKEN = new Set(["token_expired", "token_invalid", "token_reused", "session_revoked"]);
 const DROP_PAUSE_MS = 2000;
 const STABLE_MS = 5000;
+const RETURN_MS = 2000;
 const ASK_AGAIN_MS = 30_000;
 
 export class GatewaySession extends EventTarget {
@@ -34,6 +35,7 @@ export class GatewaySession extends EventTarget {
     this.liveSince = Infinity;
     this.downSince = 0;
     this.askedAfterServerClose = -Infinity;
+    this.returnedAt = -Infinity;
     this.missedLeft = 0;
     this.freshPage = true;
     this.leaving = false;
@@ -79,6 +81,7 @@ export class GatewaySession extends EventTarget {
 
   /** The tab or the network is back: skip our own wait, keep to one the server asked for. */
   hasten() {
+    this.returnedAt = Date.now();
     if (this.retry.waiting && !this.retry.imposed) this.retry.fire();
   }
 
@@ -172,9 +175,16 @@ export class GatewaySession extends EventTarget {
     else {
       const why = this.dropping ? "you dropped it" : disconnectReason(reason);
       this.#notice(`Connection lost: ${why}.`, "warn");
-      this.#wait(this.dropping ? DROP_PAUSE_MS : backoff(this.attempts++), `Connection lost: ${why}.`);
+      this.#wait(this.dropping ? DROP_PAUSE_MS : this.#pause(), `Connection lost: ${why}.`);
       this.dropping = false;
     }
+  }
+
+  /** A page that was frozen hears of its loss just after it is back, and must not wait then. */
+  #pause() {
+    const back = this.attempts === 0 && Date.now() - this.returnedAt < RETURN_MS;
+    const delay = backoff(this.attempts++);
+    return back ? 0 : delay;
   }
 
   /** Taken over, logged out elsewhere or removed: asking once more tells which. */
