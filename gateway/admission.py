@@ -170,8 +170,6 @@ class Admission:
             sessions = self._services.sessions
             session = await sessions.session(token.session_id)
             if session is None:
-                if await sessions.is_revoked(token.session_id, token.issued_at):
-                    raise ConnectRefused("session_revoked", "the session was ended: log in again")
                 return await self._reopen(request, token, sink)
             self._check_connections(session)
             issued = session.generation
@@ -189,7 +187,8 @@ class Admission:
                 session.generation = issued
                 return await self._fork(session, request, sink)
             if live is not None and await sessions.session(session.id) is None:
-                raise ConnectRefused("session_revoked", "the session was ended: log in again")
+                # It was ended while its connection was probed.
+                return await self._reopen(request, token, sink)
             if self._live_connection(session) is not None:
                 self._services.metrics.takeover("token")
             sessions.save_session(session)
@@ -197,6 +196,8 @@ class Admission:
 
     async def _reopen(self, request: ConnectRequest, token: ResumeToken, sink: Sink) -> Admitted:
         """The token is good but its session is gone: the player stays, the session is new."""
+        if await self._services.sessions.is_revoked(token.session_id, token.issued_at):
+            raise ConnectRefused("session_revoked", "the session was ended: log in again")
         confirmed = await self._services.sessions.confirmed_of(token.true_id)
         start = self._start(token.true_id, request, wanted=confirmed)
         outcome: Outcome = "store_reset"

@@ -94,7 +94,6 @@ class Connection:
         "_limits",
         "_pinged",
         "_pongs",
-        "_running",
         "_services",
         "_sink",
         "_stale_presence",
@@ -128,11 +127,10 @@ class Connection:
             self._bucket = TokenBucket(
                 limits.messages_per_second, limits.burst, services.monotonic()
             )
-        self._commands: deque[Command] = deque()
-        self._running = False
+        self._commands: deque[Command] | None = None
         self._pinged: list[int] = []
-        self._pongs: list[asyncio.Future[None]] = []
-        self._stale_presence: set[TrueId] = set()
+        self._pongs: list[asyncio.Future[None]] | None = None
+        self._stale_presence: set[TrueId] | None = None
 
     @property
     def true_id(self) -> TrueId:
@@ -168,6 +166,8 @@ class Connection:
     def on_presence(self, true_id: TrueId, array: bytes) -> None:
         """A watched player's presence changed; a congested client gets the latest one later."""
         if self._cursor.state is CursorState.CONGESTED:
+            if self._stale_presence is None:
+                self._stale_presence = set()
             self._stale_presence.add(true_id)
         elif not self.closed:
             self._sink.send_event(array)
@@ -179,15 +179,15 @@ class Connection:
 
     def _run(self, commands: Iterable[Command]) -> None:
         # A store may answer a read before it returns: the queue keeps that from recursing.
-        self._commands.extend(commands)
-        if self._running:
+        if self._commands is not None:
+            self._commands.extend(commands)
             return
-        self._running = True
+        self._commands = deque(commands)
         try:
             while self._commands and not self.closed:
                 self._execute(self._commands.popleft())
         finally:
-            self._running = False
+            self._commands = None
 
     def _execute(self, command: Command) -> None:
         match command:
@@ -208,9 +208,9 @@ class Connection:
 
     def on_drained(self) -> None:
         """The transport's send buffer has room again."""
-        for true_id in self._stale_presence:
+        stale, self._stale_presence = self._stale_presence, None
+        for true_id in stale or ():
             self.send("presence", self._services.presence.get(true_id))
-        self._stale_presence.clear()
         self._run(self._cursor.on_drained())
 
     # Liveness
@@ -228,10 +228,10 @@ class Connection:
         self._end_probes()
 
     def _end_probes(self) -> None:
-        for waiter in self._pongs:
+        waiters, self._pongs = self._pongs, None
+        for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
-        self._pongs.clear()
 
     async def answers(self, timeout: float) -> bool:
         """Probe the client with a ping; tell whether it answers within `timeout` seconds.
@@ -241,7 +241,7 @@ class Connection:
         if self.closed:
             return False
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pongs.append(waiter)
+        self._pongs = [*(self._pongs or ()), waiter]
         self._sink.ping()
         try:
             await asyncio.wait_for(waiter, timeout)

@@ -105,7 +105,8 @@ class Mailbox:
     __slots__ = ("_messages", "head", "size")
 
     def __init__(self) -> None:
-        self._messages: deque[StoredMessage] = deque()
+        # A deque takes 700 bytes even when empty, and most mailboxes are.
+        self._messages: deque[StoredMessage] | tuple[()] = ()
         self.head = 0
         self.size = 0
 
@@ -121,6 +122,8 @@ class Mailbox:
         """Give the message the next offset and keep it."""
         self.head += 1
         message = StoredMessage(Position(epoch, self.head, nonce), draft, now)
+        if isinstance(self._messages, tuple):
+            self._messages = deque()
         self._messages.append(message)
         self.size += message.size
         return message
@@ -129,7 +132,7 @@ class Mailbox:
         """Drop the oldest messages beyond the limits; return how many bytes that freed."""
         before = self.size
         messages = self._messages
-        while messages and (
+        while (isinstance(messages, deque) and messages) and (
             (limits.max_messages and len(messages) > limits.max_messages)
             or (limits.max_bytes and self.size > limits.max_bytes)
             or (limits.retention and messages[0].ts < now - limits.retention)

@@ -1,0 +1,138 @@
+"""Log lines: one JSON object each where asked, and never a secret in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.logs import JsonFormatter
+from tests.gateway_process import GatewayProcess, PollingClient, environment, request, run
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "0123456789abcdef" * 3
+PASSWORD = "correct horse battery"
+WRONG = "battery staple horse"
+
+PROGRAM = """
+import logging, sys
+from gateway.config import LogConfig
+from gateway.logs import configure_logging
+configure_logging(LogConfig(level=sys.argv[1], format=sys.argv[2]))
+log = logging.getLogger("gateway.x")
+log.debug("fine"); log.info("na\\u00efve"); log.warning("two\\nlines"); log.error("%s", "bad")
+"""
+
+
+def lines_of(level: str, form: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, level, form],
+        env=environment(PYTHONPATH=str(ROOT), PYTHONUTF8="1"),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == b""
+    return done.stderr.decode().splitlines()
+
+
+def test_json_lines_are_one_object_each() -> None:
+    records = [json.loads(line) for line in lines_of("debug", "json")]
+    assert [(record["level"], record["message"]) for record in records] == [
+        ("debug", "fine"),
+        ("info", "na\u00efve"),
+        ("warning", "two\nlines"),
+        ("error", "bad"),
+    ]
+    for record in records:
+        assert set(record) == {"time", "level", "logger", "message"}
+        assert record["logger"] == "gateway.x"
+        assert datetime.fromisoformat(record["time"]).utcoffset() is not None
+
+
+def test_text_lines_tell_time_level_and_logger() -> None:
+    lines = lines_of("warning", "text")
+    assert lines[0].endswith(" WARNING gateway.x: two")
+    assert lines[1] == "lines"
+    assert lines[2].endswith(" ERROR gateway.x: bad")
+    datetime.fromisoformat(lines[0].partition(" WARNING")[0])
+
+
+@pytest.mark.parametrize(
+    ("level", "count"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)]
+)
+def test_the_level_is_the_least_that_is_logged(level: str, count: int) -> None:
+    assert len(lines_of(level, "json")) == count
+
+
+def test_a_traceback_is_part_of_its_json_line() -> None:
+    try:
+        raise ValueError("what went wrong")
+    except ValueError:
+        record = logging.LogRecord("g", logging.ERROR, "f", 1, "it failed", (), sys.exc_info())
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    fields = json.loads(line)
+    assert fields["message"] == "it failed"
+    assert fields["traceback"].endswith("ValueError: what went wrong")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_secret_is_ever_logged(tmp_path: Path, form: str) -> None:
+    run("users", "add", "ada", "--password-stdin", cwd=tmp_path, text=PASSWORD)
+    variables = {
+        "GATEWAY_LOG_LEVEL": "debug",
+        "GATEWAY_LOG_FORMAT": form,
+        "GATEWAY_AUTH_METHODS": "guest,password",
+        "GATEWAY_RESUME_SECRET_KEYS": KEY,
+        "GATEWAY_RESUME_PROBE_TIMEOUT": "0.05",
+    }
+    secrets = {KEY, PASSWORD, WRONG}
+
+    def remember(client: PollingClient, session: dict[str, str]) -> dict[str, str]:
+        secrets.update((client.engine_sid, session["token"], session["pid"]))
+        return session
+
+    with GatewayProcess(tmp_path, variables=variables) as gateway:
+
+        def client() -> PollingClient:
+            return PollingClient(gateway.url)
+
+        guest = client()
+        first = remember(guest, guest.connect(guest=True, name="Grace"))
+        user = client()
+        remember(user, user.connect(username="ada", password=PASSWORD))
+        assert client().refused(username="ada", password=WRONG) == "bad_credentials"
+
+        # Resume twice, then present the token that somebody copied.
+        resumed = client()
+        second = remember(resumed, resumed.connect(token=first["token"]))
+        resumed = client()
+        remember(resumed, resumed.connect(token=second["token"]))
+        assert client().refused(token=first["token"]) == "token_reused"
+        assert client().refused(token=first["token"][:-4] + "AAAA") == "token_invalid"
+
+        # Break the protocol with secrets in hand.
+        for packet in (f'42["message",{{"target_id":"{second["token"]}"', f"4x{second['token']}"):
+            broken = client()
+            broken.connect(guest=True)
+            broken.send(packet)
+        path = f"/socket.io/?EIO=4&transport=nonsense&sid={user.engine_sid}&token={KEY}"
+        assert request(gateway.url, "GET", path)[0] == 400
+        assert request(gateway.url, "GET", f"/{KEY}?token={KEY}")[0] == 404
+        path = f"/socket.io/?EIO=4&transport=polling&sid={user.engine_sid}"
+        assert request(gateway.url, "POST", path, "x" * 200_000)[0] in (400, 413)
+        assert gateway.stop() == 0
+
+        assert "token_reused" in gateway.err
+        shown = gateway.out + gateway.err
+        assert {secret for secret in secrets if secret in shown} == set()
+        # Nor the part of a token that is its signature alone.
+        assert {token for token in secrets if "." in token and token[-20:] in shown} == set()
+        if form == "json":
+            for line in gateway.err.splitlines():
+                assert {"time", "level", "logger", "message"} <= json.loads(line).keys()

@@ -1,0 +1,237 @@
+"""README.md tells the truth: its code, its configuration and its commands are run here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.connection import _HANDLERS
+from gateway.errors import CONNECT_CODES, REQUEST_CODES
+from gateway.messages import ListPlayers, Receipt, SendMessage
+from tests.gateway_process import (
+    COMMAND,
+    TIMEOUT,
+    GatewayProcess,
+    PollingClient,
+    environment,
+    run,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+STOCK_CLIENT = ROOT / "tests" / "e2e" / "node" / "node_modules" / "socket.io-client"
+MAX_EXAMPLE_LINES = 20
+
+
+def blocks(language: str) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert found, f"README.md has no {language} block"
+    return found
+
+
+def shell_lines() -> list[str]:
+    return "".join(blocks("sh")).splitlines()
+
+
+def program(name: str) -> str:
+    path = shutil.which(name)
+    assert path is not None, f"{name} is not installed: `make test` installs it"
+    return path
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
+    with GatewayProcess(tmp_path, variables={"GATEWAY_AUTH_METHODS": "guest,password"}) as process:
+        yield process
+        assert process.stop() == 0
+
+
+# Code
+
+
+def test_every_block_names_a_language_that_is_tested() -> None:
+    opened = re.findall(r"^```(\w*)$", README, re.MULTILINE)[::2]
+    assert set(opened) == {"sh", "html", "js", "python", "yaml"}
+
+
+def test_the_client_is_short_and_runs_against_a_gateway(
+    tmp_path: Path, gateway: GatewayProcess
+) -> None:
+    (example,) = blocks("js")
+    assert len(example.splitlines()) <= MAX_EXAMPLE_LINES
+    script = tmp_path / "game.js"
+    script.write_text(example)
+    node = program("node")
+    subprocess.run([node, "--check", script], check=True, timeout=TIMEOUT)
+    done = subprocess.run(
+        [node, ROOT / "tests" / "readme_client.cjs", script, gateway.url, STOCK_CLIENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + gateway.err
+
+
+def test_the_page_is_served_and_allowed_to_load_its_scripts(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "index.html").write_text(blocks("html")[0])
+    (site / "game.js").write_text(blocks("js")[0])
+    variables = {"GATEWAY_STATIC_PATH": str(site)}
+    with GatewayProcess(tmp_path, variables=variables) as gateway:
+        status, page = gateway.get("/")
+        assert status == 200
+        scripts = re.findall(r'<script src="([^"]+)"></script>', page)
+        assert len(scripts) == page.count("<script")
+        for script in scripts:
+            assert gateway.get("/" + script.lstrip("/"))[0] == 200
+        assert gateway.stop() == 0
+
+
+def test_the_game_server_example_runs_against_a_gateway(
+    tmp_path: Path, gateway: GatewayProcess
+) -> None:
+    password = "a long password"
+    added = run("users", "add", "backend", "--password-stdin", cwd=tmp_path, text=password)
+    assert added.returncode == 0
+    player = PollingClient(gateway.url)
+    true_id = player.connect(guest=True)["true_id"]
+    (example,) = blocks("python")
+    main = "\nimport asyncio, sys\nprint(asyncio.run(reward(*sys.argv[1:])))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", example + main, gateway.url, password, true_id],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "delivered\n"), done.stderr
+    packet = player.receive()
+    assert packet.startswith('42["message",')
+    assert '"data":{"coins":5}' in packet
+    assert '"from":"' + added.stdout.split()[1] in packet
+
+
+@pytest.mark.parametrize("number", range(len(blocks("yaml"))))
+def test_the_configuration_is_accepted(tmp_path: Path, number: int) -> None:
+    (tmp_path / "gateway.yaml").write_text(blocks("yaml")[number])
+    checked = run("check-config", "gateway.yaml", cwd=tmp_path)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+# Commands
+
+
+def test_only_commands_that_are_tested_are_shown() -> None:
+    for line in shell_lines():
+        assert re.match(r"make |game-gateway |echo .* \| game-gateway |curl -f http", line), line
+
+
+def test_the_make_targets_exist() -> None:
+    shown = set(re.findall(r"\bmake ([a-z]+)", README))
+    assert shown >= {"run", "test", "lint", "format", "clean", "help"}
+    for target in shown & {shlex.split(line)[1] for line in shell_lines() if line[:5] == "make "}:
+        done = subprocess.run(
+            [program("make"), "--question", "--silent", target],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert "No rule to make target" not in done.stderr
+        assert done.returncode in (0, 1), done.stderr
+
+
+def test_the_commands_work_in_the_order_they_are_shown(tmp_path: Path) -> None:
+    commands = [line for line in shell_lines() if "game-gateway" in line]
+    assert len(commands) > 5
+    path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
+    for line in commands:
+        if line.startswith("game-gateway serve"):
+            # A free port, for the one that is shown may be taken here.
+            with GatewayProcess(tmp_path, *shlex.split(line)[2:], "--port", "0") as gateway:
+                assert gateway.get("/readyz")[0] == 200
+                assert gateway.stop() == 0
+            continue
+        done = subprocess.run(
+            [program("bash"), "-c", line],
+            cwd=tmp_path,
+            env=environment(PATH=path),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), line
+
+
+def test_the_requests_are_answered(gateway: GatewayProcess) -> None:
+    curls = [shlex.split(line) for line in shell_lines() if line.startswith("curl ")]
+    assert len(curls) == 3
+    for words in curls:
+        command = [word.replace("http://127.0.0.1:8080/", gateway.url) for word in words]
+        assert command != words
+        done = subprocess.run(
+            [program("curl"), "--silent", "--show-error", *command[1:]],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+# Tables
+
+
+def rows(heading: str) -> dict[str, str]:
+    """Return the table after a heading: first column, rest of the row."""
+    section = README.partition(f"\n### {heading}\n")[2].partition("\n#")[0]
+    return dict(re.findall(r"^\| `(\w+)`[^|]*\| (.*) \|$", section, re.MULTILINE))
+
+
+def test_every_event_and_key_is_there() -> None:
+    events = rows("Events from the client")
+    assert set(events) == set(_HANDLERS)
+    for struct in (SendMessage, Receipt):
+        assert all(
+            re.search(rf"\b{name}\b", events["message"]) for name in struct.__struct_fields__
+        )
+    assert all(
+        re.search(rf"\b{name}\b", events["players"]) for name in ListPlayers.__struct_fields__
+    )
+
+
+def test_every_code_is_there() -> None:
+    for code in {*CONNECT_CODES, *REQUEST_CODES}:
+        assert f"`{code}`" in README, code
+
+
+def test_the_greeting_has_the_keys_that_are_shown(gateway: GatewayProcess) -> None:
+    session = PollingClient(gateway.url).connect(guest=True)
+    shown = rows("Events from the gateway")["session"]
+    keys = re.search(r"\{(.*)\}", shown)
+    assert keys is not None
+    assert set(keys[1].split(", ")) == set(session) - {"pid"}
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
+    for path in re.findall(r"`((?:tests|config|systemd|gateway)/[\w./]+)`", README):
+        assert (ROOT / path).exists(), path
