@@ -169,8 +169,8 @@ class Connection:
             if self._stale_presence is None:
                 self._stale_presence = set()
             self._stale_presence.add(true_id)
-        elif not self.closed:
-            self._sink.send_event(array)
+        elif not self.closed and not self._sink.send_event(array):
+            self._cursor.on_congested()
 
     def _write(self, outgoing: Outgoing) -> None:
         if not self._sink.send_event(outgoing.payload(offset=self.offsets)):

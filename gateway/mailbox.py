@@ -53,6 +53,11 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     room: str | None = None
     key: str | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes that the message will count against the limits of mailboxes."""
+        return len(self.data) + _OVERHEAD
+
 
 class StoredMessage(msgspec.Struct, frozen=True, gc=False):
     """A message in a mailbox. `ts` is in Unix seconds."""
@@ -64,7 +69,7 @@ class StoredMessage(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes that count against the mailbox' limits."""
-        return len(self.draft.data) + _OVERHEAD
+        return self.draft.size
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):

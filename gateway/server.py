@@ -58,6 +58,7 @@ _PRESENCE_SWEEP: Final = 1.0
 _STORE_SWEEP: Final = 30.0
 _MIN_RECONNECT: Final = 0.5
 _PASSWORD_THREADS: Final = 2
+_TURNS_TO_ANSWER: Final = 3
 
 
 def new_true_id() -> TrueId:
@@ -317,6 +318,9 @@ class Gateway:
         await asyncio.gather(*self._sweeps, return_exceptions=True)
         await self._socketio.close()
         self._engine.close()
+        # The last answers to polls are written by their handlers, which wait for their turn.
+        for _ in range(_TURNS_TO_ANSWER):
+            await asyncio.sleep(0)
         await self._revocation.close()
         for server in self._servers:
             await server.close_all_connections()

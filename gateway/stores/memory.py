@@ -82,8 +82,7 @@ class MemoryStore:
             if known is not None:
                 done(Accepted(known, None, True))
                 return
-        size = len(draft.data)
-        if self._limits.total_bytes and self.bytes + size > self._limits.total_bytes:
+        if self._limits.total_bytes and self.bytes + draft.size > self._limits.total_bytes:
             done(MailboxFull("all mailboxes together are full"))
             return
         message = target.mailbox.append(draft, self.epoch, self._new_nonce(), now)
@@ -208,7 +207,9 @@ class MemoryStore:
         Called every few seconds at most; `now` is in Unix seconds.
         """
         limits = self._limits
-        while self._revoked and next(iter(self._revoked.values())) < now - limits.token_lifetime:
+        # A token's age is counted in whole seconds, so it may live up to one second longer.
+        oldest = now - limits.token_lifetime - 1
+        while self._revoked and next(iter(self._revoked.values())) < oldest:
             self._revoked.popitem(last=False)
         for session in list(self._sessions.values()):
             if session.connection_id is None and session.last_seen < now - limits.session_lifetime:

@@ -170,7 +170,9 @@ def build_app(parts: AppParts) -> Application:
 def build_metrics_app(metrics: Metrics) -> Application:
     """Return the application of `metrics.listen`."""
     routes = [("/metrics", MetricsHandler, {"metrics": metrics, "peers": None})]
-    return Application(routes, default_handler_class=NotFoundHandler)
+    return Application(
+        routes, default_handler_class=NotFoundHandler, log_function=lambda handler: None
+    )
 
 
 def _set_headers(handler: RequestHandler) -> None:

@@ -31,6 +31,7 @@ from gateway.engineio import (
 )
 from gateway.errors import ConnectRefused
 from gateway.metrics import Metrics
+from gateway.transport.close_codes import NORMAL, PROTOCOL_ERROR, TOO_BIG
 from gateway.transport.timers import Timer, TimerQueue
 
 logger = logging.getLogger(__name__)
@@ -39,10 +40,6 @@ logger = logging.getLogger(__name__)
 #: is refused by a Socket.IO packet, which tells stock clients why.
 _HEADROOM: Final = 0.1
 _RETRY_AFTER: Final = 5.0
-#: Close codes of RFC 6455.
-_NORMAL: Final = 1000
-_PROTOCOL_ERROR: Final = 1002
-_TOO_BIG: Final = 1009
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,18 +233,21 @@ class EngineConnection:
         """A websocket wants to replace polling. Raises RequestError."""
         self.session.probe_opened()
 
-    def probe_failed(self) -> None:
-        """The websocket that wanted to replace polling never came to be."""
-        self.session.websocket_closed(Channel.PROBE)
+    def on_websocket_open(self, link: WebSocketLink) -> None:
+        """A websocket is open: the session's first, or one that wants to replace polling."""
+        if self.session.transport == "websocket":
+            self._websocket = link
+            link.send(self._engine.open_packet(self))
+        else:
+            self._probe = link
+            self._engine.upgrades.start((self, link))
 
-    def attach_probe(self, link: WebSocketLink) -> None:
-        """The websocket that wants to replace polling is open."""
-        self._probe = link
-        self._engine.upgrades.start((self, link))
-
-    def attach_websocket(self, link: WebSocketLink) -> None:
-        """The session's first and only websocket is open."""
-        self._websocket = link
+    def on_websocket_failed(self) -> None:
+        """The websocket that was asked for never came to be."""
+        if self.session.transport == "websocket":
+            self.abort("transport error")
+        else:
+            self.session.websocket_closed(Channel.PROBE)
 
     def channel_of(self, link: WebSocketLink) -> Channel | None:
         """Tell which of the session's websockets this is, if any."""
@@ -283,7 +283,7 @@ class EngineConnection:
         if self.open:
             self.handler.on_oversized()
             self.session.close("too large")
-            self._execute(close_code=_TOO_BIG)
+            self._execute(close_code=TOO_BIG)
 
     # Heartbeat
 
@@ -303,7 +303,7 @@ class EngineConnection:
 
     # Commands
 
-    def _execute(self, close_code: int = _NORMAL) -> None:
+    def _execute(self, close_code: int = NORMAL) -> None:
         """Carry out the session's commands; what they cause is carried out in the same loop."""
         if self._executing:
             return
@@ -490,4 +490,4 @@ def _give_up_probe(probe: tuple[EngineConnection, WebSocketLink]) -> None:
     connection, link = probe
     if connection.channel_of(link) is Channel.PROBE:
         connection.on_websocket_closed(link)
-        link.close(_PROTOCOL_ERROR, "upgrade timeout")
+        link.close(PROTOCOL_ERROR, "upgrade timeout")

@@ -8,6 +8,7 @@ import binascii
 import contextlib
 import json
 import logging
+import struct
 from typing import Any, Final, cast
 
 from tornado.iostream import StreamClosedError
@@ -26,9 +27,10 @@ from gateway.engineio import (
     unknown_transport,
     unsupported_version,
 )
+from gateway.transport.close_codes import TOO_BIG, wrong_close
 from gateway.transport.engine import Engine, EngineConnection
 from gateway.transport.peer import PeerPolicy
-from gateway.transport.picows import PicowsWebSocket, PicowsWebSockets
+from gateway.transport.picows import PicowsWebSockets
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +38,9 @@ logger = logging.getLogger(__name__)
 #: allowed reaches its client; beyond it the connection is cut.
 _DISCARD_BYTES: Final = 8 * 1024 * 1024
 _DISCARD_SECONDS: Final = 5.0
-#: Close code of RFC 6455 for a message too big.
-_TOO_BIG: Final = 1009
 _KEY_BYTES: Final = 16
+#: Opcode of a close frame.
+_CLOSE: Final = 0x8
 
 
 class _Protocol(WebSocketProtocol13):
@@ -51,10 +53,18 @@ class _Protocol(WebSocketProtocol13):
     _oversized = False
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        if code == _TOO_BIG and not self._oversized:
+        if code == TOO_BIG and not self._oversized:
             self._oversized = True
             cast(EngineHandler, self.handler).on_oversized()
         super().close(code, reason)
+
+    def _handle_message(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
+        # Tornado echoes any close code, and an undecodable reason it takes for our fault.
+        if opcode == _CLOSE and data:
+            wrong = wrong_close(data)
+            if wrong is not None:
+                data = struct.pack(">H", wrong)
+        return super()._handle_message(opcode, data)
 
     def _abort(self) -> None:
         if not self._oversized or self.client_terminated:
@@ -267,7 +277,6 @@ class EngineHandler(WebSocketHandler):
         else:
             connection = self._engine.connect("websocket", self._address())
         self._connection = connection
-        self._fresh = sid is None
         if self._picows is not None:
             await self._hand_over(self._picows, connection)
         else:
@@ -299,23 +308,11 @@ class EngineHandler(WebSocketHandler):
         accepted = stream.socket.dup()
         accepted.setblocking(False)
         stream.close()
-        fresh = self._fresh
-
-        def on_open(link: PicowsWebSocket) -> None:
-            if fresh:
-                connection.attach_websocket(link)
-                link.send(self._engine.open_packet(connection))
-            else:
-                connection.attach_probe(link)
-
         try:
-            await picows.take_over(accepted, key, early, connection, on_open)
+            await picows.take_over(accepted, key, early, connection)
         except OSError:
             accepted.close()
-            if fresh:
-                connection.abort("transport error")
-            else:
-                connection.probe_failed()
+            connection.on_websocket_failed()
 
     def open(self, *args: Any, **kwargs: Any) -> None:
         """The websocket is open."""
@@ -324,11 +321,7 @@ class EngineHandler(WebSocketHandler):
             raise unknown_session()
         self.set_nodelay(True)
         self._link = TornadoWebSocket(self)
-        if self._fresh:
-            connection.attach_websocket(self._link)
-            self._link.send(self._engine.open_packet(connection))
-        else:
-            connection.attach_probe(self._link)
+        connection.on_websocket_open(self._link)
 
     def on_message(self, message: Data) -> None:
         """A frame came in."""

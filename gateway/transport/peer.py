@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Final
 
 from tornado.httputil import HTTPServerRequest
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: Any of them says that a request came through a proxy.
+_PROXY_HEADERS: Final = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Forwarded", "Via")
 
 
 class PeerPolicy:
@@ -46,7 +50,8 @@ class PeerPolicy:
     def is_local(self, request: HTTPServerRequest) -> bool:
         """Tell whether the request comes from this machine and through no proxy."""
         peer = _parse(request.remote_ip or "")
-        return peer is not None and peer.is_loopback and "X-Forwarded-For" not in request.headers
+        proxied = any(header in request.headers for header in _PROXY_HEADERS)
+        return peer is not None and peer.is_loopback and not proxied
 
     def allows_origin(self, request: HTTPServerRequest) -> bool:
         """Tell whether a page of the request's Origin may talk to us.

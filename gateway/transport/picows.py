@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
 from typing import Any, Final, cast
 
 import aiofastnet
@@ -17,6 +16,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
 from gateway.engineio import Data
+from gateway.transport.close_codes import INVALID_TEXT, PROTOCOL_ERROR, TOO_BIG, wrong_close
 from gateway.transport.engine import EngineConnection
 from gateway.transport.timers import Timer, TimerQueue
 
@@ -28,12 +28,6 @@ _CONTINUATION: Final = WSMsgType.CONTINUATION
 _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
 
-#: Close codes of RFC 6455, section 7.4.1.
-_NO_STATUS: Final = 1005
-_PROTOCOL_ERROR: Final = 1002
-_INVALID_TEXT: Final = 1007
-_TOO_BIG: Final = 1009
-
 #: picows takes no smaller one, and grows it when a frame needs more.
 _READ_BUFFER: Final = 2048
 #: One read takes no more, so that a burst of small frames does not grow the buffer for good.
@@ -44,26 +38,8 @@ _DISCARD_BYTES: Final = 8 * 1024 * 1024
 _CLOSE_TIMEOUT: Final = 5.0
 
 
-class _Logger:
-    """Where picows logs to: its faults and ours to our log, what clients do nowhere.
-
-    A real logger it would copy for each connection.
-    """
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
-        return False
-
-    def log(self, *arguments: object) -> None:
-        pass
-
-    debug = info = warning = error = log
-
-    def exception(self, text: str, *arguments: object) -> None:
-        logger.exception(text, *arguments)
-
-
 class PicowsWebSocket(WSListener):
-    """WebSocketLink over picows; also picows' listener, so that one object does for both."""
+    """WebSocketLink over picows; also picows' listener and logger, one object for all."""
 
     __slots__ = (
         "_close_timer",
@@ -118,7 +94,7 @@ class PicowsWebSocket(WSListener):
         transport, self._connection = self._transport, None
         if transport is not None and self._close_timer is None:
             if not transport.is_close_frame_sent:
-                transport.send_close(cast(WSCloseCode, code), reason.encode())
+                _send_close(transport, code, reason.encode())
             self._close_timer = self._factory.closing.start(self)
 
     def abort(self) -> None:
@@ -145,29 +121,30 @@ class PicowsWebSocket(WSListener):
                 transport.disconnect()
             return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._fail(_PROTOCOL_ERROR)
+            self._fail(PROTOCOL_ERROR)
         elif frame.payload_size > self._factory.max_payload:
             self.on_oversized()
         elif kind == _TEXT and frame.fin and self._fragments is None:
             try:
                 text = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError:
-                self._fail(_INVALID_TEXT)
+                self._fail(INVALID_TEXT)
                 return
             connection.on_frame(self, text)
         elif kind == _PING:
             transport.send_pong(frame.get_payload_as_bytes())
         elif kind == _CLOSE:
-            self._on_close_frame(transport, frame)
+            self._on_close_frame(transport, frame.get_payload_as_bytes())
         elif kind in (_TEXT, _BINARY, _CONTINUATION):
             self._on_fragment(connection, frame)
 
-    def _on_close_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        code = frame.get_close_code()
+    def _on_close_frame(self, transport: WSTransport, payload: bytes) -> None:
         if not transport.is_close_frame_sent:
-            # 1005 stands for "no code given" and is never sent itself.
-            if frame.payload_size:
-                transport.send_close(code, frame.get_close_message())
+            wrong = wrong_close(payload)
+            if wrong is not None:
+                _send_close(transport, wrong, b"")
+            elif payload:
+                _send_close(transport, int.from_bytes(payload[:2], "big"), payload[2:])
             else:
                 transport.send(_CLOSE, b"")
         transport.disconnect()
@@ -175,7 +152,7 @@ class PicowsWebSocket(WSListener):
     def _on_fragment(self, connection: EngineConnection, frame: WSFrame) -> None:
         kind = frame.msg_type
         if (kind == _CONTINUATION) != (self._fragments is not None):
-            self._fail(_PROTOCOL_ERROR)
+            self._fail(PROTOCOL_ERROR)
             return
         if self._fragments is None:
             self._fragments, self._fragments_kind, self._fragments_size = [], kind, 0
@@ -194,7 +171,7 @@ class PicowsWebSocket(WSListener):
         try:
             text = message.decode()
         except UnicodeDecodeError:
-            self._fail(_INVALID_TEXT)
+            self._fail(INVALID_TEXT)
             return
         connection.on_frame(self, text)
 
@@ -216,6 +193,36 @@ class PicowsWebSocket(WSListener):
         if self._connection is not None:
             self._connection.on_progress()
 
+    # picows' logger: what clients do is not logged, its faults and ours are. A real logger
+    # it would copy for each connection.
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        """Nothing below a fault is logged."""
+        return False
+
+    def log(self, *arguments: object) -> None:
+        """Log nothing."""
+
+    debug = info = warning = log
+
+    def error(self, text: str, *arguments: object) -> None:
+        """Picows found the client at fault and will close with its own code next.
+
+        A close frame that came before the fault is answered first, as it would have been.
+        """
+        transport = self._transport
+        if transport is None or transport.is_close_frame_sent:
+            return
+        handshake = cast(Any, transport.close_handshake)
+        if handshake is not None and handshake.recv is not None:
+            code = int(handshake.recv.code)
+            if wrong_close(code.to_bytes(2, "big")) is None:
+                _send_close(transport, code, b"")
+
+    def exception(self, text: str, *arguments: object) -> None:
+        """A fault of picows or of ours; the connection is closed."""
+        logger.exception(text, *arguments)
+
     # Ends
 
     def on_oversized(self) -> None:
@@ -224,7 +231,7 @@ class PicowsWebSocket(WSListener):
         connection = self._connection
         if connection is not None:
             connection.on_oversized()
-        self.close(_TOO_BIG, "message too big")
+        self.close(TOO_BIG, "message too big")
 
     def _fail(self, code: int) -> None:
         connection = self._connection
@@ -274,7 +281,6 @@ class PicowsWebSockets:
         self.max_payload = max_payload
         self.send_buffer_bytes = send_buffer_bytes
         self._loop = loop
-        self._logger = _Logger()
         # picows holds its listener by a weak reference only.
         self._links: set[PicowsWebSocket] = set()
         self.closing: TimerQueue[PicowsWebSocket] = TimerQueue(
@@ -287,7 +293,6 @@ class PicowsWebSockets:
         key: str,
         early: bytes,
         connection: EngineConnection,
-        on_open: Callable[[PicowsWebSocket], None],
     ) -> None:
         """Answer the upgrade request on this socket with 101 and speak websocket from then on.
 
@@ -301,7 +306,7 @@ class PicowsWebSockets:
                 None,
                 False,
                 lambda request: link,
-                self._logger,
+                link,
                 True,
                 None,
                 False,
@@ -323,7 +328,7 @@ class PicowsWebSockets:
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
         )
         _feed(protocol, head.encode())
-        on_open(link)
+        connection.on_websocket_open(link)
         if early:
             _feed(protocol, early)
 
@@ -336,6 +341,11 @@ class PicowsWebSockets:
         self.closing.stop()
         for link in tuple(self._links):
             link.abort()
+
+
+def _send_close(transport: WSTransport, code: int, reason: bytes) -> None:
+    # picows takes any integer for its enumeration.
+    transport.send_close(cast(WSCloseCode, code), reason)
 
 
 def _feed(protocol: _Protocol, data: bytes) -> None:
