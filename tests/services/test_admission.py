@@ -466,6 +466,19 @@ async def test_the_original_keeps_its_token_and_pid() -> None:
 
 
 @scenario
+async def test_a_duplicated_tab_does_not_use_up_the_token_of_its_original() -> None:
+    world = World()
+    first = await world.guest()
+    first.lose()
+    original = await world.connect(token=first.token)
+    # The newest token is not spent by the first copy, so the one before it is no theft.
+    for token in (original.token, first.token, original.token):
+        copy = await world.connect(token=token)
+        assert copy.session_id != original.session_id
+    assert original.closed is None
+
+
+@scenario
 async def test_a_token_takes_over_when_the_old_connection_does_not_answer() -> None:
     world = World(probe_timeout=0.0)
     first = await world.guest(alive=False)

@@ -1,0 +1,285 @@
+"""The payloads of events: what is accepted, what is refused, and what goes out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import UNSET, Raw
+
+from gateway.errors import ProtocolViolation, RequestRefused
+from gateway.messages import (
+    Envelope,
+    ListPlayers,
+    Logout,
+    PresenceSet,
+    PresenceWatch,
+    Receipt,
+    SendMessage,
+    decode_event,
+    decode_payload,
+    decode_send,
+    encode,
+    encode_event,
+    encode_message,
+    is_send,
+)
+
+KINDS: list[type] = [SendMessage, PresenceSet, PresenceWatch, ListPlayers, Logout]
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+def refused_send(array: bytes) -> RequestRefused:
+    with pytest.raises(RequestRefused) as caught:
+        decode_send(array)
+    return caught.value
+
+
+# Out
+
+
+def test_an_event_is_an_array_of_its_name_and_one_object() -> None:
+    assert encode_event("presence", {"true_id": "ann"}) == b'["presence",{"true_id":"ann"}]'
+
+
+def test_a_message_carries_its_id_twice_for_clients_that_keep_offsets() -> None:
+    envelope = Envelope(id="e.1.n", sender="ann", data=Raw(b"[1]"), ts=5.0)
+    body = b'{"id":"e.1.n","from":"ann","data":[1],"ts":5.0}'
+    assert encode_message(envelope, offset=True) == b'["message",' + body + b',"e.1.n"]'
+    assert encode_message(envelope, offset=False) == b'["message",' + body + b"]"
+
+
+def test_a_volatile_message_has_neither_id_nor_offset() -> None:
+    envelope = Envelope(id=UNSET, sender=None, data=Raw(b"1"), ts=5.0)
+    assert encode_message(envelope, offset=True) == b'["message",{"from":null,"data":1,"ts":5.0}]'
+
+
+def test_room_and_type_are_there_when_the_sender_gave_them() -> None:
+    envelope = Envelope(id="i", sender="ann", data=Raw(b"1"), ts=5.0, room="hall", type="chat")
+    payload = json.loads(encode_message(envelope, offset=False))[1]
+    assert (payload["room"], payload["type"]) == ("hall", "chat")
+
+
+def test_data_goes_out_byte_for_byte_as_it_came_in() -> None:
+    data = b'{ "b" : 1.50e2,"a":"\\u00e9\\/" }'
+    request = decode_send(b'["message",{"target_id":"ann","data":%b}]' % data)
+    envelope = Envelope(id="i", sender="bob", data=request.data, ts=5.0)
+    assert data in encode_message(envelope, offset=True)
+
+
+def test_a_receipt_has_all_fields_of_the_protocol() -> None:
+    receipt = Receipt(ok=True, id=None, status="dropped", connections=0)
+    assert json.loads(encode(receipt)) == {
+        "ok": True,
+        "id": None,
+        "status": "dropped",
+        "connections": 0,
+        "duplicate": False,
+    }
+
+
+@given(data=json_values, sender=st.none() | st.text(), kind=st.text(min_size=1))
+@settings(deadline=None)
+def test_any_payload_survives_the_way_through(data: object, sender: str | None, kind: str) -> None:
+    array = encode(["message", {"target_id": "ann", "data": data, "type": kind[:64]}])
+    request = decode_send(array)
+    assert request.type is not None
+    envelope = Envelope(id="e.1.n", sender=sender, data=request.data, ts=1.0, type=request.type)
+    name, payload, offset = json.loads(encode_message(envelope, offset=True))
+    assert (name, offset) == ("message", "e.1.n")
+    assert payload == {"id": "e.1.n", "from": sender, "data": data, "ts": 1.0, "type": kind[:64]}
+
+
+# In: events
+
+
+def test_an_event_is_split_into_name_and_undecoded_arguments() -> None:
+    name, arguments = decode_event(b'["join", {"room":"hall"} ,1]')
+    assert name == "join"
+    assert [bytes(argument) for argument in arguments] == [b'{"room":"hall"}', b"1"]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [b"", b"[]", b"{}", b'"message"', b"[1]", b"[null,{}]", b'["a"', b'["a",]', b'["\xff"]', b"x"],
+)
+def test_what_no_client_sends_breaks_the_protocol(array: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        decode_event(array)
+
+
+@pytest.mark.parametrize(
+    ("array", "hot"),
+    [
+        (b'["message",{"target_id":"a","data":1}]', True),
+        (b'["message" ,{}]', False),
+        (b'["messages",{}]', False),
+        (b'["message"]', False),
+        (b'["join",{}]', False),
+    ],
+)
+def test_the_hot_event_is_known_by_its_first_bytes(array: bytes, hot: bool) -> None:
+    assert is_send(array) is hot
+
+
+@pytest.mark.parametrize("depth", [2_000, 100_000])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_json_that_is_nested_too_deeply_is_refused(depth: int, brackets: str) -> None:
+    opening = "[" if brackets == "[]" else '{"a":'
+    data = (opening * depth + "1" + brackets[1] * depth).encode()
+    array = b'["message",{"target_id":"ann","data":%b}]' % data
+    for decode in (decode_event, decode_send):
+        with pytest.raises(RequestRefused, match="too deeply") as caught:
+            decode(array)
+        assert caught.value.code == "bad_request"
+    for kind in KINDS:
+        with pytest.raises(RequestRefused):
+            decode_payload("event", [Raw(data)], kind)
+
+
+@pytest.mark.parametrize(
+    "text", [rb"\ud83d", rb"\ude00", rb"\ud83d and more", rb"\ude00\ud83d", rb"\uD83D\n"]
+)
+def test_half_a_surrogate_pair_is_refused_and_no_reason_to_close(text: bytes) -> None:
+    # JSON.stringify writes that for a text that was cut in the middle of an emoji.
+    payload = b'{"target_id":"ann","data":"%b"}' % text
+    refused = refused_send(b'["message",%b]' % payload)
+    assert refused.code == "bad_request"
+    assert "surrogate" in refused.message
+    with pytest.raises(RequestRefused, match="surrogate"):
+        decode_event(b'["message" ,%b]' % payload)
+    with pytest.raises(RequestRefused, match="surrogate"):
+        decode_payload("message", [Raw(payload)], SendMessage)
+
+
+def test_a_whole_surrogate_pair_is_a_character() -> None:
+    request = decode_send(rb'["message",{"target_id":"\ud83d\ude00","data":1}]')
+    assert request.target_id == "\U0001f600"
+
+
+# In: payloads
+
+
+def test_a_message_needs_target_and_data_only() -> None:
+    request = decode_send(b'["message",{"target_id":"ann","data":null}]')
+    assert (request.target_id, bytes(request.data)) == ("ann", b"null")
+    assert (request.type, request.id, request.volatile) == (None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        ('{"data":1}', "target_id"),
+        ('{"target_id":"ann"}', "data"),
+        ('{"target_id":5,"data":1}', "target_id"),
+        ('{"target_id":"","data":1}', "target_id"),
+        ('{"target_id":null,"data":1}', "target_id"),
+        ('{"target_id":"%s","data":1}' % ("a" * 129), "target_id"),
+        ('{"target_id":"ann","data":1,"type":7}', "type"),
+        ('{"target_id":"ann","data":1,"type":""}', "type"),
+        ('{"target_id":"ann","data":1,"type":"%s"}' % ("a" * 65), "type"),
+        ('{"target_id":"ann","data":1,"id":7}', "id"),
+        ('{"target_id":"ann","data":1,"id":"%s"}' % ("a" * 129), "id"),
+        ('{"target_id":"ann","data":1,"volatile":1}', "volatile"),
+        ('{"target_id":"ann","data":1,"volatile":null}', "volatile"),
+        ('{"target_id":"ann","data":1,"colour":1}', "colour"),
+        ("[]", None),
+        ("1", None),
+        ("null", None),
+    ],
+)
+def test_a_refused_message_names_the_field(payload: str, field: str | None) -> None:
+    refused = refused_send(b'["message",%b]' % payload.encode())
+    assert (refused.code, refused.field) == ("bad_request", field)
+    assert refused.message.startswith("message: ")
+
+
+@pytest.mark.parametrize("rest", ["", ",{}", ',{"target_id":"ann","data":1},1'])
+def test_a_message_takes_one_argument(rest: str) -> None:
+    with pytest.raises((RequestRefused, ProtocolViolation)):
+        decode_send(b'["message"%b]' % rest.encode())
+
+
+@pytest.mark.parametrize("array", [b'["message",', b'["message",{]', b'["message",{"data":tru}]'])
+def test_a_message_that_is_no_json_breaks_the_protocol(array: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        decode_send(array)
+
+
+def test_a_refusal_echoes_little_of_what_the_client_sent() -> None:
+    refused = refused_send(b'["message",{"%b":1}]' % (b"k" * 100_000))
+    assert len(refused.message) < 300
+    assert refused.field is not None
+    assert len(refused.field) <= 200
+
+
+def test_a_payload_that_is_left_out_is_an_empty_object() -> None:
+    assert decode_payload("logout", [], Logout) == Logout(everywhere=False)
+    assert decode_payload("players", [], ListPlayers) == ListPlayers(limit=100, cursor=None)
+
+
+def test_two_payloads_are_refused() -> None:
+    with pytest.raises(RequestRefused, match="takes one object, not 2"):
+        decode_payload("logout", [Raw(b"{}"), Raw(b"{}")], Logout)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "field"),
+    [
+        (PresenceSet, "{}", "state"),
+        (PresenceSet, '{"state":"offline"}', "state"),
+        (PresenceSet, '{"state":1}', "state"),
+        (PresenceSet, '{"state":"active","status":"%s"}' % ("s" * 129), "status"),
+        (PresenceWatch, "{}", "true_ids"),
+        (PresenceWatch, '{"true_ids":"ann"}', "true_ids"),
+        (PresenceWatch, '{"true_ids":["ann",""]}', "true_ids[1]"),
+        (PresenceWatch, json.dumps({"true_ids": ["a"] * 1001}), "true_ids"),
+        (ListPlayers, '{"limit":0}', "limit"),
+        (ListPlayers, '{"limit":201}', "limit"),
+        (ListPlayers, '{"limit":1.5}', "limit"),
+        (ListPlayers, '{"cursor":3}', "cursor"),
+        (Logout, '{"everywhere":"yes"}', "everywhere"),
+        (Logout, '{"anywhere":true}', "anywhere"),
+        (Logout, "null", None),
+    ],
+)
+def test_a_wrong_payload_names_its_field(kind: type, payload: str, field: str | None) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        decode_payload("event", [Raw(payload.encode())], kind)
+    assert (caught.value.code, caught.value.field) == ("bad_request", field)
+
+
+@given(array=st.binary() | st.text().map(str.encode))
+@settings(deadline=None)
+def test_any_bytes_decode_or_are_refused(array: bytes) -> None:
+    for text in (array, b'["message",' + array, b'["message",{"target_id":"a","data":' + array):
+        for decode in (decode_event, decode_send):
+            try:
+                decode(text)
+            except (RequestRefused, ProtocolViolation) as error:
+                encode(str(error))
+
+
+@given(name=st.text(), payload=json_values, more=st.lists(json_values, max_size=2))
+@settings(deadline=None)
+def test_any_json_decodes_or_is_refused(name: str, payload: object, more: list[object]) -> None:
+    array = encode([name, payload, *more])
+    decoded, arguments = decode_event(array)
+    assert decoded == name
+    assert [json.loads(bytes(argument)) for argument in arguments] == [payload, *more]
+    for kind in KINDS:
+        try:
+            decode_payload(name, arguments, kind)
+        except RequestRefused as error:
+            encode(error.payload())
