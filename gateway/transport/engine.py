@@ -62,8 +62,11 @@ class WebSocketLink(Protocol):
     def send(self, data: Data | memoryview) -> None:
         """Write a text frame (str) or a binary one (bytes)."""
 
-    def send_text(self, data: bytes) -> None:
-        """Write a text frame that is encoded already."""
+    def send_text(self, prefix: bytes, body: bytes) -> None:
+        """Write a text frame of both parts, encoded already.
+
+        The same two objects again, for another link, may reuse the frame that was built.
+        """
 
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake; give up on it soon if the peer does not answer."""
@@ -143,16 +146,21 @@ class EngineConnection:
 
     # For the layer above
 
-    def send_text(self, message: bytes) -> bool:
-        """Send a text message; return False when the send buffer is over its budget now."""
+    def send_text(self, prefix: bytes, body: bytes) -> bool:
+        """Send a text packet; return False when the send buffer is over its budget now.
+
+        `prefix` holds the Engine.IO type, MESSAGE, and the Socket.IO header behind it.
+        """
         session = self.session
         if session.state is not State.OPEN:
             return True
-        if self._websocket is not None and not self._executing:
-            self._websocket.send_text(b"4" + message)
-        else:
-            session.send(message.decode())
-            self._execute()
+        link = self._websocket
+        if link is not None and not self._executing:
+            link.send_text(prefix, body)
+            budget = self._engine.settings.send_buffer_bytes
+            return not budget or link.buffered <= budget or self._within_budget()
+        session.send((prefix[1:] + body).decode())
+        self._execute()
         return self._within_budget()
 
     def send_data(self, message: Data) -> None:

@@ -173,7 +173,7 @@ class ExtensionPeer:
             else:
                 self._namespaces.discard(namespace)
         if isinstance(data, str):
-            self.engine.send_text(data.encode())
+            self.engine.send_text(b"4", data.encode())
         else:
             self.engine.send_data(data)
 

@@ -102,9 +102,9 @@ class TornadoWebSocket:
         else:
             self._write(bytes(data), binary=True)
 
-    def send_text(self, data: bytes) -> None:
+    def send_text(self, prefix: bytes, body: bytes) -> None:
         """See WebSocketLink.send_text."""
-        self._write(data, binary=False)
+        self._write(prefix + body, binary=False)
 
     def _write(self, data: bytes, *, binary: bool) -> None:
         try:

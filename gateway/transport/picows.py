@@ -27,6 +27,11 @@ _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
 _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
+#: First bytes of frames that are whole messages.
+_TEXT_FRAME: Final = 0x81
+_BINARY_FRAME: Final = 0x82
+#: Value of a header's length that says that 16 bits of length follow.
+_LENGTH_16: Final = 126
 
 #: picows takes no smaller one, and grows it when a frame needs more.
 _READ_BUFFER: Final = 2048
@@ -44,6 +49,8 @@ class PicowsWebSocket(WSListener):
     __slots__ = (
         "_close_timer",
         "_connection",
+        "_corked",
+        "_corked_bytes",
         "_factory",
         "_fragments",
         "_fragments_kind",
@@ -61,7 +68,9 @@ class PicowsWebSocket(WSListener):
         self._fragments_kind = _TEXT
         self._fragments_size = 0
         self._close_timer: Timer[PicowsWebSocket] | None = None
-        #: Bytes received since the last whole frame.
+        self._corked: list[bytes] | None = None
+        self._corked_bytes = 0
+        #: Bytes received of a frame that is not whole yet.
         self.unframed = 0
         #: True once the client has sent too much: the rest of it is thrown away.
         self.discarding = False
@@ -72,27 +81,46 @@ class PicowsWebSocket(WSListener):
     def buffered(self) -> int:
         """See WebSocketLink.buffered."""
         transport = self._transport
-        return transport.underlying_transport.get_write_buffer_size() if transport else 0
+        if transport is None:
+            return 0
+        return self._corked_bytes + transport.underlying_transport.get_write_buffer_size()
 
     def send(self, data: Data | memoryview) -> None:
         """See WebSocketLink.send."""
-        transport = self._transport
-        if transport is not None:
-            if isinstance(data, str):
-                transport.send(_TEXT, data.encode())
-            else:
-                transport.send(_BINARY, data)
+        if isinstance(data, str):
+            self._cork(build_frame(_TEXT_FRAME, b"", data.encode()))
+        else:
+            self._cork(build_frame(_BINARY_FRAME, b"", bytes(data)))
 
-    def send_text(self, data: bytes) -> None:
+    def send_text(self, prefix: bytes, body: bytes) -> None:
         """See WebSocketLink.send_text."""
+        self._cork(self._factory.text_frame(prefix, body))
+
+    def _cork(self, frame: bytes) -> None:
+        """Keep the frame until the event loop's turn ends: one system call writes them all."""
+        if self._transport is None:
+            return
+        if self._corked is None:
+            self._corked = []
+            self._factory.cork(self)
+        self._corked.append(frame)
+        self._corked_bytes += len(frame)
+
+    def uncork(self) -> None:
+        """Write what was kept."""
+        corked, self._corked = self._corked, None
         transport = self._transport
-        if transport is not None:
-            transport.send(_TEXT, data)
+        if corked and transport is not None and not transport.is_disconnected:
+            self._corked_bytes = 0
+            transport.underlying_transport.write(
+                corked[0] if len(corked) == 1 else b"".join(corked)
+            )
 
     def close(self, code: int, reason: str) -> None:
         """See WebSocketLink.close."""
         transport, self._connection = self._transport, None
         if transport is not None and self._close_timer is None:
+            self.uncork()
             if not transport.is_close_frame_sent:
                 _send_close(transport, code, reason.encode())
             self._close_timer = self._factory.closing.start(self)
@@ -113,7 +141,7 @@ class PicowsWebSocket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A whole frame came in: a message, a part of one, or control."""
-        self.unframed = 0
+        self.unframed = frame.tail_size
         connection = self._connection
         kind = frame.msg_type
         if connection is None:
@@ -139,6 +167,7 @@ class PicowsWebSocket(WSListener):
             self._on_fragment(connection, frame)
 
     def _on_close_frame(self, transport: WSTransport, payload: bytes) -> None:
+        self.uncork()
         if not transport.is_close_frame_sent:
             wrong = wrong_close(payload)
             if wrong is not None:
@@ -241,35 +270,45 @@ class PicowsWebSocket(WSListener):
 
 
 class _Protocol(WSProtocol):  # type: ignore[misc]
-    """picows' protocol that stops to buffer a frame when it gets too large."""
+    """picows' protocol that stops to buffer a frame when it gets, or will get, too large."""
 
-    __slots__ = ("_discarded", "_limit", "_link", "_scratch")
+    __slots__ = ("_discarded", "_limit", "_link", "_view")
 
     def attach(self, link: PicowsWebSocket, limit: int) -> None:
         self._link = link
         self._limit = limit
         self._discarded = 0
-        self._scratch: bytearray | None = None
+        self._view = memoryview(b"")
 
-    def get_buffer(self, size_hint: int) -> Any:
-        if self._scratch is not None:
-            return self._scratch
-        view = super().get_buffer(size_hint)
-        return view if len(view) <= _MAX_READ else view[:_MAX_READ]
+    def get_buffer(self, size_hint: int) -> memoryview:
+        if self._link.discarding:
+            return memoryview(bytearray(_MAX_READ))
+        view: memoryview = super().get_buffer(size_hint)
+        self._view = view = view if len(view) <= _MAX_READ else view[:_MAX_READ]
+        return view
 
     def buffer_updated(self, nbytes: int) -> None:
         link = self._link
-        if not link.discarding:
-            link.unframed += nbytes
-            if link.unframed <= self._limit:
-                super().buffer_updated(nbytes)
-                return
+        if link.discarding:
+            self._discarded += nbytes
+            if self._discarded > _DISCARD_BYTES:
+                link.abort()
+            return
+        # Between two frames the data starts with a header, which says how long the frame will be.
+        announced = 0
+        if not link.unframed and nbytes > 1 and self._view[1] & 0x7F >= _LENGTH_16:
+            announced = _announced(self._view[:nbytes])
+        link.unframed += nbytes
+        if announced > self._limit or link.unframed > self._limit + _MAX_READ:
             link.on_oversized()
-        if self._scratch is None:
-            self._scratch = bytearray(_MAX_READ)
-        self._discarded += nbytes
-        if self._discarded > _DISCARD_BYTES:
-            link.abort()
+        else:
+            super().buffer_updated(nbytes)
+
+
+def _announced(data: memoryview) -> int:
+    """Return the long payload length in a frame's header, as far as it is there."""
+    end = 4 if data[1] & 0x7F == _LENGTH_16 else 10
+    return int.from_bytes(data[2:end], "big")
 
 
 class PicowsWebSockets:
@@ -283,6 +322,8 @@ class PicowsWebSockets:
         self._loop = loop
         # picows holds its listener by a weak reference only.
         self._links: set[PicowsWebSocket] = set()
+        self._corked: list[PicowsWebSocket] = []
+        self._last_prefix = self._last_body = self._last_frame = b""
         self.closing: TimerQueue[PicowsWebSocket] = TimerQueue(
             loop, _CLOSE_TIMEOUT, PicowsWebSocket.abort
         )
@@ -318,7 +359,7 @@ class PicowsWebSockets:
                 None,
                 _READ_BUFFER,
             )
-            protocol.attach(link, self.max_payload + _MAX_READ)
+            protocol.attach(link, self.max_payload)
             return protocol
 
         self._links.add(link)
@@ -332,6 +373,25 @@ class PicowsWebSockets:
         if early:
             _feed(protocol, early)
 
+    def text_frame(self, prefix: bytes, body: bytes) -> bytes:
+        """Return a text frame of both parts; the last one is kept for the next recipient."""
+        if body is self._last_body and prefix is self._last_prefix:
+            return self._last_frame
+        self._last_prefix, self._last_body = prefix, body
+        self._last_frame = build_frame(_TEXT_FRAME, prefix, body)
+        return self._last_frame
+
+    def cork(self, link: PicowsWebSocket) -> None:
+        """Uncork this link when the event loop's turn ends."""
+        if not self._corked:
+            self._loop.call_soon(self._uncork)
+        self._corked.append(link)
+
+    def _uncork(self) -> None:
+        corked, self._corked = self._corked, []
+        for link in corked:
+            link.uncork()
+
     def forget(self, link: PicowsWebSocket) -> None:
         """The link's socket is closed."""
         self._links.discard(link)
@@ -341,6 +401,16 @@ class PicowsWebSockets:
         self.closing.stop()
         for link in tuple(self._links):
             link.abort()
+
+
+def build_frame(first: int, prefix: bytes, body: bytes) -> bytes:
+    """Return a whole unmasked frame: RFC 6455, section 5.2. `first` holds FIN and opcode."""
+    size = len(prefix) + len(body)
+    if size < _LENGTH_16:
+        return b"%c%c%b%b" % (first, size, prefix, body)
+    if size < 1 << 16:
+        return b"%c\x7e%b%b%b" % (first, size.to_bytes(2, "big"), prefix, body)
+    return b"%c\x7f%b%b%b" % (first, size.to_bytes(8, "big"), prefix, body)
 
 
 def _send_close(transport: WSTransport, code: int, reason: bytes) -> None:

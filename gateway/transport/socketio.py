@@ -31,6 +31,11 @@ from gateway.transport.timers import Timer, TimerQueue
 
 logger = logging.getLogger(__name__)
 
+#: Packets of the namespace `/`, from the Engine.IO type on.
+_CONNECT: Final = b"40"
+_DISCONNECT: Final = b"41"
+_EVENT: Final = b"42"
+_CONNECT_ERROR: Final = b"44"
 #: A connection that was refused this often is closed.
 _MAX_ATTEMPTS: Final = 10
 _RETRY_AFTER: Final = 5.0
@@ -133,7 +138,7 @@ class SocketIOPeer:
 
     def _refuse_namespace(self, namespace: str) -> None:
         prefix = CONNECT_ERROR + ("" if namespace == "/" else f"{namespace},")
-        self._engine.send_text(prefix.encode() + encode({"message": "Invalid namespace"}))
+        self._engine.send_text(b"4" + prefix.encode(), encode({"message": "Invalid namespace"}))
 
     def _on_attachment(self, data: bytes) -> None:
         if not self._attachments:
@@ -214,11 +219,11 @@ class SocketIOPeer:
         self._stop_timer()
         self._connection = admitted.connection
         answer = {"sid": self._server.new_sid(), "pid": admitted.pid}
-        self._engine.send_text(CONNECT.encode() + encode(answer))
+        self._engine.send_text(_CONNECT, encode(answer))
         admitted.connection.start(admitted.greeting)
 
     def _refuse(self, error: ConnectRefused) -> None:
-        self._engine.send_text(CONNECT_ERROR.encode() + encode(error.payload()))
+        self._engine.send_text(_CONNECT_ERROR, encode(error.payload()))
 
     def on_connect_timeout(self) -> None:
         """The client opened a connection and then never sent a CONNECT that was accepted."""
@@ -229,11 +234,11 @@ class SocketIOPeer:
 
     def send_event(self, array: bytes) -> bool:
         """See Sink.send_event."""
-        return self._engine.send_text(b"2" + array)
+        return self._engine.send_text(_EVENT, array)
 
     def send_ack(self, ack_id: int, array: bytes) -> None:
         """See Sink.send_ack."""
-        self._engine.send_text(b"3%d%b" % (ack_id, array))
+        self._engine.send_text(b"43%d" % ack_id, array)
 
     def ping(self) -> None:
         """See Sink.ping."""
@@ -244,7 +249,7 @@ class SocketIOPeer:
         self._connection = None
         if not reconnect:
             # A DISCONNECT packet keeps stock clients from coming back by themselves.
-            self._engine.send_text(DISCONNECT.encode())
+            self._engine.send_text(_DISCONNECT, b"")
         self._engine.close(reason)
 
     # Ends
@@ -261,7 +266,7 @@ class SocketIOPeer:
         logger.debug("%s broke the protocol: %s", self._engine.address, text)
         if self._engine.open:
             payload = {"code": "bad_request", "message": text, "event": ""}
-            self._engine.send_text(EVENT.encode() + encode_event("error", payload))
+            self._engine.send_text(_EVENT, encode_event("error", payload))
             self._engine.close("parse error")
 
     def _stop_timer(self) -> None:
