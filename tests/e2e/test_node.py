@@ -1,0 +1,77 @@
+"""The stock client in Node: each file of node/ is one test here, run by Node's own runner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.conftest import NODE_TESTS, StartGateway
+from tests.e2e.processes import Control, GatewayProcess, own_environment
+
+_SECONDS: Final = 90.0
+_USERNAME: Final = "ada"
+_PASSWORD: Final = "engine-of-many-analyses"
+_FILES: Final = sorted(NODE_TESTS.glob("*.test.mjs"))
+
+
+@pytest.fixture
+def node_gateway(start_gateway: StartGateway) -> GatewayProcess:
+    """Short waits where a test waits for the gateway, but heartbeats far apart."""
+    return start_gateway(
+        users={_USERNAME: _PASSWORD},
+        auth={"methods": ["guest", "password"]},
+        resume={"probe_timeout": 0.5},
+        presence={"grace": 0.5},
+        limits={"messages_per_second": 0, "burst": 0, "connections_per_player": 4},
+    )
+
+
+@pytest.fixture
+def control(node_gateway: GatewayProcess) -> Iterator[Control]:
+    """Where the test's script asks for a restart."""
+    control = Control(node_gateway)
+    yield control
+    control.close()
+
+
+def test_there_are_files() -> None:
+    assert _FILES
+
+
+@pytest.mark.parametrize("file", _FILES, ids=lambda file: file.name.removesuffix(".test.mjs"))
+def test_stock_client(
+    file: Path, node: str, node_gateway: GatewayProcess, control: Control
+) -> None:
+    environment = own_environment() | {
+        "GATEWAY_URL": node_gateway.url,
+        "GATEWAY_CONTROL": control.url,
+        "GATEWAY_USERNAME": _USERNAME,
+        "GATEWAY_PASSWORD": _PASSWORD,
+    }
+    process = subprocess.Popen(
+        [node, "--test", "--test-reporter=spec", file.name],
+        cwd=NODE_TESTS,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        try:
+            output, _ = process.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            output = f"{(error.stdout or b'').decode()}\nno end after {_SECONDS} s"
+        finally:
+            if process.poll() is None:
+                # The runner and the file's own process are a group of their own.
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0:
+        pytest.fail(f"{output}\nThe gateway's log:\n{node_gateway.log}", pytrace=False)
