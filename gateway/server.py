@@ -38,6 +38,7 @@ from gateway.secret_keys import load_secret_keys
 from gateway.stores.memory import MemoryLimits, MemoryStore
 from gateway.systemd import Notifier
 from gateway.tokens import Tokens
+from gateway.transport.acceptor import Acceptor
 from gateway.transport.app import BUILT_IN, AppParts, build_app, build_metrics_app
 from gateway.transport.engine import Engine, EngineSettings
 from gateway.transport.peer import PeerPolicy
@@ -53,7 +54,8 @@ _UNLIMITED_BYTES: Final = 2**30
 _HEADER_BYTES: Final = 16 * 1024
 
 _BODY_TIMEOUT: Final = 20.0
-_IDLE_TIMEOUT: Final = 120.0
+#: For the head of a request, and between two requests of a connection.
+_IDLE_TIMEOUT: Final = 30.0
 _PRESENCE_SWEEP: Final = 1.0
 _STORE_SWEEP: Final = 30.0
 _MIN_RECONNECT: Final = 0.5
@@ -134,7 +136,9 @@ class Gateway:
         self._engine: Engine
         self._socketio: SocketIOServer
         self._picows: PicowsWebSockets | None = None
+        self._acceptor: Acceptor | None = None
         self.url = ""
+        self.port = 0
 
     # Building
 
@@ -243,18 +247,19 @@ class Gateway:
                 ready=self._not_ready,
             )
         )
-        port = self._listen(app, config.server.host, config.server.port)
+        self.port = self._listen(app, config.server.host, config.server.port, peers)
         if separate:
             host, _, metrics_port = config.metrics.listen.rpartition(":")
-            self._listen(build_metrics_app(self.metrics), host.strip("[]"), int(metrics_port))
-        self.url = config.server.public_url or _url(config.server.host, port)
+            self._listen(build_metrics_app(self.metrics), host.strip("[]"), int(metrics_port), None)
+        self.url = config.server.public_url or _url(config.server.host, self.port)
         self._sweeps = [
             loop.create_task(_every(_PRESENCE_SWEEP, self._sweep_presence), name="presence-sweep"),
             loop.create_task(_every(_STORE_SWEEP, self._sweep_store), name="store-sweep"),
         ]
         self._notifier.notify("READY=1", f"STATUS=Serving {self.url}")
 
-    def _listen(self, app: Application, host: str, port: int) -> int:
+    def _listen(self, app: Application, host: str, port: int, peers: PeerPolicy | None) -> int:
+        """Serve an application; websockets come to the one that is given `peers`."""
         try:
             sockets = bind_sockets(port, host or None, backlog=self.config.server.backlog)
         except OSError as error:
@@ -268,8 +273,15 @@ class Gateway:
             idle_connection_timeout=_IDLE_TIMEOUT,
             body_timeout=_BODY_TIMEOUT,
         )
-        server.add_sockets(sockets)
         self._servers.append(server)
+        if self._picows is not None and peers is not None:
+            loop = asyncio.get_running_loop()
+            self._acceptor = Acceptor(
+                server, self._engine, self._picows, peers, _IDLE_TIMEOUT, loop
+            )
+            self._acceptor.listen(sockets)
+        else:
+            server.add_sockets(sockets)
         bound: int = sockets[0].getsockname()[1]
         return bound
 
@@ -311,6 +323,8 @@ class Gateway:
 
     async def stop(self) -> None:
         """Close everything; what a client did not get waits for it until the process ends."""
+        if self._acceptor is not None:
+            self._acceptor.stop()
         for server in self._servers:
             server.stop()
         for sweep in self._sweeps:
@@ -322,6 +336,8 @@ class Gateway:
         for _ in range(_TURNS_TO_ANSWER):
             await asyncio.sleep(0)
         await self._revocation.close()
+        if self._acceptor is not None:
+            await self._acceptor.close()
         for server in self._servers:
             await server.close_all_connections()
         if self._picows is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import json
 import logging
@@ -29,6 +27,7 @@ from gateway.engineio import (
 )
 from gateway.transport.close_codes import TOO_BIG, wrong_close
 from gateway.transport.engine import Engine, EngineConnection
+from gateway.transport.handshake import asks_for_upgrade, is_key
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 
@@ -38,7 +37,6 @@ logger = logging.getLogger(__name__)
 #: allowed reaches its client; beyond it the connection is cut.
 _DISCARD_BYTES: Final = 8 * 1024 * 1024
 _DISCARD_SECONDS: Final = 5.0
-_KEY_BYTES: Final = 16
 #: Opcode of a close frame.
 _CLOSE: Final = 0x8
 
@@ -153,9 +151,9 @@ class EngineHandler(WebSocketHandler):
 
     def prepare(self) -> None:
         """Check the origin, and the size of a body before it is read."""
-        if not self._peers.allows_origin(self.request):
-            self._refuse(forbidden("this origin is not in server.allowed_origins"))
         origin = self.request.headers.get("Origin")
+        if not self._peers.allows_origin(origin, self.request.host):
+            self._refuse(forbidden("this origin is not in server.allowed_origins"))
         if origin is not None:
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Allow-Credentials", "true")
@@ -239,7 +237,8 @@ class EngineHandler(WebSocketHandler):
         raise unknown_transport()
 
     def _address(self) -> str:
-        return self._peers.address(self.request)
+        forwarded = ",".join(self.request.headers.get_list("X-Forwarded-For"))
+        return self._peers.address(self.request.remote_ip or "", forwarded)
 
     def _refuse(self, error: RequestError) -> None:
         self.set_status(error.status)
@@ -285,17 +284,12 @@ class EngineHandler(WebSocketHandler):
     def _check_handshake(self) -> None:
         """Check what RFC 6455, section 4.2.1 asks of the request. Raises RequestError."""
         headers = self.request.headers
-        options = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
-        if "upgrade" not in options:
+        if not asks_for_upgrade(headers.get("Connection", "")):
             raise bad_request('the header Connection must hold "Upgrade"')
         if headers.get("Sec-WebSocket-Version") != "13":
             self.set_header("Sec-WebSocket-Version", "13")
             raise RequestError(426, 3, "the websocket version must be 13")
-        try:
-            key = base64.b64decode(headers.get("Sec-WebSocket-Key", ""), validate=True)
-        except (binascii.Error, ValueError):
-            key = b""
-        if len(key) != _KEY_BYTES:
+        if not is_key(headers.get("Sec-WebSocket-Key", "")):
             raise bad_request("the header Sec-WebSocket-Key is missing or malformed")
 
     async def _hand_over(self, picows: PicowsWebSockets, connection: EngineConnection) -> None:

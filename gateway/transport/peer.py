@@ -29,15 +29,15 @@ class PeerPolicy:
             ipaddress.ip_network(proxy, strict=False) for proxy in trusted_proxies
         )
 
-    def address(self, request: HTTPServerRequest) -> str:
+    def address(self, peer: str, forwarded: str) -> str:
         """Return the client's address: the peer's, or what a trusted proxy says of it.
 
-        X-Forwarded-For is read from its end, for only what trusted proxies appended is true.
+        `forwarded` is X-Forwarded-For, joined by commas; it is read from its end, for only
+        what trusted proxies appended is true.
         """
-        address = request.remote_ip or ""
+        address = peer
         if not self._trusted(address):
             return address
-        forwarded = ",".join(request.headers.get_list("X-Forwarded-For"))
         for hop in reversed(forwarded.split(",")):
             candidate = _parse(hop.strip())
             if candidate is None:
@@ -53,21 +53,22 @@ class PeerPolicy:
         proxied = any(header in request.headers for header in _PROXY_HEADERS)
         return peer is not None and peer.is_loopback and not proxied
 
-    def allows_origin(self, request: HTTPServerRequest) -> bool:
-        """Tell whether a page of the request's Origin may talk to us.
+    def allows_origin(self, origin: str | None, host: str) -> bool:
+        """Tell whether a page of this Origin may talk to us, asked for at this Host.
 
         The same origin always may, and so may a client that sends none: no browser's page.
         """
-        origin = request.headers.get("Origin")
         if origin is None or self._any_origin:
             return True
         origin = origin.lower()
         if origin in self._origins:
             return True
-        host = request.host.lower()
+        host = host.lower()
         return origin in (f"http://{host}", f"https://{host}")
 
     def _trusted(self, address: str) -> bool:
+        if not self._proxies:
+            return False
         parsed = _parse(address)
         return parsed is not None and any(parsed in network for network in self._proxies)
 

@@ -115,6 +115,9 @@ class PicowsWebSocket(WSListener):
             transport.underlying_transport.write(
                 corked[0] if len(corked) == 1 else b"".join(corked)
             )
+            # What the kernel took at once never comes to `resume_writing`.
+            if self._connection is not None:
+                self._connection.on_progress()
 
     def close(self, code: int, reason: str) -> None:
         """See WebSocketLink.close."""
@@ -137,7 +140,7 @@ class PicowsWebSocket(WSListener):
         self._transport = transport
         budget = self._factory.send_buffer_bytes
         if budget:
-            transport.underlying_transport.set_write_buffer_limits(high=budget, low=budget // 2)
+            transport.underlying_transport.set_write_buffer_limits(budget // 2, budget // 2)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A whole frame came in: a message, a part of one, or control."""
@@ -215,7 +218,7 @@ class PicowsWebSocket(WSListener):
             connection.on_websocket_closed(self)
 
     def pause_writing(self) -> None:
-        """The send budget is used up; `EngineConnection` sees that by itself."""
+        """More than half of the send budget is used; `EngineConnection` sees when it is all."""
 
     def resume_writing(self) -> None:
         """Half of the send budget is free again."""
