@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -60,6 +61,7 @@ _PRESENCE_SWEEP: Final = 1.0
 _STORE_SWEEP: Final = 30.0
 _MIN_RECONNECT: Final = 0.5
 _PASSWORD_THREADS: Final = 2
+_GC_THRESHOLDS: Final = (20_000, 20, 20)
 _TURNS_TO_ANSWER: Final = 3
 
 
@@ -357,6 +359,11 @@ async def serve(gateway: Gateway, announce_url: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     await gateway.start()
+    # Per-message objects make no cycles: the collector need not look at them so often, and
+    # never at what start-up has built.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     announce_url(gateway.url)
     await stopping.wait()
     logger.info("draining")

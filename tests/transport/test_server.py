@@ -1,0 +1,342 @@
+"""The gateway as a whole: start, drain, stop; and as a process that gets signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClientError
+
+from gateway.config import Config
+from gateway.errors import ConfigError
+from gateway.server import Gateway, serve
+from tests.transport.client import (
+    TRANSPORTS,
+    WEBSOCKETS,
+    Clients,
+    Ended,
+    Player,
+    refusal,
+    soon,
+    until,
+)
+from tests.transport.conftest import change, nothing_runs
+
+pytestmark = pytest.mark.gen_test(timeout=20)
+
+
+# Start
+
+
+async def test_start_says_where_it_serves(gateway: Gateway, clients: Clients) -> None:
+    assert gateway.url == clients.url + "/"
+    assert (await clients.fetch("/readyz")).code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("localhost", "localhost"), ("::1", "[::1]")]
+)
+async def test_url_is_one_to_click_on(tmp_path: Path, host: str, shown: str) -> None:
+    config = change(Config(), server={"host": host, "port": 0})
+    gateway = Gateway(config, tmp_path, {})
+    await gateway.start()
+    try:
+        port = gateway.url.rstrip("/").rpartition(":")[2]
+        assert gateway.url == f"http://{shown}:{port}/"
+        assert int(port) > 0
+    finally:
+        await gateway.stop()
+        await nothing_runs()
+
+
+@pytest.mark.settings(server={"public_url": "https://play.example"})
+async def test_public_url_is_what_is_told(gateway: Gateway) -> None:
+    assert gateway.url == "https://play.example"
+
+
+# Tornado leaves the socket that it could not bind to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+async def test_port_that_is_taken(gateway: Gateway, tmp_path: Path) -> None:
+    port = int(gateway.url.rstrip("/").rpartition(":")[2])
+    second = Gateway(change(gateway.config, server={"port": port}), tmp_path / "second", {})
+    with pytest.raises(OSError, match="Address already in use"):
+        await second.start()
+    gc.collect()
+
+
+async def test_missing_index_of_the_own_directory_is_a_clear_error(tmp_path: Path) -> None:
+    config = change(Config(), server={"port": 0}, static={"path": str(tmp_path)})
+    with pytest.raises(ConfigError, match=r"static\.path: there is no index\.html in"):
+        await Gateway(config, tmp_path / "state", {}).start()
+
+
+# Drain
+
+
+@pytest.mark.settings(server={"shutdown_grace": 5.0})
+async def test_drain_asks_everyone_to_leave_at_another_moment(
+    gateway: Gateway, clients: Clients
+) -> None:
+    players = [await clients.player(transport) for transport in TRANSPORTS * 4]
+    idle = await clients.link("websocket")
+    draining = asyncio.ensure_future(gateway.drain())
+    delays = []
+    for player in players:
+        (goaway,) = await player.event("goaway")
+        assert goaway["reason"] == "draining"
+        assert 0.5 <= goaway["reconnect_in"] <= 5.5
+        delays.append(goaway["reconnect_in"])
+    assert len(set(delays)) == len(delays)
+    assert (await clients.fetch("/readyz")).code == 503
+    assert (await clients.fetch("/healthz")).code == 200
+    # Newcomers are turned away, those who are here may still talk.
+    await idle.send('40{"guest":true}')
+    packet = str(await idle.receive())
+    data = json.loads(packet[2:])["data"]
+    assert (packet[:2], data["code"], data["reconnect"]) == ("44", "draining", True)
+    assert (await players[0].send(players[1], "bye"))["status"] == "delivered"
+    assert await players[1].message() == "bye"
+    assert not draining.done()
+    # It waits no longer than for the last one to go.
+    for player in players:
+        await player.link.send("1")
+    await soon(draining)
+
+
+@pytest.mark.settings(server={"shutdown_grace": 0.2})
+async def test_drain_waits_no_longer_than_the_grace(gateway: Gateway, clients: Clients) -> None:
+    player = await clients.player("websocket")
+    await soon(gateway.drain())
+    assert (await player.event("goaway"))[0]["reason"] == "draining"
+    assert (await player.call("presence_watch", {"true_ids": []}))["ok"]
+
+
+async def test_drain_of_an_empty_gateway_is_over_at_once(gateway: Gateway) -> None:
+    await soon(gateway.drain())
+
+
+# Stop
+
+
+def sockets() -> set[str]:
+    """Return the sockets that this process has open."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+@WEBSOCKETS
+async def test_stop_leaves_nothing_open(settings: Config, tmp_path: Path) -> None:
+    gc.collect()
+    before = sockets()
+    gateway = Gateway(settings, tmp_path / "state", {})
+    await gateway.start()
+    clients = Clients(gateway.url.rstrip("/"))
+    links = [(await clients.player(transport)).link for transport in TRANSPORTS]
+    links += [await clients.link(transport) for transport in TRANSPORTS]
+    _, upgraded = await clients.upgraded()
+    probing = await clients.polling()
+    await clients.upgrade_request(sid=probing.sid)
+    polls = [link.get() for link in links if hasattr(link, "get")]
+    waiting = [gateway._engine.connection(link.sid) for link in links if hasattr(link, "get")]
+    await until(lambda: all(connection._poll is not None for connection in waiting))
+    await gateway.stop()
+    for poll in polls:
+        assert (await soon(poll)).body in {b"1", b""}
+    for link in (*links, upgraded):
+        if not hasattr(link, "get"):
+            assert await link.ended() == []
+    await clients.close()
+    await nothing_runs()
+    gc.collect()
+    assert sockets() <= before
+    assert len(gateway._engine) == 0
+    assert gateway._registry.players == 0
+
+
+# Tornado's own websockets give up on the closing handshake after five seconds.
+async def test_stop_does_not_wait_for_clients_that_do_not_answer(
+    settings: Config, tmp_path: Path
+) -> None:
+    gateway = Gateway(settings, tmp_path / "state", {})
+    await gateway.start()
+    clients = Clients(gateway.url.rstrip("/"))
+    raw = await clients.raw_websocket()
+    await raw.log_in()
+    await asyncio.wait_for(gateway.stop(), 2)
+    await nothing_runs()
+    await clients.close()
+
+
+async def test_stopped_gateway_takes_no_connection(settings: Config, tmp_path: Path) -> None:
+    gateway = Gateway(settings, tmp_path / "state", {})
+    await gateway.start()
+    port = int(gateway.url.rstrip("/").rpartition(":")[2])
+    await gateway.stop()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_stop_while_a_client_is_admitted(settings: Config, tmp_path: Path) -> None:
+    config = change(settings, resume={"probe_timeout": 60.0})
+    gateway = Gateway(config, tmp_path / "state", {})
+    await gateway.start()
+    clients = Clients(gateway.url.rstrip("/"))
+    player = await clients.player("websocket")
+    player.link.answers_pings = False
+    link = await clients.link("websocket")
+    await link.send(f'40{{"token":"{player.session["token"]}"}}')
+    assert await player.link.receive() == "2"
+    await asyncio.wait_for(gateway.stop(), 2)
+    assert await link.ended() == []
+    await clients.close()
+    await nothing_runs()
+
+
+# Signals
+
+
+async def test_second_signal_stops_at_once(settings: Config, tmp_path: Path) -> None:
+    gateway = Gateway(change(settings, server={"shutdown_grace": 60.0}), tmp_path / "state", {})
+    urls: asyncio.Queue[str] = asyncio.Queue()
+    serving = asyncio.ensure_future(serve(gateway, urls.put_nowait))
+    clients = Clients((await soon(urls.get())).rstrip("/"))
+    player = await clients.player("websocket")
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert (await player.event("goaway"))[0]["reason"] == "draining"
+    assert not serving.done()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await soon(serving)
+    await clients.close()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def process(
+    *arguments: str, cwd: Path, **variables: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `python -m gateway serve`."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway",
+        "serve",
+        *arguments,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
+
+
+async def url_of(child: asyncio.subprocess.Process) -> str:
+    assert child.stdout is not None
+    line = (await soon(child.stdout.readline(), 10)).decode()
+    assert line.startswith("Serving http://127.0.0.1:"), line
+    return line.split()[1].rstrip("/")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_process_drains_on_a_signal_and_exits_with_0(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    variables = {"GATEWAY_SERVER_SHUTDOWN_GRACE": "10"}
+    async with process("--port", "0", cwd=tmp_path, **variables) as child:
+        clients = Clients(await url_of(child))
+        players = [await clients.player(transport) for transport in TRANSPORTS]
+        child.send_signal(number)
+        for player in players:
+            assert (await player.event("goaway"))[0]["reason"] == "draining"
+            await player.link.send("1")
+        out, err = await soon(child.communicate())
+        assert child.returncode == 0
+        assert out == b""
+        assert b"Traceback" not in err
+        assert b"stopped" in err
+        await clients.close()
+
+
+async def test_process_closes_whoever_stays(tmp_path: Path) -> None:
+    variables = {"GATEWAY_SERVER_SHUTDOWN_GRACE": "0"}
+    async with process("--port", "0", cwd=tmp_path, **variables) as child:
+        clients = Clients(await url_of(child))
+        players = [await clients.player(transport) for transport in TRANSPORTS]
+        poll = await players[0].link.open_poll()  # type: ignore[attr-defined]
+        # The gateway has the poll by then.
+        assert (await clients.fetch("/healthz")).code == 200
+        child.terminate()
+        assert (await poll.response())[1].startswith(b'42["goaway"')
+        packets = await soon(ended(players[1].link))
+        assert str(packets[0]).startswith('42["goaway"')
+        _, err = await soon(child.communicate())
+        assert child.returncode == 0
+        assert b"Traceback" not in err
+        await clients.close()
+
+
+async def ended(link: Any) -> list[Any]:
+    """Return what came until the gateway closed, by a packet or by going away."""
+    packets = []
+    with contextlib.suppress(Ended, OSError, HTTPClientError):
+        while True:
+            packets.append(await link.receive())
+    return packets
+
+
+async def test_process_on_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with process("--port", str(port), cwd=tmp_path) as child:
+            out, err = await soon(child.communicate(), 10)
+            assert child.returncode == 1
+            assert out == b""
+            line = err.decode().splitlines()[-1]
+            assert line.startswith("game-gateway: ")
+            assert f"127.0.0.1:{port}" in line
+            assert "ddress already in use" in line
+            assert b"Traceback" not in err
+
+
+async def test_tokens_outlive_a_restart_but_the_memory_store_says_it_is_new(
+    tmp_path: Path,
+) -> None:
+    variables = {"GATEWAY_SERVER_SHUTDOWN_GRACE": "0"}
+    async with process("--port", "0", cwd=tmp_path, **variables) as child:
+        clients = Clients(await url_of(child))
+        before = await clients.player("websocket")
+        child.terminate()
+        await soon(child.wait())
+        await clients.close()
+    async with process("--port", "0", cwd=tmp_path, **variables) as child:
+        clients = Clients(await url_of(child))
+        link = await clients.link("websocket")
+        after = await Player.log_in(link, {"token": before.session["token"]})
+        assert after.true_id == before.true_id
+        assert after.session["outcome"] == "store_reset"
+        assert refusal(await clients.engine(sid=before.link.sid)) == (400, 1)
+        await clients.close()
