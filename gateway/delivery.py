@@ -36,17 +36,17 @@ class Outgoing:
         self._with_offset: bytes | None = None
 
     @classmethod
-    def stored(cls, message: StoredMessage) -> Outgoing:
-        """Wrap a message of a mailbox."""
+    def stored(cls, message: StoredMessage, message_id: str = "") -> Outgoing:
+        """Wrap a message of a mailbox; its id is made from its position if it is not given."""
         draft = message.draft
         return cls(
             Envelope(
-                id=str(message.position),
-                sender=draft.sender,
-                data=Raw(draft.data),
-                ts=message.ts,
-                room=draft.room if draft.room is not None else UNSET,
-                type=draft.type if draft.type is not None else UNSET,
+                message_id or str(message.position),
+                draft.sender,
+                Raw(draft.data),
+                message.ts,
+                draft.room if draft.room is not None else UNSET,
+                draft.type if draft.type is not None else UNSET,
             )
         )
 
@@ -139,20 +139,12 @@ class Delivery:
                 return
             connections = tuple(self._connections_of(target_id))
             if result.message is not None:
-                outgoing = Outgoing.stored(result.message)
+                outgoing = Outgoing.stored(result.message, result.message_id)
                 for connection in connections:
                     connection.offer(result.message, outgoing)
             status: Final = "delivered" if connections else "queued"
             self._metrics.message("duplicate" if result.duplicate else status)
-            done(
-                Receipt(
-                    ok=True,
-                    id=result.message_id,
-                    status=status,
-                    connections=len(connections),
-                    duplicate=result.duplicate,
-                )
-            )
+            done(Receipt(True, result.message_id, status, len(connections), result.duplicate))
 
         draft = Draft(target_id, sender, data, request.type, None, request.id)
         self._store.append(draft, self._clock(), on_appended)

@@ -130,17 +130,20 @@ class Mailbox:
         if isinstance(self._messages, tuple):
             self._messages = deque()
         self._messages.append(message)
-        self.size += message.size
+        self.size += draft.size
         return message
 
     def trim(self, limits: Retention, now: float) -> int:
         """Drop the oldest messages beyond the limits; return how many bytes that freed."""
-        before = self.size
         messages = self._messages
-        while (isinstance(messages, deque) and messages) and (
-            (limits.max_messages and len(messages) > limits.max_messages)
-            or (limits.max_bytes and self.size > limits.max_bytes)
-            or (limits.retention and messages[0].ts < now - limits.retention)
+        if isinstance(messages, tuple):
+            return 0
+        before = self.size
+        most, bytes_, oldest = limits.max_messages, limits.max_bytes, now - limits.retention
+        while messages and (
+            (most and len(messages) > most)
+            or (bytes_ and self.size > bytes_)
+            or (messages[0].ts < oldest and limits.retention)
         ):
             self.size -= messages.popleft().size
         return before - self.size

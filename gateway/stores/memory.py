@@ -76,21 +76,26 @@ class MemoryStore:
         if target is None:
             done(UnknownTarget(draft.target_id))
             return
-        sender = self._players.get(draft.sender) if draft.sender is not None else None
-        if sender is not None and draft.key is not None:
-            known = self._known_key(sender, draft.key, now)
+        limits = self._limits
+        key = draft.key
+        sender = None
+        if key is not None and draft.sender is not None:
+            sender = self._players.get(draft.sender)
+            known = self._known_key(sender, key, now) if sender is not None else None
             if known is not None:
                 done(Accepted(known, None, True))
                 return
-        if self._limits.total_bytes and self.bytes + draft.size > self._limits.total_bytes:
+        size = draft.size
+        if limits.total_bytes and self.bytes + size > limits.total_bytes:
             done(MailboxFull("all mailboxes together are full"))
             return
-        message = target.mailbox.append(draft, self.epoch, self._new_nonce(), now)
-        self.bytes += message.size - target.mailbox.trim(self._limits.mailbox, now)
+        mailbox = target.mailbox
+        message = mailbox.append(draft, self.epoch, self._new_nonce(), now)
+        self.bytes += size - mailbox.trim(limits.mailbox, now)
         message_id = str(message.position)
-        if sender is not None and draft.key is not None and self._limits.dedupe_window > 0:
-            sender.sent[draft.key] = (now, message_id)
-            if self._limits.dedupe_keys and len(sender.sent) > self._limits.dedupe_keys:
+        if sender is not None and key is not None and limits.dedupe_window > 0:
+            sender.sent[key] = (now, message_id)
+            if limits.dedupe_keys and len(sender.sent) > limits.dedupe_keys:
                 sender.sent.popitem(last=False)
         done(Accepted(message_id, message, False))
 

@@ -55,6 +55,7 @@ class PicowsWebSocket(WSListener):
         "_fragments",
         "_fragments_kind",
         "_fragments_size",
+        "_paused",
         "_transport",
         "discarding",
         "unframed",
@@ -70,6 +71,7 @@ class PicowsWebSocket(WSListener):
         self._close_timer: Timer[PicowsWebSocket] | None = None
         self._corked: list[bytes] | None = None
         self._corked_bytes = 0
+        self._paused = False
         #: Bytes received of a frame that is not whole yet.
         self.unframed = 0
         #: True once the client has sent too much: the rest of it is thrown away.
@@ -81,8 +83,9 @@ class PicowsWebSocket(WSListener):
     def buffered(self) -> int:
         """See WebSocketLink.buffered."""
         transport = self._transport
-        if transport is None:
-            return 0
+        if transport is None or not self._paused:
+            # Less than half of the send budget is with the transport: not worth asking.
+            return self._corked_bytes
         return self._corked_bytes + transport.underlying_transport.get_write_buffer_size()
 
     def send(self, data: Data | memoryview) -> None:
@@ -219,9 +222,11 @@ class PicowsWebSocket(WSListener):
 
     def pause_writing(self) -> None:
         """More than half of the send budget is used; `EngineConnection` sees when it is all."""
+        self._paused = True
 
     def resume_writing(self) -> None:
         """Half of the send budget is free again."""
+        self._paused = False
         if self._connection is not None:
             self._connection.on_progress()
 

@@ -6,7 +6,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Final
+from typing import Final, cast
 
 from gateway.admission import Admission
 from gateway.connection import Connection
@@ -80,8 +80,11 @@ class SocketIOPeer:
 
     def on_message(self, data: Data) -> None:
         """See Handler.on_message. What breaks the protocol is answered by `error` and a close."""
+        connection = self._connection
         try:
-            if isinstance(data, bytes):
+            if connection is not None and data[:2] == "2[" and not self._attachments:
+                connection.receive(cast(str, data)[1:].encode(), None)
+            elif isinstance(data, bytes):
                 self._on_attachment(data)
             else:
                 self._on_packet(data)
@@ -92,9 +95,6 @@ class SocketIOPeer:
         if self._attachments:
             raise ProtocolViolation("a binary attachment was expected")
         connection = self._connection
-        if connection is not None and text[:2] == "2[":
-            connection.receive(text[1:].encode(), None)
-            return
         packet = parse_packet(text)
         if packet.kind in (BINARY_EVENT, BINARY_ACK):
             self._attachments = packet.attachments
