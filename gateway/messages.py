@@ -151,6 +151,9 @@ def decode_send(array: bytes) -> SendMessage:
     except RecursionError:
         raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if isinstance(error, msgspec.ValidationError):
+            # It is raised at the first wrong value: what follows need not be JSON.
+            decode_event(array)
         raise _refusal("message", array, error) from None
 
 
@@ -175,10 +178,17 @@ def _too_deep() -> RequestRefused:
     return RequestRefused("bad_request", "the JSON is nested too deeply")
 
 
+def has_surrogate(text: bytes) -> bool:
+    """Tell whether JSON that msgspec does not take may only have half of a surrogate pair.
+
+    JSON allows half a pair and msgspec does not. Clients write one when they cut a text in
+    the middle of an emoji: that is no reason to close their connection.
+    """
+    return _SURROGATE.search(text) is not None
+
+
 def _malformed(text: bytes, error: Exception) -> RequestRefused | ProtocolViolation:
-    # JSON allows half a pair and msgspec does not. Clients write one when they cut a text in
-    # the middle of an emoji: that is no reason to close their connection.
-    if _SURROGATE.search(text):
+    if has_surrogate(text):
         return RequestRefused("bad_request", "a text has half of a surrogate pair")
     return ProtocolViolation(f"malformed event: {_short(error)}")
 

@@ -15,6 +15,7 @@ from gateway.transport.engine import Engine
 from gateway.transport.handler import EngineHandler
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
+from gateway.transport.quiet import QuietFaults
 
 #: The built-in client: the game developer's pages may load its modules too.
 BUILT_IN: Final = Path(__file__).resolve().parent.parent / "static"
@@ -49,7 +50,7 @@ class AppParts:
     ready: Callable[[], str | None]
 
 
-class _QuietHandler(RequestHandler):
+class _QuietHandler(QuietFaults):
     """Answers errors in plain words, without a traceback or a page."""
 
     def set_default_headers(self) -> None:
@@ -108,7 +109,7 @@ class MetricsHandler(_QuietHandler):
         self.finish(self._metrics.render())
 
 
-class ClientHandler(StaticFileHandler):
+class ClientHandler(QuietFaults, StaticFileHandler):
     """Static files: browsers revalidate them by ETag at each use, so an update is seen at once.
 
     The vendored client changes only with a release, so it is kept for an hour.

@@ -136,7 +136,7 @@ class ExtensionPeer:
         self._facade.peers[self._sid] = self
 
     def receive(self, packet: Packet, text: str) -> None:
-        """Take a checked packet. Raises ProtocolViolation."""
+        """Take a checked packet. Raises ProtocolViolation, or ConnectRefused for a CONNECT."""
         if packet.kind == CONNECT:
             if packet.namespace in self._namespaces:
                 raise ProtocolViolation("CONNECT was sent already")

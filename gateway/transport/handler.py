@@ -30,6 +30,7 @@ from gateway.transport.engine import Engine, EngineConnection
 from gateway.transport.handshake import asks_for_upgrade, is_key
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
+from gateway.transport.quiet import QuietFaults
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class TornadoWebSocket:
 
 
 @stream_request_body
-class EngineHandler(WebSocketHandler):
+class EngineHandler(QuietFaults, WebSocketHandler):
     """The endpoint `/socket.io/`: GET and POST of polling, and the upgrade to websocket."""
 
     def initialize(

@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.errors import ProtocolViolation
+from gateway.errors import ConnectRefused, ProtocolViolation
+from gateway.messages import has_surrogate
 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR, BINARY_EVENT, BINARY_ACK = "0123456"
 #: Events that only the library itself may raise; Node's server refuses them, too.
@@ -57,12 +58,19 @@ def parse_packet(text: str) -> Packet:
 
 
 def decode_auth(body: str) -> object:
-    """Return the payload of a CONNECT, None without one. Raises ProtocolViolation."""
+    """Return the payload of a CONNECT, None without one.
+
+    Raises ProtocolViolation, or ConnectRefused for half a surrogate pair.
+    """
     try:
         return msgspec.json.decode(body) if body else None
     except RecursionError:
         raise ProtocolViolation("the JSON is nested too deeply") from None
     except msgspec.DecodeError:
+        if has_surrogate(body.encode()):
+            raise ConnectRefused(
+                "bad_credentials", "a text in auth has half of a surrogate pair"
+            ) from None
         raise ProtocolViolation("the payload of CONNECT is not JSON") from None
 
 

@@ -19,7 +19,6 @@ from gateway.transport.packets import (
     BINARY_ACK,
     BINARY_EVENT,
     CONNECT,
-    CONNECT_ERROR,
     DISCONNECT,
     EVENT,
     Packet,
@@ -127,18 +126,18 @@ class SocketIOPeer:
         if packet.kind == CONNECT:
             self._attempt()
             if extensions is None or not extensions.knows(packet.namespace):
-                self._refuse_namespace(packet.namespace)
+                self._send_refusal({"message": "Invalid namespace"}, packet.namespace)
                 return
             if self._extension is None:
                 self._extension = ExtensionPeer(extensions, self._engine, self._stop_timer)
         if self._extension is None:
             raise ProtocolViolation("not connected to this namespace")
-        self._extension.receive(packet, text)
+        try:
+            self._extension.receive(packet, text)
+        except ConnectRefused as error:
+            self._refuse(error, packet.namespace)
+            return
         self._attachments_to = self._extension
-
-    def _refuse_namespace(self, namespace: str) -> None:
-        prefix = CONNECT_ERROR + ("" if namespace == "/" else f"{namespace},")
-        self._engine.send_text(b"4" + prefix.encode(), encode({"message": "Invalid namespace"}))
 
     def _on_attachment(self, data: bytes) -> None:
         if not self._attachments:
@@ -188,7 +187,11 @@ class SocketIOPeer:
         if self._phase is not _Phase.WAITING:
             raise ProtocolViolation("CONNECT was sent already")
         self._attempt()
-        auth = decode_auth(body)
+        try:
+            auth = decode_auth(body)
+        except ConnectRefused as error:
+            self._refuse(error)
+            return
         if self._engine.refusal is not None:
             self._refuse(self._engine.refusal)
             self._engine.close("refused")
@@ -222,8 +225,12 @@ class SocketIOPeer:
         self._engine.send_text(_CONNECT, encode(answer))
         admitted.connection.start(admitted.greeting)
 
-    def _refuse(self, error: ConnectRefused) -> None:
-        self._engine.send_text(_CONNECT_ERROR, encode(error.payload()))
+    def _refuse(self, error: ConnectRefused, namespace: str = "/") -> None:
+        self._send_refusal(error.payload(), namespace)
+
+    def _send_refusal(self, payload: dict[str, object], namespace: str) -> None:
+        prefix = _CONNECT_ERROR + (b"" if namespace == "/" else namespace.encode() + b",")
+        self._engine.send_text(prefix, encode(payload))
 
     def on_connect_timeout(self) -> None:
         """The client opened a connection and then never sent a CONNECT that was accepted."""

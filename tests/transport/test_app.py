@@ -107,7 +107,6 @@ OUTSIDE += ["/vendor/../../server.py", "/client/../../server.py", "/vendor/%2e%2
 
 
 @pytest.mark.parametrize("path", [*HIDDEN, *OUTSIDE])
-@pytest.mark.expects_warnings
 async def test_hidden_files_and_what_lies_outside_is_not_served(
     clients: Clients, path: str
 ) -> None:
@@ -142,7 +141,6 @@ async def test_files_take_no_other_methods(clients: Clients, path: str, method: 
     assert b"Traceback" not in response.body
 
 
-@pytest.mark.expects_warnings
 async def test_large_body_to_a_static_file_is_refused(clients: Clients) -> None:
     stream = await clients.stream()
     stream.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")
@@ -180,7 +178,6 @@ async def start(gateway: Gateway, own: Path, base: Path) -> Gateway:
     return game
 
 
-@pytest.mark.expects_warnings
 async def test_own_directory_replaces_the_page_and_keeps_the_client(
     gateway: Gateway, own_client: Path, tmp_path: Path
 ) -> None:

@@ -88,7 +88,6 @@ async def test_unknown_sid_is_refused_alike_for_both_methods(clients: Clients, s
     assert refusal(await clients.engine("POST", "40", sid=sid)) == (400, 1)
 
 
-@pytest.mark.expects_warnings
 async def test_query_that_is_not_utf8_is_refused(clients: Clients) -> None:
     response = await clients.fetch("/socket.io/?EIO=4&transport=polling&sid=%ff")
     assert response.code == 400
