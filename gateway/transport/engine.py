@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,8 +63,8 @@ class WebSocketLink(Protocol):
     def send(self, data: Data | memoryview) -> None:
         """Write a text frame (str) or a binary one (bytes)."""
 
-    def send_text(self, prefix: bytes, body: bytes) -> None:
-        """Write a text frame of both parts, encoded already.
+    def send_text(self, prefix: bytes, body: bytes) -> int:
+        """Write a text frame of both parts, encoded already; return about what is buffered.
 
         The same two objects again, for another link, may reuse the frame that was built.
         """
@@ -156,9 +157,8 @@ class EngineConnection:
             return True
         link = self._websocket
         if link is not None and not self._executing:
-            link.send_text(prefix, body)
-            budget = self._engine.settings.send_buffer_bytes
-            return not budget or link.buffered <= budget or self._within_budget()
+            buffered = link.send_text(prefix, body)
+            return buffered <= self._engine.send_budget or self._within_budget()
         session.send((prefix[1:] + body).decode())
         self._execute()
         return self._within_budget()
@@ -382,6 +382,7 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.settings = settings
+        self.send_budget: float = settings.send_buffer_bytes or math.inf
         self._accept = accept
         self._metrics = metrics
         self._new_sid = new_sid

@@ -101,9 +101,10 @@ class TornadoWebSocket:
         else:
             self._write(bytes(data), binary=True)
 
-    def send_text(self, prefix: bytes, body: bytes) -> None:
+    def send_text(self, prefix: bytes, body: bytes) -> int:
         """See WebSocketLink.send_text."""
         self._write(prefix + body, binary=False)
+        return self._buffered
 
     def _write(self, data: bytes, *, binary: bool) -> None:
         try:

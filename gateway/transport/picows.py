@@ -83,9 +83,8 @@ class PicowsWebSocket(WSListener):
     def buffered(self) -> int:
         """See WebSocketLink.buffered."""
         transport = self._transport
-        if transport is None or not self._paused:
-            # Less than half of the send budget is with the transport: not worth asking.
-            return self._corked_bytes
+        if transport is None:
+            return 0
         return self._corked_bytes + transport.underlying_transport.get_write_buffer_size()
 
     def send(self, data: Data | memoryview) -> None:
@@ -95,12 +94,19 @@ class PicowsWebSocket(WSListener):
         else:
             self._cork(build_frame(_BINARY_FRAME, b"", bytes(data)))
 
-    def send_text(self, prefix: bytes, body: bytes) -> None:
+    def send_text(self, prefix: bytes, body: bytes) -> int:
         """See WebSocketLink.send_text."""
-        self._cork(self._factory.text_frame(prefix, body))
+        frame = self._factory.text_frame(prefix, body)
+        if self._corked is None:
+            self._cork(frame)
+        else:
+            self._corked.append(frame)
+            self._corked_bytes += len(frame)
+        # While less than half of the send budget is with the transport, it is not worth asking.
+        return self.buffered if self._paused else self._corked_bytes
 
     def _cork(self, frame: bytes) -> None:
-        """Keep the frame until the event loop's turn ends: one system call writes them all."""
+        """Keep frames until the event loop's turn ends: one system call writes them all."""
         if self._transport is None:
             return
         if self._corked is None:
