@@ -11,7 +11,6 @@ import logging
 import socket
 from typing import Any, Final, cast
 
-import aiofastnet
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
@@ -377,7 +376,7 @@ class PicowsWebSockets:
             return protocol
 
         self._links.add(link)
-        _, protocol = await aiofastnet.connect_accepted_socket(self._loop, build, accepted)
+        _, protocol = await self._loop.connect_accepted_socket(build, accepted)
         head = (
             "GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
