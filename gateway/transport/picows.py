@@ -146,6 +146,9 @@ class PicowsWebSocket(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The 101 is written."""
         self._transport = transport
+        # picows keeps them as long as the connection lives; nobody reads them again.
+        transport.request.headers.clear()
+        transport.response.headers.clear()
         budget = self._factory.send_buffer_bytes
         if budget:
             transport.underlying_transport.set_write_buffer_limits(budget // 2, budget // 2)

@@ -211,7 +211,16 @@ def test_a_message_takes_one_argument(rest: str) -> None:
         decode_send(b'["message"%b]' % rest.encode())
 
 
-@pytest.mark.parametrize("array", [b'["message",', b'["message",{]', b'["message",{"data":tru}]'])
+@pytest.mark.parametrize(
+    "array",
+    [
+        b'["message",',
+        b'["message",{]',
+        b'["message",{"data":tru}]',
+        b'["message",{}]]',
+        b'["message",{"colour":1,"data":}]',
+    ],
+)
 def test_a_message_that_is_no_json_breaks_the_protocol(array: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         decode_send(array)

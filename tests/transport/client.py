@@ -30,6 +30,7 @@ Packet = str | bytes
 T = TypeVar("T")
 
 SEPARATOR = "\x1e"
+ENDPOINT = "/socket.io/"
 #: How long anything may take that does come at once.
 SOON = 4.0
 TRANSPORTS = ("polling", "websocket")
@@ -61,10 +62,11 @@ def refusal(response: HTTPResponse) -> tuple[int, int]:
 
 
 class Clients:
-    """Makes clients of the gateway at `url`."""
+    """Makes clients of the gateway at `url`, whose Engine.IO endpoint is `path`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, path: str = ENDPOINT) -> None:
         self.url = url
+        self.path = path
         self.host, self.port = urlsplit(url).hostname or "", urlsplit(url).port or 0
         self._http = AsyncHTTPClient(force_instance=True, max_clients=1000)
         self._opened: list[Any] = []
@@ -104,7 +106,7 @@ class Clients:
         **query: str,
     ) -> HTTPResponse:
         """Send a request to the Engine.IO endpoint; EIO=4&transport=polling unless told."""
-        return await self.fetch(endpoint(**query), method, body, headers)
+        return await self.fetch(endpoint(self.path, **query), method, body, headers)
 
     async def stream(self, receive_buffer: int = 0) -> Stream:
         """Open a bare TCP connection."""
@@ -145,9 +147,11 @@ class Clients:
     ) -> WebSocketClientConnection:
         """Ask for a websocket, whatever the query; raises HTTPClientError when refused."""
         query = {"EIO": "4", "transport": "websocket", **query}
-        url = f"{self.url.replace('http', 'ws', 1)}/socket.io/?{urlencode(query)}"
+        url = f"{self.url.replace('http', 'ws', 1)}{self.path}?{urlencode(query)}"
         request = HTTPRequest(url, headers=HTTPHeaders(headers or {}))
         connection = await soon(websocket_connect(request))
+        assert connection.protocol is not None
+        connection.protocol.set_nodelay(True)
         self._opened.append(_Closing(connection))
         return connection
 
@@ -189,7 +193,7 @@ class Clients:
         stream = await self.stream(receive_buffer)
         query = {"EIO": "4", "transport": "websocket", **query}
         stream.write(
-            f"GET /socket.io/?{urlencode(query)} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
+            f"GET {self.path}?{urlencode(query)} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
         )
@@ -206,9 +210,9 @@ class Clients:
         return await Player.log_in(await self.link(transport), auth)
 
 
-def endpoint(**query: str) -> str:
+def endpoint(path: str = ENDPOINT, /, **query: str) -> str:
     query = {"EIO": "4", "transport": "polling", **query}
-    return "/socket.io/?" + urlencode({name: value for name, value in query.items() if value})
+    return f"{path}?" + urlencode({name: value for name, value in query.items() if value})
 
 
 class Stream:
@@ -328,7 +332,7 @@ class Polling(_Link):
     async def open_poll(self) -> Stream:
         """Send a GET on a connection of its own, which the test may cut."""
         stream = await self._clients.stream()
-        path = endpoint(sid=self.sid)
+        path = endpoint(self._clients.path, sid=self.sid)
         stream.write(f"GET {path} HTTP/1.1\r\nHost: {self._clients.host}\r\n\r\n".encode())
         await stream.drain()
         return stream

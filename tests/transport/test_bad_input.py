@@ -233,7 +233,6 @@ JUNK = [
 
 
 @pytest.mark.parametrize("junk", JUNK)
-@pytest.mark.expects_warnings
 async def test_junk_instead_of_http(clients: Clients, transport: str, junk: bytes) -> None:
     pair = await Pair.meet(clients)
     stream = await clients.stream()
