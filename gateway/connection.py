@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from gateway.auth import clean_text
 from gateway.delivery import Delivery, Outgoing
 from gateway.errors import RequestRefused
 from gateway.limits import TokenBucket
@@ -27,6 +28,7 @@ from gateway.messages import (
     decode_send,
     encode,
     encode_event,
+    event_name,
     is_send,
 )
 from gateway.metrics import Metrics
@@ -40,6 +42,12 @@ logger = logging.getLogger(__name__)
 
 #: Messages read from the store at once; bytes are bounded by the send budget.
 _BATCH: Final = 64
+#: An event takes one token of the rate, and one more for each so many bytes of it.
+_BYTES_PER_TOKEN: Final = 4096
+#: Changes of its presence that a connection may announce.
+_PRESENCE_PER_SECOND: Final = 2.0
+_PRESENCE_AT_ONCE: Final = 10.0
+_STATUS_BYTES: Final = 128
 
 
 class Sink(Protocol):
@@ -94,6 +102,7 @@ class Connection:
         "_limits",
         "_pinged",
         "_pongs",
+        "_presence_bucket",
         "_services",
         "_sink",
         "_stale_presence",
@@ -131,6 +140,7 @@ class Connection:
         self._pinged: list[int] = []
         self._pongs: list[asyncio.Future[None]] | None = None
         self._stale_presence: set[TrueId] | None = None
+        self._presence_bucket: TokenBucket | None = None
 
     @property
     def true_id(self) -> TrueId:
@@ -258,7 +268,7 @@ class Connection:
         name = ""
         try:
             if self._bucket is not None:
-                self._take_token(self._bucket)
+                self._take_token(self._bucket, array)
             if is_send(array):
                 name = "message"
                 self._on_message(decode_send(array), ack_id)
@@ -272,10 +282,11 @@ class Connection:
             kind, method = handler
             method(self, decode_payload(name, arguments, kind), ack_id)
         except RequestRefused as error:
-            self.refuse(error, ack_id, name)
+            self.refuse(error, ack_id, name or event_name(array))
 
-    def _take_token(self, bucket: TokenBucket) -> None:
-        wait = bucket.take(self._services.monotonic())
+    def _take_token(self, bucket: TokenBucket, array: bytes) -> None:
+        cost = min(1 + len(array) // _BYTES_PER_TOKEN, self._limits.burst)
+        wait = bucket.take(self._services.monotonic(), cost)
         if wait > 0:
             self._services.metrics.limit_hit("messages_per_second")
             raise RequestRefused("rate_limited", "too many events", None, round(wait, 3))
@@ -303,8 +314,20 @@ class Connection:
 
     def _on_presence_set(self, request: PresenceSet, ack_id: int | None) -> None:
         services = self._services
+        now = services.monotonic()
+        if self._presence_bucket is None:
+            self._presence_bucket = TokenBucket(_PRESENCE_PER_SECOND, _PRESENCE_AT_ONCE, now)
+        wait = self._presence_bucket.take(now)
+        if wait > 0:
+            raise RequestRefused("rate_limited", "too many changes", None, round(wait, 3))
+        status = request.status
+        if status:
+            try:
+                status = clean_text(status, "status", _STATUS_BYTES)
+            except ValueError as error:
+                raise RequestRefused("bad_request", str(error), "status") from None
         changes = services.presence.set_state(
-            self.true_id, self.id, request.state, request.status, services.clock()
+            self.true_id, self.id, request.state, status, services.clock()
         )
         self._answer(ack_id, {"ok": True})
         announce(changes, services.registry)

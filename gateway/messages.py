@@ -92,6 +92,14 @@ _SEND_PREFIX: Final = b'["message",'
 _FIELD: Final = re.compile(r" - at `\$(?:\[\d+\])?\.?([^`]*)`")
 _MISSING: Final = re.compile(r"(?:required|unknown) field `([^`]*)`")
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+#: Levels of `data`, and with the event's array and object around it.
+_MAX_DEPTH: Final = 100 + 2
+_MAX_DIGITS: Final = 100
+#: An event of so many bytes has room for neither.
+_HARMLESS_BYTES: Final = 135
+#: The look-behind keeps the search linear.
+_LONG_NUMBER: Final = re.compile(rb"(?<![0-9])[0-9]{%d}" % (_MAX_DIGITS + 1))
+_SHAPE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]|[0-9]{%d,}' % (_MAX_DIGITS + 1), re.DOTALL)
 #: The longest piece of msgspec's or a client's text that goes back to the client.
 _MAX_ECHO: Final = 200
 
@@ -135,6 +143,14 @@ def decode_event(array: bytes) -> tuple[str, Sequence[Raw]]:
         raise _malformed(array, error) from None
 
 
+def event_name(array: bytes) -> str:
+    """Return the name of an event that was refused before it was decoded, "" if it has none."""
+    try:
+        return decode_event(array)[0]
+    except (RequestRefused, ProtocolViolation):
+        return ""
+
+
 def is_send(array: bytes) -> bool:
     """Tell whether an event's JSON array is the hot event `message`, as stock clients write it."""
     return array.startswith(_SEND_PREFIX)
@@ -146,6 +162,8 @@ def decode_send(array: bytes) -> SendMessage:
     Raises RequestRefused (`bad_request`) that names the offending field, or
     ProtocolViolation if it is not JSON.
     """
+    if len(array) > _HARMLESS_BYTES:
+        _check_shape(array)
     try:
         return _send_decoder.decode(array)[1]
     except RecursionError:
@@ -172,6 +190,28 @@ def decode_payload(name: str, arguments: Sequence[Raw], kind: type[T]) -> T:
         raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _refusal(name, argument, error) from None
+
+
+def _check_shape(array: bytes) -> None:
+    """Refuse what is JSON but breaks recipients: deep nesting, numbers of many digits.
+
+    Python's own decoder, for one, fails on both, and would again at every replay.
+    """
+    if array.count(b"[") + array.count(b"{") <= _MAX_DEPTH and not _LONG_NUMBER.search(array):
+        return
+    depth = 0
+    for token in _SHAPE.finditer(array):
+        first = token[0][:1]
+        if first in b"[{":
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise _too_deep()
+        elif first in b"]}":
+            depth -= 1
+        elif first != b'"':
+            raise RequestRefused(
+                "bad_request", f"a number has more than {_MAX_DIGITS} digits", "data"
+            )
 
 
 def _too_deep() -> RequestRefused:

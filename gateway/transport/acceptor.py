@@ -78,7 +78,9 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
-                    raise
+                    # accept(2): the new connection's own fault, it is gone already.
+                    logger.debug("a connection was lost while it was accepted: %s", error)
+                    continue
                 logger.error("no new connections for a moment: %s", error.strerror)
                 self._loop.remove_reader(listening)
                 self._loop.call_later(_EXHAUSTED_PAUSE, self._resume, listening)

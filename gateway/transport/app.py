@@ -76,6 +76,8 @@ class HealthHandler(_QuietHandler):
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish("ok\n")
 
+    head = get
+
 
 class ReadyHandler(_QuietHandler):
     """`/readyz`: new connections are welcome; else 503 and why not."""
@@ -91,6 +93,8 @@ class ReadyHandler(_QuietHandler):
         if reason is not None:
             self.set_status(503)
         self.finish(f"{reason or 'ok'}\n")
+
+    head = get
 
 
 class MetricsHandler(_QuietHandler):
@@ -132,6 +136,8 @@ class ClientHandler(QuietFaults, StaticFileHandler):
     def get_absolute_path(cls, root: str, path: str) -> str:
         """Never serve hidden files, whatever the directory holds."""
         if any(part.startswith(".") for part in path.replace("\\", "/").split("/")):
+            raise HTTPError(404)
+        if not path.isprintable():
             raise HTTPError(404)
         return super().get_absolute_path(root, path)
 

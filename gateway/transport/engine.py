@@ -32,6 +32,7 @@ from gateway.engineio import (
 )
 from gateway.errors import ConnectRefused
 from gateway.metrics import Metrics
+from gateway.network import network_of
 from gateway.transport.close_codes import NORMAL, PROTOCOL_ERROR, TOO_BIG
 from gateway.transport.timers import Timer, TimerQueue
 
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 #: is refused by a Socket.IO packet, which tells stock clients why.
 _HEADROOM: Final = 0.1
 _RETRY_AFTER: Final = 5.0
+#: A connection with so many send budgets unsent is dropped.
+_HARD_BUDGET: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,9 @@ class WebSocketLink(Protocol):
 
         The same two objects again, for another link, may reuse the frame that was built.
         """
+
+    def flush(self) -> None:
+        """Write what was kept back to be written together."""
 
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake; give up on it soon if the peer does not answer."""
@@ -111,6 +117,7 @@ class EngineConnection:
         "_pong_timer",
         "_probe",
         "_slow_timer",
+        "_unanswered",
         "_websocket",
         "address",
         "handler",
@@ -136,6 +143,7 @@ class EngineConnection:
         self._poll: asyncio.Future[str] | None = None
         self._ping_timer: Timer[EngineConnection] | None = None
         self._pong_timer: Timer[EngineConnection] | None = None
+        self._unanswered = 0
         self._congested = False
         self._slow_timer: Timer[EngineConnection] | None = None
         self._executing = False
@@ -167,10 +175,13 @@ class EngineConnection:
         """Send a text or binary message."""
         self.session.send(message)
         self._execute()
+        if self.open:
+            self._within_budget()
 
     def ping(self) -> None:
         """Send a ping now, beside the heartbeat."""
         if self.open:
+            self._unanswered += 1
             self.handler.on_ping_sent()
             self.session.ping()
             self._execute()
@@ -192,12 +203,21 @@ class EngineConnection:
         return self.session.outbox_bytes + (link.buffered if link is not None else 0)
 
     def _within_budget(self) -> bool:
-        budget = self._engine.settings.send_buffer_bytes
-        if not budget or self.buffered <= budget:
+        """Tell whether there is room; a client that asks and does not read is dropped.
+
+        What is stored waits in the mailbox, but answers have nowhere to wait.
+        """
+        budget = self._engine.send_budget
+        if self.buffered > budget and self._websocket is not None:
+            self._websocket.flush()
+        buffered = self.buffered
+        if buffered <= budget:
             return True
         if not self._congested:
             self._congested = True
             self._slow_timer = self._engine.start_slow_timer(self)
+        elif buffered > _HARD_BUDGET * budget:
+            self.abort("slow consumer")
         return False
 
     def on_progress(self) -> None:
@@ -342,8 +362,11 @@ class EngineConnection:
             case CloseWebSocket(channel):
                 self._close_websocket(channel, close_code)
             case PongReceived():
-                self.start_heartbeat()
-                self.handler.on_pong()
+                # A pong that nobody asked for says nothing.
+                if self._unanswered:
+                    self._unanswered -= 1
+                    self.start_heartbeat()
+                    self.handler.on_pong()
             case Closed(reason):
                 self._on_closed(reason)
 
@@ -387,7 +410,7 @@ class Engine:
         self._metrics = metrics
         self._new_sid = new_sid
         self._connections: dict[str, EngineConnection] = {}
-        self._addresses: Counter[str] = Counter()
+        self._networks: Counter[str] = Counter()
         self._open = 0
         self.pings: TimerQueue[EngineConnection] = TimerQueue(
             loop, settings.ping_interval, EngineConnection.on_ping_due
@@ -416,11 +439,12 @@ class Engine:
 
         The caller sends `open_packet`, or attaches a websocket and does so.
         """
-        refusal = self._check_room(address)
+        network = network_of(address)
+        refusal = self._check_room(network)
         session = EngineSession(self._new_sid(), transport)
         connection = EngineConnection(self, session, address, refusal)
         self._connections[session.sid] = connection
-        self._addresses[address] += 1
+        self._networks[network] += 1
         self._open += 1
         connection.start_heartbeat()
         connection.handler = self._accept(connection)
@@ -446,12 +470,12 @@ class Engine:
             raise unknown_session()
         return connection
 
-    def _check_room(self, address: str) -> ConnectRefused | None:
+    def _check_room(self, network: str) -> ConnectRefused | None:
         refusal: ConnectRefused | None = None
         for limit, used, name, code, status in (
             (
                 self.settings.connections_per_address,
-                self._addresses[address],
+                self._networks[network],
                 "connections_per_address",
                 "rate_limited",
                 429,
@@ -473,9 +497,10 @@ class Engine:
     def on_closed(self, connection: EngineConnection) -> None:
         """A connection's session is over: make room."""
         self._open -= 1
-        self._addresses[connection.address] -= 1
-        if not self._addresses[connection.address]:
-            del self._addresses[connection.address]
+        network = network_of(connection.address)
+        self._networks[network] -= 1
+        if not self._networks[network]:
+            del self._networks[network]
         if connection.session.state is State.CLOSED:
             self._forget(connection)
         else:

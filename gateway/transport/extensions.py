@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 #: Packets of one client that wait for a handler; more end the connection.
 _MAX_PENDING: Final = 1000
+#: What python-socketio raises for a malformed packet.
+_UNDECODABLE: Final = (ValueError, LookupError, TypeError, RecursionError)
 
 
 class _Facade:
@@ -108,11 +111,31 @@ class ExtensionServer(socketio.AsyncServer):  # type: ignore[misc]
 
     def __init__(self, new_sid: Callable[[], str]) -> None:
         self._new_sid = new_sid
-        # A logger of ours keeps the library from adding a handler to its own.
-        super().__init__(logger=logging.getLogger(f"{__name__}.socketio"), json=json)
+        # A logger of ours keeps the library from adding a handler to its own. Below an error it
+        # only tells of what clients do.
+        library_logger = logging.getLogger(f"{__name__}.socketio")
+        library_logger.setLevel(logging.ERROR)
+        super().__init__(logger=library_logger, json=json)
 
     def _engineio_server_class(self) -> Callable[..., _Facade]:
         return lambda **options: _Facade(self._new_sid)
+
+    async def _trigger_event(self, event: str, namespace: str, *arguments: Any) -> Any:
+        try:
+            return await super()._trigger_event(event, namespace, *arguments)
+        except Exception:
+            if event != "disconnect":
+                raise
+            # Raised on, it would keep python-socketio from forgetting the client.
+            logger.exception("an extension's handler of disconnect failed")
+            return None
+
+    async def forget(self, engine_sid: str) -> None:
+        """Forget a client also where it did not get to be connected: its handler failed."""
+        for namespace in tuple(self.manager.get_namespaces()):
+            sid = self.manager.sid_from_eio_sid(engine_sid, namespace)
+            if sid is not None:
+                await self.manager.disconnect(sid, namespace, ignore_queue=True)
 
     def knows(self, namespace: str) -> bool:
         """Tell whether an extension has handlers for this namespace."""
@@ -186,6 +209,7 @@ class ExtensionPeer:
     async def _disconnect(self, reason: str) -> None:
         if self._sid in self._server.environ:
             await self._facade.handlers["disconnect"](self._sid, reason)
+            await self._server.forget(self._sid)
         self._facade.forget(self._sid)
 
     def _enqueue(self, data: Data) -> None:
@@ -202,14 +226,21 @@ class ExtensionPeer:
                 await self._facade.handlers["connect"](self._sid, environ)
             while self._pending:
                 await self._facade.handlers["message"](self._sid, self._pending.popleft())
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            logger.debug("%s sent a packet that cannot be decoded: %s", self.engine.address, error)
-            self.engine.close("parse error")
-        except Exception:
+        except Exception as error:
+            if isinstance(error, _UNDECODABLE) and not _from_handler(error):
+                logger.debug("%s sent what cannot be decoded: %s", self.engine.address, error)
+                self.engine.close("parse error")
+                return
             logger.exception("an extension failed; its client's connection is closed")
             self.engine.close("server error")
         finally:
             self._worker = None
+
+
+def _from_handler(error: Exception) -> bool:
+    """Tell whether an extension's handler raised this, not python-socketio's decoder."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == "_trigger_event" for frame, _ in frames)
 
 
 def _event_name(body: str) -> str:

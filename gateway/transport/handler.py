@@ -123,6 +123,9 @@ class TornadoWebSocket:
 
         written.add_done_callback(on_written)
 
+    def flush(self) -> None:
+        """See WebSocketLink.flush; nothing is kept back here."""
+
     def close(self, code: int, reason: str) -> None:
         """See WebSocketLink.close; Tornado gives up on the handshake after five seconds."""
         self._handler.close(code, reason or None)
@@ -241,6 +244,11 @@ class EngineHandler(QuietFaults, WebSocketHandler):
     def _address(self) -> str:
         forwarded = ",".join(self.request.headers.get_list("X-Forwarded-For"))
         return self._peers.address(self.request.remote_ip or "", forwarded)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer what Tornado refuses in the form of all refusals here."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps({"code": 3, "message": self._reason}))
 
     def _refuse(self, error: RequestError) -> None:
         self.set_status(error.status)

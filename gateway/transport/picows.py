@@ -53,7 +53,6 @@ class PicowsWebSocket(WSListener):
         "_factory",
         "_fragments",
         "_fragments_kind",
-        "_fragments_size",
         "_paused",
         "_transport",
         "discarding",
@@ -64,9 +63,8 @@ class PicowsWebSocket(WSListener):
         self._factory = factory
         self._connection: EngineConnection | None = connection
         self._transport: WSTransport | None = None
-        self._fragments: list[bytes] | None = None
+        self._fragments: bytearray | None = None
         self._fragments_kind = _TEXT
-        self._fragments_size = 0
         self._close_timer: Timer[PicowsWebSocket] | None = None
         self._corked: list[bytes] | None = None
         self._corked_bytes = 0
@@ -114,8 +112,8 @@ class PicowsWebSocket(WSListener):
         self._corked.append(frame)
         self._corked_bytes += len(frame)
 
-    def uncork(self) -> None:
-        """Write what was kept."""
+    def flush(self) -> None:
+        """See WebSocketLink.flush."""
         corked, self._corked = self._corked, None
         transport = self._transport
         if corked and transport is not None and not transport.is_disconnected:
@@ -131,7 +129,7 @@ class PicowsWebSocket(WSListener):
         """See WebSocketLink.close."""
         transport, self._connection = self._transport, None
         if transport is not None and self._close_timer is None:
-            self.uncork()
+            self.flush()
             if not transport.is_close_frame_sent:
                 _send_close(transport, code, reason.encode())
             self._close_timer = self._factory.closing.start(self)
@@ -181,7 +179,7 @@ class PicowsWebSocket(WSListener):
             self._on_fragment(connection, frame)
 
     def _on_close_frame(self, transport: WSTransport, payload: bytes) -> None:
-        self.uncork()
+        self.flush()
         if not transport.is_close_frame_sent:
             wrong = wrong_close(payload)
             if wrong is not None:
@@ -198,16 +196,14 @@ class PicowsWebSocket(WSListener):
             self._fail(PROTOCOL_ERROR)
             return
         if self._fragments is None:
-            self._fragments, self._fragments_kind, self._fragments_size = [], kind, 0
-        self._fragments_size += frame.payload_size
-        if self._fragments_size > self._factory.max_payload:
+            self._fragments, self._fragments_kind = bytearray(), kind
+        if len(self._fragments) + frame.payload_size > self._factory.max_payload:
             self.on_oversized()
             return
-        if frame.payload_size:
-            self._fragments.append(frame.get_payload_as_bytes())
+        self._fragments += frame.get_payload_as_memoryview()
         if not frame.fin:
             return
-        message, self._fragments = b"".join(self._fragments), None
+        message, self._fragments = bytes(self._fragments), None
         if self._fragments_kind == _BINARY:
             connection.on_frame(self, message)
             return
@@ -406,7 +402,7 @@ class PicowsWebSockets:
     def _uncork(self) -> None:
         corked, self._corked = self._corked, []
         for link in corked:
-            link.uncork()
+            link.flush()
 
     def forget(self, link: PicowsWebSocket) -> None:
         """The link's socket is closed."""

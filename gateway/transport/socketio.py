@@ -12,6 +12,7 @@ from gateway.admission import Admission
 from gateway.connection import Connection
 from gateway.engineio import Data
 from gateway.errors import ConnectRefused, ProtocolViolation, RequestRefused
+from gateway.limits import TokenBucket
 from gateway.messages import encode, encode_event
 from gateway.transport.engine import EngineConnection
 from gateway.transport.extensions import ExtensionPeer, ExtensionServer
@@ -35,8 +36,9 @@ _CONNECT: Final = b"40"
 _DISCONNECT: Final = b"41"
 _EVENT: Final = b"42"
 _CONNECT_ERROR: Final = b"44"
-#: A connection that was refused this often is closed.
-_MAX_ATTEMPTS: Final = 10
+#: CONNECTs of one connection; one that sends more is closed.
+_ATTEMPTS_PER_SECOND: Final = 1.0
+_ATTEMPTS_AT_ONCE: Final = 10.0
 _RETRY_AFTER: Final = 5.0
 
 
@@ -71,7 +73,7 @@ class SocketIOPeer:
         self._attachments = 0
         self._attachments_to: ExtensionPeer | None = None
         self._extension: ExtensionPeer | None = None
-        self._attempts = 0
+        self._attempts: TokenBucket | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer = server.start_connect_timer(self)
 
@@ -200,8 +202,11 @@ class SocketIOPeer:
         self._task = self._server.spawn(self._admit(admission, auth))
 
     def _attempt(self) -> None:
-        self._attempts += 1
-        if self._attempts > _MAX_ATTEMPTS:
+        """Bound the CONNECTs of one connection; the first is free."""
+        now = self._server.monotonic()
+        if self._attempts is None:
+            self._attempts = TokenBucket(_ATTEMPTS_PER_SECOND, _ATTEMPTS_AT_ONCE, now)
+        elif self._attempts.take(now) > 0:
             raise ProtocolViolation("too many CONNECTs")
 
     async def _admit(self, admission: Admission, auth: object) -> None:
@@ -300,6 +305,7 @@ class SocketIOServer:
         self.admission = admission
         self.extensions = extensions
         self.new_sid = new_sid
+        self.monotonic = loop.time
         self._connect_timers: TimerQueue[SocketIOPeer] | None = None
         if connect_timeout:
             self._connect_timers = TimerQueue(

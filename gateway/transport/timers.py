@@ -59,9 +59,12 @@ class TimerQueue(Generic[T]):
         self._handle = None
         now = self._loop.time()
         queue = self._queue
-        while queue and (queue[0].item is None or queue[0].due <= now):
-            item = queue.popleft().item
-            if item is not None:
-                self._on_due(item)
-        if queue and self._handle is None:
-            self._handle = self._loop.call_at(queue[0].due, self._fire)
+        try:
+            while queue and (queue[0].item is None or queue[0].due <= now):
+                item = queue.popleft().item
+                if item is not None:
+                    self._on_due(item)
+        finally:
+            # Also when one of them failed: the others are due all the same.
+            if queue and self._handle is None:
+                self._handle = self._loop.call_at(queue[0].due, self._fire)

@@ -24,6 +24,7 @@ from gateway.messages import (
     encode,
     encode_event,
     encode_message,
+    event_name,
     is_send,
 )
 
@@ -292,3 +293,44 @@ def test_any_json_decodes_or_is_refused(name: str, payload: object, more: list[o
             decode_payload(name, arguments, kind)
         except RequestRefused as error:
             encode(error.payload())
+
+
+DIGITS = "9" * 101
+
+
+@pytest.mark.parametrize(
+    ("data", "wrong"),
+    [
+        (DIGITS, "digits"),
+        ("-" + DIGITS, "digits"),
+        ('{"a":[1,' + DIGITS + "]}", "digits"),
+        ("[" * 101 + "]" * 101, "deeply"),
+        ('{"a":' * 101 + "1" + "}" * 101, "deeply"),
+    ],
+)
+def test_data_that_would_break_recipients_is_refused(data: str, wrong: str) -> None:
+    array = f'["message",{{"target_id":"bob","data":{data}}}]'.encode()
+    with pytest.raises(RequestRefused, match=wrong) as caught:
+        decode_send(array)
+    assert caught.value.code == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "9" * 100,
+        json.dumps("9" * 5000),
+        json.dumps({'a"' + "[" * 200: "\\" + "{" * 200}),
+        "[" * 99 + "]" * 99,
+        json.dumps([[]] * 500),
+    ],
+)
+def test_long_texts_and_wide_data_are_fine(data: str) -> None:
+    array = f'["message",{{"target_id":"bob","data":{data}}}]'.encode()
+    assert bytes(decode_send(array).data).decode() == data
+
+
+def test_name_of_a_refused_event_is_found_if_it_has_one() -> None:
+    assert event_name(b'["join",{}]') == "join"
+    assert event_name(b"nonsense") == ""
+    assert event_name(b"[]") == ""

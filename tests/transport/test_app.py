@@ -257,3 +257,21 @@ async def test_metrics_may_have_a_listener_of_their_own(clients: Clients, gatewa
             assert (await apart.fetch(path)).code == 404
     finally:
         await apart.close()
+
+
+@pytest.mark.parametrize("path", ["/%00", "/app%00.js", "/%0A", "/vendor/%1b", "/" + "a" * 5000])
+async def test_odd_path_is_not_found_and_no_fault_of_ours(
+    http_client: AsyncHTTPClient, base_url: str, path: str
+) -> None:
+    response = await http_client.fetch(base_url + path, raise_error=False)
+    assert response.code == 404
+    assert response.body == b"404 Not Found\n"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_balancers_may_ask_by_head(
+    http_client: AsyncHTTPClient, base_url: str, path: str
+) -> None:
+    response = await http_client.fetch(base_url + path, method="HEAD")
+    assert response.code == 200
+    assert response.body == b""

@@ -196,3 +196,40 @@ async def test_client_whose_messages_were_trimmed_is_told_of_the_gap(
     assert again.session["outcome"] == "trimmed"
     assert again.session["gap"] == {"after": offset, "lost": 40 - 10 - len(got)}
     assert [(await again.message())[0] for _ in range(10)] == list(range(31, 41))
+
+
+async def test_polling_client_that_asks_and_never_reads_is_dropped(
+    clients: Clients, gateway: Gateway
+) -> None:
+    pair = await Pair.meet(clients)
+    greedy = await Player.log_in(await clients.polling())
+    link = greedy.link
+    assert isinstance(link, Polling)
+    ids = ["x" * 100 + str(number) for number in range(500)]
+    watch = '423["presence_watch",' + json.dumps({"true_ids": ids}) + "]"
+    statuses = [(await link.post(watch)).code for _ in range(40)]
+    assert statuses[-1] == 400
+    await until(lambda: len(gateway._engine) == 2)
+    assert b'gateway_closed_connections_total{reason="slow_consumer"} 1.0' in (
+        gateway.metrics.render()
+    )
+    await pair.talk()
+
+
+async def test_websocket_client_that_asks_and_never_reads_is_dropped(
+    clients: Clients, gateway: Gateway
+) -> None:
+    pair = await Pair.meet(clients)
+    raw = await clients.raw_websocket(receive_buffer=4096)
+    await raw.log_in()
+    ids = ["x" * 100 + str(number) for number in range(500)]
+    watch = ('423["presence_watch",' + json.dumps({"true_ids": ids}) + "]").encode()
+    largest = 0
+    while len(gateway._engine) == 3:
+        raw.send(watch)
+        await pair.talk()
+        if len(gateway._engine) == 3:
+            largest = max(largest, buffered(gateway))
+    # One answer may go beyond the budget, the next one finds it used up.
+    assert largest <= 4 * BUDGET
+    await pair.talk()

@@ -166,3 +166,13 @@ async def test_silent_clients_do_not_disturb_others(clients: Clients, gateway: G
             await pair.talk()
             await asyncio.sleep(0.02)
     await pair.talk()
+
+
+@pytest.mark.settings(server={"ping_interval": 0.2, "ping_timeout": 0.2})
+async def test_pongs_that_nobody_asked_for_do_not_put_off_the_ping(clients: Clients) -> None:
+    link = await clients.websocket()
+    link.answers_pings = False
+    for _ in range(200):
+        await link.send("3")
+    assert await link.receive() == "2"
+    assert await link.ended() == []

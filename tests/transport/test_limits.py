@@ -173,3 +173,21 @@ async def test_connect_timeout_of_zero_is_for_ever(clients: Clients, transport: 
     link = await clients.link(transport)
     await asyncio.sleep(0.05)
     await Player.log_in(link)
+
+
+@pytest.mark.settings(server=PROXIED, limits={"connections_per_address": 1})
+async def test_ipv6_network_counts_as_one_address(clients: Clients, transport: str) -> None:
+    async def join(address: str) -> str:
+        headers = {"X-Forwarded-For": address}
+        link = await (
+            clients.polling(headers) if transport == "polling" else clients.websocket(headers)
+        )
+        await link.send("40" + json.dumps(GUEST))
+        packet = await link.receive()
+        assert isinstance(packet, str)
+        return packet
+
+    assert (await join("2001:db8::1"))[:2] == "40"
+    refused = await join("2001:db8::ffff:2")
+    assert json.loads(refused[2:])["data"]["code"] == "rate_limited"
+    assert (await join("2001:db8:0:1::1"))[:2] == "40"
