@@ -33,6 +33,11 @@ async def _receipts(server: Server, options: argparse.Namespace) -> dict[str, fl
     return {"direct with receipts": await scenarios.direct(server, options.seconds, ack=True)}
 
 
+async def _crowd(server: Server, options: argparse.Namespace) -> dict[str, float]:
+    rate = await scenarios.crowd(server, options.seconds, options.idle)
+    return {f"direct among {options.idle} idle": rate}
+
+
 async def _fan_out(server: Server, options: argparse.Namespace) -> dict[str, float]:
     return {"fan-out, deliveries/s": await scenarios.fan_out(server, options.seconds)}
 
@@ -53,6 +58,7 @@ async def _idle(server: Server, options: argparse.Namespace) -> dict[str, float]
 SCENARIOS: dict[str, Scenario] = {
     "direct": _direct,
     "receipts": _receipts,
+    "crowd": _crowd,
     "fan-out": _fan_out,
     "connects": _connects,
     "resumes": _resumes,

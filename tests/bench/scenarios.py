@@ -42,6 +42,14 @@ async def direct(server: Server, seconds: float, ack: bool) -> float:
     return rate
 
 
+async def crowd(server: Server, seconds: float, count: int) -> float:
+    """Messages per second as in `direct`, while so many others are connected and idle."""
+    others = await connect_many(server.url, guests(count), AT_ONCE)
+    rate = await direct(server, seconds, ack=False)
+    _close(others)
+    return rate
+
+
 async def fan_out(server: Server, seconds: float) -> float:
     """Deliveries per second: one sender to a player with a thousand connections."""
     first = await connect_many(server.url, guests(2), 2)
