@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import socket
 from collections.abc import Sequence
 from typing import Final
@@ -39,6 +40,8 @@ _TARGET: Final = b"GET /socket.io/?"
 _SINGLE: Final = frozenset(
     {"host", "origin", "upgrade", "connection", "sec-websocket-key", "sec-websocket-version"}
 )
+#: A header without anything unusual: RFC 9110, section 5.
+_HEADER: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e]*)")
 _BODY: Final = frozenset({"content-length", "transfer-encoding"})
 
 
@@ -170,11 +173,15 @@ def _parse(head: bytes) -> tuple[dict[str, str], dict[str, str]] | None:
         _, target, version = request_line.split(" ")
     except ValueError:
         return None
+    if not target.isprintable():
+        return None
     headers: dict[str, str] = {}
     for line in lines:
-        name, colon, value = line.partition(":")
-        name = name.lower()
-        if not colon or not name or name != name.strip() or name in _BODY:
+        match = _HEADER.fullmatch(line)
+        if match is None:
+            return None
+        name, value = match[1].lower(), match[2]
+        if name in _BODY:
             return None
         if name in headers:
             if name in _SINGLE:

@@ -294,6 +294,8 @@ class EngineHandler(QuietFaults, WebSocketHandler):
     def _check_handshake(self) -> None:
         """Check what RFC 6455, section 4.2.1 asks of the request. Raises RequestError."""
         headers = self.request.headers
+        if self.request.version != "HTTP/1.1":
+            raise bad_request("a websocket handshake is of HTTP/1.1")
         if not asks_for_upgrade(headers.get("Connection", "")):
             raise bad_request('the header Connection must hold "Upgrade"')
         if headers.get("Sec-WebSocket-Version") != "13":

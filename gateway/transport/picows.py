@@ -104,7 +104,7 @@ class PicowsWebSocket(WSListener):
 
     def _cork(self, frame: bytes) -> None:
         """Keep frames until the event loop's turn ends: one system call writes them all."""
-        if self._transport is None:
+        if self._transport is None or self._connection is None:
             return
         if self._corked is None:
             self._corked = []

@@ -21,6 +21,8 @@ class QuietFaults(RequestHandler):
     ) -> None:
         """Log our own faults as errors, with a traceback."""
         if isinstance(value, HTTPError):
-            logger.debug("%s: %s", self._request_summary(), value)
+            # Not its URI: there may be a secret in it.
+            request = self.request
+            logger.debug("%s (%s): %d", request.method, request.remote_ip, value.status_code)
         else:
             super().log_exception(typ, value, tb)

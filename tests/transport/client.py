@@ -65,7 +65,7 @@ class Clients:
     """Makes clients of the gateway at `url`, whose Engine.IO endpoint is `path`."""
 
     def __init__(self, url: str, path: str = ENDPOINT) -> None:
-        self.url = url
+        self.url = url.rstrip("/")
         self.path = path
         self.host, self.port = urlsplit(url).hostname or "", urlsplit(url).port or 0
         self._http = AsyncHTTPClient(force_instance=True, max_clients=1000)
@@ -75,6 +75,12 @@ class Clients:
         for opened in reversed(self._opened):
             await opened.abandon()
         self._http.close()
+
+    async def __aenter__(self) -> Clients:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
 
     # HTTP
 
@@ -208,6 +214,16 @@ class Clients:
     ) -> Player:
         """Log in."""
         return await Player.log_in(await self.link(transport), auth)
+
+
+async def connect_refused(link: _Link, auth: Mapping[str, object]) -> str:
+    """Log in; return the code of the refusal."""
+    await link.send("40" + json.dumps(auth))
+    packet = await link.receive()
+    assert isinstance(packet, str)
+    assert packet[:2] == "44", packet
+    code: str = json.loads(packet[2:])["data"]["code"]
+    return code
 
 
 def endpoint(path: str = ENDPOINT, /, **query: str) -> str:

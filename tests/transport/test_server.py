@@ -8,10 +8,6 @@ import gc
 import json
 import os
 import signal
-import socket
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from tornado.httpclient import HTTPClientError
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.server import Gateway, serve
+from tests.gateway_process import GatewayProcess
 from tests.transport.client import (
     TRANSPORTS,
     WEBSOCKETS,
@@ -230,73 +227,35 @@ async def test_second_signal_stops_at_once(settings: Config, tmp_path: Path) -> 
         loop.remove_signal_handler(number)
 
 
-@asynccontextmanager
-async def process(
-    *arguments: str, cwd: Path, **variables: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run `python -m gateway serve`."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway",
-        "serve",
-        *arguments,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.communicate()
-
-
-async def url_of(child: asyncio.subprocess.Process) -> str:
-    assert child.stdout is not None
-    line = (await soon(child.stdout.readline(), 10)).decode()
-    assert line.startswith("Serving http://127.0.0.1:"), line
-    return line.split()[1].rstrip("/")
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_process_drains_on_a_signal_and_exits_with_0(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     variables = {"GATEWAY_SERVER_SHUTDOWN_GRACE": "10"}
-    async with process("--port", "0", cwd=tmp_path, **variables) as child:
-        clients = Clients(await url_of(child))
-        players = [await clients.player(transport) for transport in TRANSPORTS]
-        child.send_signal(number)
-        for player in players:
-            assert (await player.event("goaway"))[0]["reason"] == "draining"
-            await player.link.send("1")
-        out, err = await soon(child.communicate())
-        assert child.returncode == 0
-        assert out == b""
-        assert b"Traceback" not in err
-        assert b"stopped" in err
-        await clients.close()
+    with GatewayProcess(tmp_path, variables=variables) as process:
+        async with Clients(process.url) as clients:
+            players = [await clients.player(transport) for transport in TRANSPORTS]
+            process.terminate(number)
+            for player in players:
+                assert (await player.event("goaway"))[0]["reason"] == "draining"
+                await player.link.send("1")
+            await soon(asyncio.to_thread(process.wait))
+        assert process.out == f"Serving {process.url}\n"
+        assert "stopped" in process.log
 
 
 async def test_process_closes_whoever_stays(tmp_path: Path) -> None:
-    variables = {"GATEWAY_SERVER_SHUTDOWN_GRACE": "0"}
-    async with process("--port", "0", cwd=tmp_path, **variables) as child:
-        clients = Clients(await url_of(child))
-        players = [await clients.player(transport) for transport in TRANSPORTS]
-        poll = await players[0].link.open_poll()  # type: ignore[attr-defined]
-        # The gateway has the poll by then.
-        assert (await clients.fetch("/healthz")).code == 200
-        child.terminate()
-        assert (await poll.response())[1].startswith(b'42["goaway"')
-        packets = await soon(ended(players[1].link))
-        assert str(packets[0]).startswith('42["goaway"')
-        _, err = await soon(child.communicate())
-        assert child.returncode == 0
-        assert b"Traceback" not in err
-        await clients.close()
+    with GatewayProcess(tmp_path) as process:
+        async with Clients(process.url) as clients:
+            players = [await clients.player(transport) for transport in TRANSPORTS]
+            poll = await players[0].link.open_poll()  # type: ignore[attr-defined]
+            # The gateway has the poll by then.
+            assert (await clients.fetch("/healthz")).code == 200
+            process.terminate()
+            assert (await poll.response())[1].startswith(b'42["goaway"')
+            packets = await soon(ended(players[1].link))
+            assert str(packets[0]).startswith('42["goaway"')
+            await soon(asyncio.to_thread(process.wait))
 
 
 async def ended(link: Any) -> list[Any]:
@@ -308,35 +267,17 @@ async def ended(link: Any) -> list[Any]:
     return packets
 
 
-async def test_process_on_a_port_that_is_taken_says_so(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        async with process("--port", str(port), cwd=tmp_path) as child:
-            out, err = await soon(child.communicate(), 10)
-            assert child.returncode == 1
-            assert out == b""
-            line = err.decode().splitlines()[-1]
-            assert line.startswith("game-gateway: ")
-            assert f"127.0.0.1:{port}" in line
-            assert "ddress already in use" in line
-            assert b"Traceback" not in err
-
-
 async def test_tokens_outlive_a_restart_but_the_memory_store_says_it_is_new(
     tmp_path: Path,
 ) -> None:
-    variables = {"GATEWAY_SERVER_SHUTDOWN_GRACE": "0"}
-    async with process("--port", "0", cwd=tmp_path, **variables) as child:
-        clients = Clients(await url_of(child))
-        before = await clients.player("websocket")
-        child.terminate()
-        await soon(child.wait())
-        await clients.close()
-    async with process("--port", "0", cwd=tmp_path, **variables) as child:
-        clients = Clients(await url_of(child))
-        link = await clients.link("websocket")
-        after = await Player.log_in(link, {"token": before.session["token"]})
-        assert after.true_id == before.true_id
-        assert after.session["outcome"] == "store_reset"
-        assert refusal(await clients.engine(sid=before.link.sid)) == (400, 1)
-        await clients.close()
+    with GatewayProcess(tmp_path) as process:
+        async with Clients(process.url) as clients:
+            before = await clients.player("websocket")
+            process.stop()
+        process.start()
+        async with Clients(process.url) as clients:
+            link = await clients.link("websocket")
+            after = await Player.log_in(link, {"token": before.session["token"]})
+            assert after.true_id == before.true_id
+            assert after.session["outcome"] == "store_reset"
+            assert refusal(await clients.engine(sid=before.link.sid)) == (400, 1)

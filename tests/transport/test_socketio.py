@@ -172,6 +172,7 @@ async def test_token_past_its_lifetime_has_expired(clients: Clients, transport: 
         1,
         "e",
         "Ann",
+        "guest",
     )
     assert (await refused(clients, transport, {"token": token}))["code"] == "token_expired"
 
@@ -223,6 +224,7 @@ async def test_player_with_too_many_connections_is_rate_limited(
         1,
         "e",
         "Ann",
+        "guest",
     )
     data = await refused(clients, transport, {"token": other})
     assert data["code"] == "rate_limited"
