@@ -4,6 +4,7 @@ VENV   ?= .venv
 PYTHON ?= python3
 ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -14,19 +15,21 @@ BUILD_INPUTS := pyproject.toml setup.cfg packaging/backend.py \
     packaging/package.json packaging/package-lock.json packaging/.npmrc
 CLIENT := gateway/static/vendor/socket.io-client.json
 NODE_TESTS := tests/e2e/node
+BENCH_PEERS := tests/bench/peers
 
 # What tests run, as command:package of Debian. Nothing is installed that is there.
-TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver redis-server:redis-server \
-    systemd-analyze:systemd systemd-nspawn:systemd-container node:nodejs npm:npm
+TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver systemd-analyze:systemd \
+    node:nodejs npm:npm
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint format clean system-packages test-environment FORCE
+.PHONY: help run test bench lint format clean system-packages test-environment FORCE
 
 help:
 	@echo 'make run      start a gateway                      (ARGS="--port 9000")'
 	@echo 'make test     linters, types and all tests         (PYTEST_ARGS="-k replay -x")'
+	@echo 'make bench    the gateway beside other servers     (BENCH_ARGS="--rounds 1")'
 	@echo 'make lint     linters and types only'
 	@echo 'make format   rewrite the code in the common format'
 	@echo 'make clean    remove what builds and tests left; keeps $(VENV) and var/'
@@ -36,6 +39,9 @@ run: $(VENV)/.installed
 
 test: system-packages test-environment lint
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-test $(BENCH_PEERS)/node_modules/.installed
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check --quiet .
@@ -48,7 +54,8 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build dist *.egg-info gateway/static/vendor $(NODE_TESTS)/node_modules
+	rm -rf build dist *.egg-info gateway/static/vendor
+	rm -rf $(NODE_TESTS)/node_modules $(BENCH_PEERS)/node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find gateway packaging tests -name __pycache__ -prune -exec rm -rf {} +
 	rm -f $(VENV)/.installed $(VENV)/.installed-test
@@ -71,9 +78,9 @@ $(VENV)/.installed-test: $(BUILD_INPUTS) $(if $(wildcard $(CLIENT)),,FORCE) | $(
 	@$(PIP_INSTALL) --editable '.[test]'
 	@touch $(VENV)/.installed $@
 
-$(NODE_TESTS)/node_modules/.installed: $(addprefix $(NODE_TESTS)/,package.json package-lock.json .npmrc)
-	@echo "Installing the Node tests' packages"
-	@cd $(NODE_TESTS) && $(NPM_CI) >/dev/null
+%/node_modules/.installed: %/package.json %/package-lock.json %/.npmrc
+	@echo "Installing the packages of $*"
+	@cd $* && $(NPM_CI) >/dev/null
 	@touch $@
 
 system-packages:

@@ -1,24 +1,27 @@
 """Admission: a CONNECT comes in, a player's connection comes out (PROTOCOL 1.1 and 1.2).
 
 The order of checks: limits (origin and address were checked by the transport), then token
-or pid, then whether the session was revoked; only then is anything of a mailbox read.
+or pid, then whether the session was revoked or its account removed, then the limits on new
+sessions; only then is anything of a mailbox read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.auth import Authentication
+from gateway.auth import METHODS, Authentication
+from gateway.connect_request import ConnectRequest
 from gateway.connection import Connection, ConnectionLimits, Services, Sink, announce
 from gateway.errors import ConnectRefused, StoreUnavailable
+from gateway.limits import KeyedBuckets
+from gateway.locks import KeyedLocks
 from gateway.mailbox import Located, Position
 from gateway.messages import ConnectionId, SessionId, TrueId
+from gateway.network import network_of
 from gateway.session import Gap, Outcome, ReplayStart, Session, SessionsFull, replay_start
 from gateway.tokens import Pid, ResumeToken, Tokens
 
@@ -26,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a refused client is asked to wait when the gateway is full or not ready, in seconds.
 _RETRY_AFTER = 5.0
+#: Networks whose new sessions are counted; beyond it those least active are forgotten.
+_MAX_NETWORKS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,39 +39,10 @@ class AdmissionSettings:
 
     probe_timeout: float
     connections_per_player: int
+    new_sessions_per_minute: int
     connection: ConnectionLimits
     #: Told to clients in the event `session`.
     announced_limits: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectRequest:
-    """The auth payload of a CONNECT, checked for types."""
-
-    token: str | None
-    pid: str | None
-    offset: str | None
-    recovery: bool
-    credentials: Mapping[str, object]
-
-    @staticmethod
-    def parse(auth: object) -> ConnectRequest:
-        """Raises ConnectRefused (`bad_credentials`) that names the offending key."""
-        if auth is None:
-            auth = {}
-        if not isinstance(auth, dict):
-            raise ConnectRefused("bad_credentials", "auth must be an object")
-        texts: dict[str, str | None] = {}
-        for key in ("token", "pid", "offset"):
-            value = auth.get(key)
-            if value is not None and not isinstance(value, str):
-                raise ConnectRefused("bad_credentials", f"auth.{key} must be a string")
-            texts[key] = value
-        recovery = auth.get("recovery", True)
-        if not isinstance(recovery, bool):
-            raise ConnectRefused("bad_credentials", "auth.recovery must be true or false")
-        rest = {key: value for key, value in auth.items() if key not in (*texts, "recovery")}
-        return ConnectRequest(texts["token"], texts["pid"], texts["offset"], recovery, rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +71,9 @@ class Admission:
         self._settings = settings
         self._new_session_id = new_session_id
         self._next_connection_id = 1
-        self._locks: dict[SessionId, tuple[asyncio.Lock, int]] = {}
+        per_minute = settings.new_sessions_per_minute
+        self._new_sessions = KeyedBuckets(per_minute / 60, per_minute, _MAX_NETWORKS)
+        self._locks = KeyedLocks()
         self.draining = False
 
     async def admit(self, auth: object, address: str, sink: Sink) -> Admitted:
@@ -114,7 +92,7 @@ class Admission:
     async def _admit(self, auth: object, address: str, sink: Sink) -> Admitted:
         if self.draining:
             raise ConnectRefused("draining", "the gateway is going down", _RETRY_AFTER)
-        request = ConnectRequest.parse(auth)
+        request = ConnectRequest.parse(auth, address)
         pid = self._tokens.verify_pid(request.pid) if request.pid is not None else None
         token, token_error = self._verify_token(request)
         if pid is not None and (token is None or token.session_id == pid.session_id):
@@ -126,15 +104,20 @@ class Admission:
         if token is not None:
             return await self._resume_by_token(request, token, sink)
         if pid is not None and not request.credentials:
-            if await self._services.sessions.is_revoked(pid.session_id, math.inf):
-                raise ConnectRefused("session_revoked", "the session was ended: log in again")
+            sessions = self._services.sessions
+            if await sessions.is_revoked(pid.session_id, pid.true_id, math.inf):
+                raise _revoked()
             raise ConnectRefused("token_expired", "the session has expired: log in again")
         identity = await self._authentication.authenticate(request.credentials, address)
+        if METHODS[identity.method].permanent:
+            self._services.store.know([identity.true_id])
         if self._services.registry.connections_of(identity.true_id):
             after = self._services.store.head(identity.true_id)
         else:
             after = await self._services.sessions.confirmed_of(identity.true_id)
-        return await self._open(identity.true_id, identity.name, request, sink, after=after)
+        return await self._open(
+            identity.true_id, identity.name, identity.method, request, sink, after=after
+        )
 
     def _verify_token(
         self, request: ConnectRequest
@@ -152,9 +135,11 @@ class Admission:
         self, request: ConnectRequest, pid: Pid, sink: Sink
     ) -> Admitted | None:
         """The same client instance is back: whatever link it had is dead, fence it at once."""
-        async with self._lock(pid.session_id):
-            session = await self._services.sessions.session(pid.session_id)
-            if session is None:
+        async with self._locks.hold(pid.session_id):
+            session = await self._session(pid.session_id)
+            # A session that was opened again has another pid, or its client would take what it
+            # holds for complete.
+            if session is None or session.opened != pid.opened:
                 return None
             self._check_connections(session)
             if self._live_connection(session) is not None:
@@ -166,9 +151,9 @@ class Admission:
     async def _resume_by_token(
         self, request: ConnectRequest, token: ResumeToken, sink: Sink
     ) -> Admitted:
-        async with self._lock(token.session_id):
+        async with self._locks.hold(token.session_id):
             sessions = self._services.sessions
-            session = await sessions.session(token.session_id)
+            session = await self._session(token.session_id)
             if session is None:
                 return await self._reopen(request, token, sink)
             self._check_connections(session)
@@ -191,14 +176,20 @@ class Admission:
                 return await self._reopen(request, token, sink)
             if self._live_connection(session) is not None:
                 self._services.metrics.takeover("token")
-            sessions.save_session(session)
             return self._resume(session, request, sink, session.confirmed, pid=None)
 
     async def _reopen(self, request: ConnectRequest, token: ResumeToken, sink: Sink) -> Admitted:
-        """The token is good but its session is gone: the player stays, the session is new."""
-        if await self._services.sessions.is_revoked(token.session_id, token.issued_at):
-            raise ConnectRefused("session_revoked", "the session was ended: log in again")
-        confirmed = await self._services.sessions.confirmed_of(token.true_id)
+        """The token is good but its session is gone: open it again for the same player.
+
+        It goes on under its id and with the next generation, so that the token just used stays
+        good until its successor was used, and an older one is still taken for theft.
+        """
+        sessions = self._services.sessions
+        if not await self._authentication.still_valid(token.method, token.true_id):
+            await sessions.revoke_session(token.session_id, self._services.clock())
+        if await sessions.is_revoked(token.session_id, token.true_id, token.issued_at):
+            raise _revoked()
+        confirmed = await sessions.confirmed_of(token.true_id)
         start = self._start(token.true_id, request, wanted=confirmed)
         outcome: Outcome = "store_reset"
         if token.epoch == self._services.store.epoch:
@@ -206,7 +197,16 @@ class Admission:
         # Without an offset nobody knows what the client had.
         gap = start.gap if request.offset is not None else Gap(None, None)
         return await self._open(
-            token.true_id, token.name, request, sink, after=start.after, outcome=outcome, gap=gap
+            token.true_id,
+            token.name,
+            token.method,
+            request,
+            sink,
+            after=start.after,
+            outcome=outcome,
+            gap=gap,
+            session_id=token.session_id,
+            generation=token.generation + 1,
         )
 
     async def _fork(self, session: Session, request: ConnectRequest, sink: Sink) -> Admitted:
@@ -214,8 +214,29 @@ class Admission:
         head = self._services.store.head(session.true_id)
         start = self._start(session.true_id, request, wanted=head)
         return await self._open(
-            session.true_id, session.name, request, sink, after=start.after, gap=start.gap
+            session.true_id,
+            session.name,
+            session.method,
+            request,
+            sink,
+            after=start.after,
+            gap=start.gap,
         )
+
+    async def _session(self, session_id: SessionId) -> Session | None:
+        """Return the session if the store has it.
+
+        Raises ConnectRefused (`session_revoked`) if its account is gone, and ends it.
+        """
+        sessions = self._services.sessions
+        session = await sessions.session(session_id)
+        if session is None:
+            return None
+        if not await self._authentication.still_valid(session.method, session.true_id):
+            await self._services.revocation.revoke(session, "account_removed")
+            raise _revoked()
+        # It may have been dropped meanwhile.
+        return await sessions.session(session_id)
 
     # Building the connection
 
@@ -237,7 +258,7 @@ class Admission:
         start = self._start(session.true_id, request, wanted)
         if pid is None:
             session.start = start.after
-            session.pid = self._tokens.sign_pid(session.true_id, session.id)
+            session.pid = self._tokens.sign_pid(session.true_id, session.id, session.opened)
         else:
             session.pid = pid
         if request.offset is not None and start.outcome == "resumed":
@@ -250,14 +271,17 @@ class Admission:
         self,
         true_id: TrueId,
         name: str,
+        method: str,
         request: ConnectRequest,
         sink: Sink,
         *,
         after: int,
         outcome: Outcome = "new",
         gap: Gap | None = None,
+        session_id: SessionId | None = None,
+        generation: int = 1,
     ) -> Admitted:
-        session_id = self._new_session_id()
+        session_id = session_id or self._new_session_id()
         oldest = self._services.store.first(true_id) - 1
         if gap is None and after < oldest:
             gap = Gap(None, oldest - after)
@@ -266,12 +290,16 @@ class Admission:
             id=session_id,
             true_id=true_id,
             name=name,
-            pid=self._tokens.sign_pid(true_id, session_id),
+            method=method,
+            pid=self._tokens.sign_pid(true_id, session_id, generation),
             last_seen=self._services.clock(),
             start=after,
             confirmed=after,
+            generation=generation,
+            opened=generation,
         )
         self._check_connections(session)
+        self._check_new_sessions(request.address)
         try:
             await self._services.sessions.add_session(session)
         except SessionsFull:
@@ -292,6 +320,14 @@ class Admission:
             self._services.metrics.limit_hit("connections_per_player")
             raise ConnectRefused(
                 "rate_limited", f"a player has {limit} connections at most", _RETRY_AFTER
+            )
+
+    def _check_new_sessions(self, address: str) -> None:
+        wait = self._new_sessions.take(network_of(address), self._services.monotonic())
+        if wait > 0:
+            self._services.metrics.limit_hit("new_sessions_per_minute")
+            raise ConnectRefused(
+                "rate_limited", "too many new players from your network", float(math.ceil(wait))
             )
 
     def _connect(
@@ -320,6 +356,7 @@ class Admission:
         now = services.clock()
         session.connection_id = connection.id
         session.last_seen = now
+        services.sessions.save_session(session)
         services.registry.add(connection)
         services.metrics.resume(outcome)
         announce(
@@ -339,6 +376,7 @@ class Admission:
                 session.generation,
                 services.store.epoch,
                 session.name,
+                session.method,
             ),
             "token_expires_in": self._tokens.lifetime,
             "resumed": resumed,
@@ -355,17 +393,6 @@ class Admission:
             return None
         return self._services.registry.connection(session.connection_id)
 
-    @asynccontextmanager
-    async def _lock(self, session_id: SessionId) -> AsyncIterator[None]:
-        """Serialise what happens to one session; the lock exists only while it is wanted."""
-        lock, users = self._locks.get(session_id, (asyncio.Lock(), 0))
-        self._locks[session_id] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks[session_id]
-            if users == 1:
-                del self._locks[session_id]
-            else:
-                self._locks[session_id] = (lock, users - 1)
+
+def _revoked() -> ConnectRefused:
+    return ConnectRefused("session_revoked", "the session was ended: log in again")

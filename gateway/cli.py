@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     actions = users.add_subparsers(required=True, metavar="ACTION")
     for name, run, text in (
         ("add", _users_add, "add a user; asks for the password"),
+        ("passwd", _users_passwd, "change a user's password; asks for the new one"),
         ("remove", _users_remove, "remove a user"),
         ("list", _users_list, "list users and their true_ids"),
     ):
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_config(action)
         if name != "list":
             action.add_argument("username")
-        if name == "add":
+        if name in {"add", "passwd"}:
             action.add_argument(
                 "--password-stdin",
                 action="store_true",
@@ -154,6 +155,12 @@ def _users_add(options: argparse.Namespace) -> int:
     except OSError as error:
         raise UsersError(f"{folder}: the directory cannot be made: {error.strerror}") from None
     user = _users_file(options).add(options.username, _ask_password(options))
+    print(f"{user.username} {user.true_id}")
+    return 0
+
+
+def _users_passwd(options: argparse.Namespace) -> int:
+    user = _users_file(options).set_password(options.username, _ask_password(options))
     print(f"{user.username} {user.true_id}")
     return 0
 

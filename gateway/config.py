@@ -131,8 +131,8 @@ class ServerConfig:
     trusted_proxies: tuple[str, ...] = field(
         default=(),
         metadata=_about(
-            "Addresses or networks (CIDR) of reverse proxies whose X-Forwarded-* headers are "
-            "believed.",
+            "Addresses or networks (CIDR) of reverse proxies whose X-Forwarded-For is believed; "
+            "no other header tells an address.",
             check=wrong_network,
         ),
     )
@@ -190,7 +190,11 @@ class PasswordConfig:
     )
     attempts_per_minute: int = field(
         default=10,
-        metadata=_limit("Log-in attempts, for each address and for each user name.", "per minute"),
+        metadata=_limit(
+            "Failed log-ins for a user name from one network, which is an IPv4 address or an IPv6 "
+            "/64; three times as many for a network, ten times as many for a user name.",
+            "per minute",
+        ),
     )
 
 
@@ -258,7 +262,12 @@ class MailboxConfig:
         metadata=_limit("Size of a player's messages together; the oldest go first.", "bytes"),
     )
     total_bytes: int = field(
-        default=268_435_456, metadata=_limit("Size of all mailboxes together.", "bytes")
+        default=268_435_456,
+        metadata=_limit(
+            "Size of all mailboxes and idempotency keys together. Messages that have arrived "
+            "everywhere go first; without any, new messages are refused.",
+            "bytes",
+        ),
     )
     retention: float = field(default=604800.0, metadata=_seconds("How long a message is kept."))
     dedupe_window: float = field(
@@ -270,7 +279,12 @@ class MailboxConfig:
         ),
     )
     dedupe_keys: int = field(
-        default=256, metadata=_about("Idempotency keys remembered for a player.", minimum=1)
+        default=65_536,
+        metadata=_about(
+            "Idempotency keys remembered for a sender; beyond it messages with one are refused "
+            "until the oldest has outlived dedupe_window.",
+            minimum=1,
+        ),
     )
 
 
@@ -311,18 +325,30 @@ class LimitsConfig:
 
     connections: int = field(default=20_000, metadata=_limit("Open connections in all."))
     connections_per_address: int = field(
-        default=1000, metadata=_limit("Open connections from one IP address.")
+        default=1000, metadata=_limit("Open connections from one IPv4 address or IPv6 /64.")
     )
     connections_per_player: int = field(
         default=16, metadata=_limit("Open connections of one player.")
     )
     sessions: int = field(
-        default=100_000, metadata=_limit("Sessions kept, connected or waiting for their player.")
+        default=100_000,
+        metadata=_limit("Sessions kept; beyond it the longest unseen ones go."),
     )
     sessions_per_player: int = field(default=32, metadata=_limit("Sessions of one player."))
+    new_sessions_per_minute: int = field(
+        default=6000,
+        metadata=_limit(
+            "New sessions from one network, which is an IPv4 address or an IPv6 /64.",
+            "per minute",
+        ),
+    )
     message_bytes: int = field(
         default=65_536,
-        metadata=_limit("Largest packet that a client may send.", "bytes", minimum=1024),
+        metadata=_limit(
+            "Largest `data` of a message; a packet may have 4096 bytes more.",
+            "bytes",
+            minimum=1024,
+        ),
     )
     messages_per_second: float = field(
         default=200.0,

@@ -369,7 +369,10 @@ class Connection:
 
     def _on_logout(self, request: Logout, ack_id: int | None) -> None:
         self._services.revocation.log_out(
-            self.session, request.everywhere, lambda: self._answer(ack_id, {"ok": True})
+            self.session,
+            request.everywhere,
+            lambda: self._answer(ack_id, {"ok": True}),
+            lambda error: self.refuse(error, ack_id, "logout"),
         )
 
     # Closing

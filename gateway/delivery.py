@@ -11,6 +11,8 @@ from gateway.errors import GatewayError, RequestRefused
 from gateway.mailbox import (
     Accepted,
     Draft,
+    KeysFull,
+    KeyTaken,
     MailboxFull,
     MailboxStore,
     StoredMessage,
@@ -92,6 +94,7 @@ class Delivery:
         """Deliver or queue a message and call `done` with its receipt.
 
         `done` gets RequestRefused when nothing was accepted: `too_large`, `unknown_target`,
+        `bad_request` (its `id` was used for another target), `rate_limited` (too many ids),
         `mailbox_full` or `unavailable`.
         """
         data = bytes(request.data)
@@ -152,6 +155,17 @@ class Delivery:
     def _refusal(self, error: GatewayError) -> RequestRefused:
         if isinstance(error, UnknownTarget):
             return RequestRefused("unknown_target", "there is no such player", "target_id")
+        if isinstance(error, KeyTaken):
+            return RequestRefused(
+                "bad_request", "this id was used for a message to another player", "id"
+            )
+        if isinstance(error, KeysFull):
+            self._metrics.limit_hit("mailbox.dedupe_keys")
+            # Rounded up: at the very moment that it is told, the oldest id is still remembered.
+            wait = round(error.retry_after + 0.001, 3)
+            return RequestRefused(
+                "rate_limited", "too many messages with an id in too short a time", None, wait
+            )
         if isinstance(error, MailboxFull):
             self._metrics.limit_hit("mailbox.total_bytes")
             return RequestRefused(

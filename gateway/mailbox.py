@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import itertools
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -148,6 +149,27 @@ class Mailbox:
             self.size -= messages.popleft().size
         return before - self.size
 
+    def excess(self, limits: Retention, size: int) -> int:
+        """Return the bytes that `trim` would free if a message of `size` bytes were appended."""
+        freed = 0
+        most = (limits.max_messages or sys.maxsize) - 1
+        bytes_ = (limits.max_bytes or sys.maxsize) - size
+        for index, message in enumerate(self._messages):
+            if len(self._messages) - index <= most and self.size - freed <= bytes_:
+                break
+            freed += message.size
+        return freed
+
+    def drop_through(self, offset: int) -> int:
+        """Drop the messages up to this offset; return how many bytes that freed."""
+        messages = self._messages
+        if isinstance(messages, tuple):
+            return 0
+        before = self.size
+        while messages and messages[0].position.offset <= offset:
+            self.size -= messages.popleft().size
+        return before - self.size
+
     def read(self, after: int, limit: int, max_bytes: int) -> Batch:
         """Return messages with offsets above `after`, up to `limit` and `max_bytes`.
 
@@ -186,6 +208,21 @@ class UnknownTarget(GatewayError):
     """The message was not stored: there is no such player."""
 
 
+class KeyTaken(GatewayError):
+    """The message was not stored: its sender used the key for a message to another player."""
+
+
+class KeysFull(GatewayError):
+    """The message was not stored: the store cannot remember one more key of this sender.
+
+    `retry_after` is in seconds: then the sender's oldest key will be forgotten.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 AppendDone = Callable[[Accepted | GatewayError], None]
 
 
@@ -201,8 +238,9 @@ class MailboxStore(Protocol):
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         """Store the message once per (sender, key), then call `done`.
 
-        `done` gets Accepted, or UnknownTarget, MailboxFull or StoreUnavailable when nothing
-        was stored.
+        `done` gets Accepted, or UnknownTarget, MailboxFull, KeyTaken, KeysFull or
+        StoreUnavailable when nothing was stored. To make room, messages may go that every
+        session of their player has confirmed.
         """
 
     def read(
@@ -226,3 +264,6 @@ class MailboxStore(Protocol):
 
     def know(self, true_ids: Iterable[TrueId]) -> None:
         """Make these players known for good: messages to them are accepted from now on."""
+
+    def forget(self, true_ids: Iterable[TrueId]) -> None:
+        """Undo `know`: without sessions, messages and keys these players are unknown again."""

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from gateway.errors import StoreUnavailable
-from gateway.messages import ConnectionId, TrueId
+from gateway.errors import RequestRefused, StoreUnavailable
+from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.session import Session, SessionStore
 
 logger = logging.getLogger(__name__)
@@ -42,33 +42,60 @@ class Revocation:
     async def revoke(self, session: Session, reason: str) -> None:
         """Revoke one session and close its connection. Raises StoreUnavailable."""
         await self._sessions.revoke_session(session.id, self._clock())
+        self._disconnect(session, reason)
+
+    async def revoke_player(
+        self, true_id: TrueId, reason: str, but: SessionId | None = None
+    ) -> None:
+        """Revoke all sessions of a player, and tokens of those that the store no longer has.
+
+        The session `but` is left for the caller to revoke. Raises StoreUnavailable.
+        """
+        await self._sessions.revoke_player(true_id, self._clock())
+        for session in await self._sessions.sessions_of(true_id):
+            if session.id != but:
+                await self.revoke(session, reason)
+
+    def _disconnect(self, session: Session, reason: str) -> None:
         for connection in tuple(self._connections_of(session.true_id)):
             if connection.id == session.connection_id:
                 connection.close(reason, reconnect=False)
 
-    def log_out(self, session: Session, everywhere: bool, answer: Callable[[], None]) -> None:
-        """Revoke the session, or all of its player's; `answer` is called before the close."""
+    def log_out(
+        self,
+        session: Session,
+        everywhere: bool,
+        answer: Callable[[], None],
+        on_failed: Callable[[RequestRefused], None],
+    ) -> None:
+        """Revoke the session, or all of its player's; `answer` is called before the close.
+
+        When the store is not available, `on_failed` is called instead, with what to tell the
+        client (`unavailable`), and the session goes on.
+        """
         task = asyncio.get_running_loop().create_task(
-            self._log_out(session, everywhere, answer), name=f"log-out-{session.id}"
+            self._log_out(session, everywhere, answer, on_failed), name=f"log-out-{session.id}"
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _log_out(
-        self, session: Session, everywhere: bool, answer: Callable[[], None]
+        self,
+        session: Session,
+        everywhere: bool,
+        answer: Callable[[], None],
+        on_failed: Callable[[RequestRefused], None],
     ) -> None:
         try:
-            others: tuple[Session, ...] = ()
             if everywhere:
-                others = await self._sessions.sessions_of(session.true_id)
-            for other in others:
-                if other.id != session.id:
-                    await self.revoke(other, "logout")
+                await self.revoke_player(session.true_id, "logout", but=session.id)
             await self._sessions.revoke_session(session.id, self._clock())
-            answer()
-            await self.revoke(session, "logout")
         except StoreUnavailable:
             logger.error("session %s could not be logged out: the store is down", session.id)
+            on_failed(RequestRefused("unavailable", "not logged out: try again"))
+            return
+        answer()
+        self._disconnect(session, "logout")
 
     async def close(self) -> None:
         """Wait for the log-outs under way."""

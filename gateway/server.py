@@ -10,7 +10,7 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
+from gateway.accounts import Accounts
 from gateway.admission import Admission, AdmissionSettings
 from gateway.auth import Authentication, Authenticator
 from gateway.auth.guest import GuestAuthenticator
@@ -59,6 +60,7 @@ _BODY_TIMEOUT: Final = 20.0
 _IDLE_TIMEOUT: Final = 30.0
 _PRESENCE_SWEEP: Final = 1.0
 _STORE_SWEEP: Final = 30.0
+_ACCOUNTS_SWEEP: Final = 5.0
 _MIN_RECONNECT: Final = 0.5
 _PASSWORD_THREADS: Final = 2
 _GC_THRESHOLDS: Final = (20_000, 20, 20)
@@ -109,6 +111,7 @@ class Gateway:
         self._presence = Presence(config.presence.grace)
         revocation = Revocation(self._store, self._registry.connections_of, time.time)
         self._revocation = revocation
+        self._accounts: Accounts | None = None
         self._services = Services(
             store=self._store,
             sessions=self._store,
@@ -177,7 +180,11 @@ class Gateway:
         except UsersError as error:
             raise ConfigError(str(error)) from None
         # Messages may wait for a user who has not logged in yet.
-        self._store.know(users.true_ids())
+        known = users.true_ids()
+        self._store.know(known)
+        self._accounts = Accounts(
+            users.true_ids, self._executor, self._store, self._revocation, known
+        )
         return PasswordAuthenticator(
             users, self._executor, settings.attempts_per_minute, time.monotonic
         )
@@ -187,6 +194,7 @@ class Gateway:
         return AdmissionSettings(
             probe_timeout=self.config.resume.probe_timeout,
             connections_per_player=limits.connections_per_player,
+            new_sessions_per_minute=limits.new_sessions_per_minute,
             connection=ConnectionLimits(
                 messages_per_second=limits.messages_per_second,
                 burst=limits.burst,
@@ -257,6 +265,7 @@ class Gateway:
         self._sweeps = [
             loop.create_task(_every(_PRESENCE_SWEEP, self._sweep_presence), name="presence-sweep"),
             loop.create_task(_every(_STORE_SWEEP, self._sweep_store), name="store-sweep"),
+            loop.create_task(_every(_ACCOUNTS_SWEEP, self._check_accounts), name="accounts"),
         ]
         self._notifier.notify("READY=1", f"STATUS=Serving {self.url}")
 
@@ -298,10 +307,14 @@ class Gateway:
     def _not_ready(self) -> str | None:
         return "draining" if self.admission.draining else None
 
-    def _sweep_presence(self) -> None:
+    async def _check_accounts(self) -> None:
+        if self._accounts is not None:
+            await self._accounts.check()
+
+    async def _sweep_presence(self) -> None:
         announce(self._presence.expire(time.time()), self._registry)
 
-    def _sweep_store(self) -> None:
+    async def _sweep_store(self) -> None:
         self._store.expire(time.time())
 
     # Stopping
@@ -409,11 +422,11 @@ def _url(host: str, port: int) -> str:
     return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"
 
 
-async def _every(seconds: float, action: Callable[[], None]) -> None:
+async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
     """Call `action` every so many seconds; a failure is logged and the next try follows."""
     while True:
         await asyncio.sleep(seconds)
         try:
-            action()
+            await action()
         except Exception:
             logger.exception("a periodic task failed")

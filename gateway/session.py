@@ -22,16 +22,20 @@ class Session:
 
     `start` is where the present client instance (one page load) began; `confirmed` is the
     newest offset known to have arrived, by a heartbeat or because the client presented it.
+    `method` is how the player logged in, `opened` the generation under which the session was
+    opened: 1, or more when a token brought back one that the store no longer had.
     """
 
     id: SessionId
     true_id: TrueId
     name: str
+    method: str
     pid: str
     last_seen: float
     start: int
     confirmed: int
     generation: int = 1
+    opened: int = 1
     connection_id: ConnectionId | None = field(default=None)
 
     def present(self, generation: int) -> None:
@@ -112,17 +116,29 @@ class SessionStore(Protocol):
     async def add_session(self, session: Session) -> None:
         """Keep a new session and make its player known.
 
-        Raises SessionsFull when there is no room for one more.
+        At a limit the session longest unseen that has no connection is forgotten for it: one
+        of the player's at the player's own limit, which comes first, else anybody's. Raises
+        SessionsFull when all of them have connections.
         """
 
     def save_session(self, session: Session) -> None:
-        """Keep what has changed of a session."""
+        """Keep what has changed of a session.
+
+        To be called whenever `confirmed` has moved, and each time the session has got a
+        connection or lost its last one.
+        """
 
     async def revoke_session(self, session_id: SessionId, now: float) -> None:
         """Forget a session, and remember that it was revoked until its tokens expire."""
 
-    async def is_revoked(self, session_id: SessionId, issued_at: float) -> bool:
-        """Tell whether the session was revoked, or may have been.
+    async def revoke_player(self, true_id: TrueId, now: float) -> None:
+        """Remember that every token of the player issued up to now is worth nothing.
+
+        The sessions that the store has stay: they are revoked one by one.
+        """
+
+    async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
+        """Tell whether the session was revoked, alone or with its player, or may have been.
 
         `issued_at` is when its token was signed: a bounded memory of revocations answers
         True for every token older than what it still remembers.

@@ -1,8 +1,8 @@
 """Signed resume tokens and pids (itsdangerous).
 
 Both are bearer secrets bound to one player and one session. A token also carries its
-generation, which rotates at every use (session.py holds that rule), and the name and epoch
-that let a player keep its `true_id` when the store was lost.
+generation, which rotates at every use (session.py holds that rule), the name and epoch that
+let a player keep its `true_id` when the store was lost, and how the player once logged in.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from itsdangerous import BadData, BadPayload, SignatureExpired, TimestampSigner
+from itsdangerous import BadData, BadPayload, TimestampSigner
 from itsdangerous.encoding import base64_decode, base64_encode
 from itsdangerous.serializer import Serializer
 from itsdangerous.timed import TimedSerializer
@@ -34,15 +34,17 @@ class ResumeToken:
     generation: int
     epoch: str
     name: str
+    method: str
     issued_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Pid:
-    """What a pid says once its signature is verified."""
+    """What a pid says once its signature is verified; `opened` is as in Session."""
 
     true_id: TrueId
     session_id: SessionId
+    opened: int = 1
 
 
 class _Compact:
@@ -91,10 +93,16 @@ class Tokens:
         self._pid = _PidSerializer(keys, salt="gateway.pid", signer_kwargs=options)
 
     def sign_token(
-        self, true_id: TrueId, session_id: SessionId, generation: int, epoch: str, name: str
+        self,
+        true_id: TrueId,
+        session_id: SessionId,
+        generation: int,
+        epoch: str,
+        name: str,
+        method: str,
     ) -> str:
         """Return a resume token that is valid for `lifetime` seconds from now."""
-        return self._resume.dumps([true_id, session_id, generation, epoch, name])
+        return self._resume.dumps([true_id, session_id, generation, epoch, name, method])
 
     def verify_token(self, token: str) -> ResumeToken:
         """Return what the token says.
@@ -104,35 +112,34 @@ class Tokens:
         try:
             if len(token) > MAX_TOKEN_LENGTH:
                 raise BadData("too long")
-            payload, issued = self._resume.loads(
-                token, max_age=int(self.lifetime), return_timestamp=True
-            )
-            true_id, session_id, generation, epoch, name = payload
-        except SignatureExpired:
-            raise ConnectRefused(
-                "token_expired", "the resume token has expired: log in again"
-            ) from None
+            payload, issued = self._resume.loads(token, return_timestamp=True)
+            true_id, session_id, generation, epoch, name, method = payload
+            issued_at = issued.timestamp()
         except (BadData, ValueError, TypeError):
             raise ConnectRefused(
                 "token_invalid", "the resume token is not valid here: log in again"
             ) from None
+        # Not left to itsdangerous, which takes a token from the future for an expired one: a
+        # clock that is set back would log everybody out. Times are signed in whole seconds.
+        if int(self._clock()) - issued_at > self.lifetime:
+            raise ConnectRefused("token_expired", "the resume token has expired: log in again")
         return ResumeToken(
-            true_id, session_id, int(generation), str(epoch), str(name), issued.timestamp()
+            true_id, session_id, int(generation), str(epoch), str(name), str(method), issued_at
         )
 
-    def sign_pid(self, true_id: TrueId, session_id: SessionId) -> str:
+    def sign_pid(self, true_id: TrueId, session_id: SessionId, opened: int = 1) -> str:
         """Return the session's pid: the same string as long as the first key stays the same."""
-        return self._pid.dumps([true_id, session_id])
+        return self._pid.dumps([true_id, session_id, opened])
 
     def verify_pid(self, pid: str) -> Pid | None:
         """Return what the pid says, or None if it is not one of ours."""
         try:
             if len(pid) > MAX_TOKEN_LENGTH:
                 return None
-            true_id, session_id = self._pid.loads(pid)
+            true_id, session_id, opened = self._pid.loads(pid)
+            return Pid(true_id, session_id, int(opened))
         except (BadData, ValueError, TypeError):
             return None
-        return Pid(true_id, session_id)
 
 
 def _clocked_signer(clock: Callable[[], float]) -> type[TimestampSigner]:

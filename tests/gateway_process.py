@@ -1,35 +1,56 @@
-"""The gateway as an operator runs it: real processes, and a client made of plain HTTP requests."""
+"""The gateway as an operator runs it: processes of its own, each ended by its own pid."""
 
 from __future__ import annotations
 
 import http.client
-import json
 import os
-import queue
+import re
+import select
+import shutil
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+import yaml
+
+ROOT: Final = Path(__file__).resolve().parents[1]
 #: The installed command, as systemd and operators start it.
-COMMAND = str(Path(sys.executable).with_name("game-gateway"))
-TIMEOUT = 30.0
+COMMAND: Final = str(Path(sys.executable).with_name("game-gateway"))
+TIMEOUT: Final = 30.0
+_SYSTEMD: Final = ("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+_SERVING: Final = re.compile(r"Serving (http://127\.0\.0\.1:(\d+)/)\n")
+#: What a healthy gateway never logs.
+_FAULT: Final = re.compile(
+    r'Traceback|never awaited|never retrieved| (ERROR|CRITICAL) |"level": "(error|critical)"'
+)
 
 
-def environment(**variables: str) -> dict[str, str]:
+def program(name: str) -> str:
+    """Return the path of a program; a missing one fails the test, it never skips it."""
+    path = shutil.which(name)
+    assert path is not None, f"{name} is not installed: `make test` installs it"
+    return path
+
+
+def own_environment(**variables: str) -> dict[str, str]:
     """Return this process' environment without what steers a gateway, and with `variables`."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("GATEWAY_")
-        and name not in ("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+        if not name.startswith("GATEWAY_") and name not in _SYSTEMD
     }
     return {**kept, **variables}
+
+
+def _gateway_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    # The code beside these tests, wherever the command was installed from.
+    return own_environment(PYTHONPATH=str(ROOT)) | variables
 
 
 def run(
@@ -39,7 +60,7 @@ def run(
     done = subprocess.run(
         [COMMAND, *map(str, arguments)],
         cwd=cwd,
-        env=environment(**variables),
+        env=_gateway_environment(variables),
         input=text if isinstance(text, bytes) else text.encode(),
         capture_output=True,
         timeout=TIMEOUT,
@@ -51,52 +72,139 @@ def run(
 
 
 class GatewayProcess:
-    """`game-gateway serve` on a free port, in the folder `cwd`; a context manager.
+    """`game-gateway serve` in the folder `cwd`, with a port and a state that survive restarts.
 
-    It does not wait for players when it is stopped, unless `variables` say so.
+    `config` is written to a file there. It does not wait for players when it is stopped, unless
+    `variables` say so. As a context manager it is started, and closed or, after an exception,
+    killed.
     """
 
     def __init__(
         self,
         cwd: Path,
         *arguments: str | Path,
+        config: Mapping[str, Any] | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        self._errors = cwd / "stderr.log"
-        self._lines: queue.Queue[str] = queue.Queue()
-        self.out = ""
+        self._cwd = cwd
+        self._arguments = [*map(str, arguments)]
+        self._config: tuple[str, ...] = ()
+        if config is not None:
+            (cwd / "gateway.yaml").write_text(yaml.safe_dump(dict(config)))
+            self._config = ("--config", "gateway.yaml")
+        self._variables = {"GATEWAY_SERVER_SHUTDOWN_GRACE": "0", **(variables or {})}
+        self._log_file = cwd / "gateway.log"
+        self._process: subprocess.Popen[str] | None = None
+        #: 0 is a free one, which it keeps from then on.
+        self.port = 0
         self.url = ""
-        with self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [COMMAND, "serve", "--port", "0", *map(str, arguments)],
-                cwd=cwd,
-                env=environment(**{"GATEWAY_SERVER_SHUTDOWN_GRACE": "0", **(variables or {})}),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.decode())
-        self._lines.put("")
+        #: What it has written to standard output since its last start.
+        self.out = ""
 
     @property
-    def err(self) -> str:
-        """What it wrote to standard error so far."""
-        return self._errors.read_text()
+    def log(self) -> str:
+        """What it has logged so far, over all its runs."""
+        return self._log_file.read_text() if self._log_file.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        """The process id while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    def add_user(self, username: str, password: str) -> str:
+        """Add a user to the password file by the command line; return the true_id."""
+        add = ("users", "add", username, "--password-stdin")
+        done = run(*add, *self._config, cwd=self._cwd, text=f"{password}\n")
+        assert done.returncode == 0, done.stderr
+        name, true_id = done.stdout.split()
+        assert name == username
+        return true_id
+
+    def start(self) -> None:
+        """Start it and wait for the line that says it accepts connections."""
+        deadline = time.monotonic() + TIMEOUT
+        while not (ready := self._try_start()):
+            # Between two runs somebody's connection may have got our port.
+            taken = f"cannot listen on 127.0.0.1:{self.port}:" in self.log
+            if not taken or time.monotonic() > deadline:
+                break
+        assert ready, f"the gateway did not start:\n{self.log}"
+
+    def _try_start(self) -> bool:
+        assert self._process is None
+        with self._log_file.open("a") as log:
+            self._process = subprocess.Popen(
+                [COMMAND, "serve", *self._config, *self._arguments, "--port", str(self.port)],
+                cwd=self._cwd,
+                env=_gateway_environment(self._variables),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        stdout = self._process.stdout
+        assert stdout is not None
+        ready, _, _ = select.select([stdout], [], [], TIMEOUT)
+        self.out = stdout.readline() if ready else ""
+        serving = _SERVING.fullmatch(self.out)
+        if serving is None:
+            self._end()
+            return False
+        self.url, self.port = serving[1], int(serving[2])
+        return True
+
+    def _end(self) -> int:
+        """Kill it if it still runs; return the exit status."""
+        process, self._process = self._process, None
+        assert process is not None
+        with process:
+            process.kill()
+            if process.stdout is not None:
+                self.out += process.stdout.read()
+        return process.returncode
+
+    def kill(self) -> None:
+        """End it at once, as a crash of the machine would."""
+        assert self._end() == -signal.SIGKILL
+
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to stop; it drains meanwhile."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> None:
+        """Wait for the end after `terminate`; it has to be a clean one."""
+        assert self._process is not None
+        try:
+            self._process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._end()
+            raise AssertionError(f"the gateway did not stop:\n{self.log}") from None
+        assert self._end() == 0, self.log
+        self._assert_well()
+
+    def stop(self) -> None:
+        """Stop it cleanly: exit status 0, and nothing that went wrong in the log."""
+        self.terminate()
+        self.wait()
+
+    def close(self) -> None:
+        """End of the test: stop what still runs; nothing that went wrong may be in the log."""
+        if self._process is not None:
+            self.stop()
+        self._assert_well()
+
+    def _assert_well(self) -> None:
+        assert not _FAULT.search(self.log), self.log
 
     def __enter__(self) -> GatewayProcess:
         try:
-            self.out = self._lines.get(timeout=TIMEOUT)
-            assert self.out.startswith("Serving "), self.err
+            self.start()
         except BaseException:
-            self._kill()
+            if self._process is not None:
+                self._end()
             raise
-        self.url = self.out.split()[1]
         return self
 
     def __exit__(
@@ -105,83 +213,19 @@ class GatewayProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._kill()
-
-    def _kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def stop(self) -> int:
-        """Send SIGTERM and return the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(TIMEOUT)
-        self._reader.join()
-        while line := self._lines.get():
-            self.out += line
-        return status
+        if kind is None:
+            self.close()
+        elif self._process is not None:
+            self._end()
 
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body of a GET."""
-        return request(self.url, "GET", path)
-
-
-def request(url: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:
-    """Return status and body of one HTTP request."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
-    try:
-        connection.request(method, path, None if body is None else body.encode())
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
-
-
-class PollingClient:
-    """A Socket.IO client over long polling, one request after the other."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._path = "/socket.io/?EIO=4&transport=polling"
-        self._packets: list[str] = []
-        opened = json.loads(self.receive()[1:])
-        self.engine_sid: str = opened["sid"]
-        self._path += f"&sid={self.engine_sid}"
-
-    def send(self, packet: str) -> None:
-        """Send one Engine.IO packet."""
-        status, body = request(self._url, "POST", self._path, packet)
-        assert (status, body.lower()) == (200, "ok"), body
-
-    def receive(self) -> str:
-        """Return the next Engine.IO packet; pings are answered by the way."""
-        while not self._packets:
-            status, body = request(self._url, "GET", self._path)
-            assert status == 200, body
-            for packet in body.split("\x1e"):
-                if packet == "2":
-                    self.send("3")
-                else:
-                    self._packets.append(packet)
-        return self._packets.pop(0)
-
-    def connect(self, **auth: Any) -> dict[str, Any]:
-        """Log in; return the event `session`, with the `pid` of the CONNECT in it."""
-        self.send("40" + json.dumps(auth))
-        answer = self.receive()
-        assert answer.startswith("40"), answer
-        name, session = json.loads(self.receive()[2:])
-        assert name == "session"
-        return {**session, "pid": json.loads(answer[2:])["pid"]}
-
-    def refused(self, **auth: Any) -> str:
-        """Try to log in; return the code of the refusal."""
-        self.send("40" + json.dumps(auth))
-        answer = self.receive()
-        assert answer.startswith("44"), answer
-        code: str = json.loads(answer[2:])["data"]["code"]
-        return code
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()

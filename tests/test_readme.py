@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,14 +18,15 @@ from gateway.errors import CONNECT_CODES, REQUEST_CODES
 from gateway.messages import ListPlayers, Receipt, SendMessage
 from tests.gateway_process import (
     COMMAND,
+    ROOT,
     TIMEOUT,
     GatewayProcess,
-    PollingClient,
-    environment,
+    own_environment,
+    program,
     run,
 )
+from tests.transport.client import Clients
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 STOCK_CLIENT = ROOT / "tests" / "e2e" / "node" / "node_modules" / "socket.io-client"
 MAX_EXAMPLE_LINES = 20
@@ -41,17 +42,10 @@ def shell_lines() -> list[str]:
     return "".join(blocks("sh")).splitlines()
 
 
-def program(name: str) -> str:
-    path = shutil.which(name)
-    assert path is not None, f"{name} is not installed: `make test` installs it"
-    return path
-
-
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[GatewayProcess]:
     with GatewayProcess(tmp_path, variables={"GATEWAY_AUTH_METHODS": "guest,password"}) as process:
         yield process
-        assert process.stop() == 0
 
 
 # Code
@@ -79,7 +73,7 @@ def test_the_client_is_short_and_runs_against_a_gateway(
         timeout=TIMEOUT,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + gateway.err
+    assert done.returncode == 0, done.stdout + gateway.log
 
 
 def test_the_page_is_served_and_allowed_to_load_its_scripts(tmp_path: Path) -> None:
@@ -95,32 +89,32 @@ def test_the_page_is_served_and_allowed_to_load_its_scripts(tmp_path: Path) -> N
         assert len(scripts) == page.count("<script")
         for script in scripts:
             assert gateway.get("/" + script.lstrip("/"))[0] == 200
-        assert gateway.stop() == 0
 
 
-def test_the_game_server_example_runs_against_a_gateway(
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_the_game_server_example_runs_against_a_gateway(
     tmp_path: Path, gateway: GatewayProcess
 ) -> None:
     password = "a long password"
     added = run("users", "add", "backend", "--password-stdin", cwd=tmp_path, text=password)
     assert added.returncode == 0
-    player = PollingClient(gateway.url)
-    true_id = player.connect(guest=True)["true_id"]
     (example,) = blocks("python")
     main = "\nimport asyncio, sys\nprint(asyncio.run(reward(*sys.argv[1:])))\n"
-    done = subprocess.run(
-        [sys.executable, "-c", example + main, gateway.url, password, true_id],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (0, "delivered\n"), done.stderr
-    packet = player.receive()
-    assert packet.startswith('42["message",')
-    assert '"data":{"coins":5}' in packet
-    assert '"from":"' + added.stdout.split()[1] in packet
+    async with Clients(gateway.url) as clients:
+        player = await clients.player()
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", example + main, gateway.url, password, player.true_id],
+            env=own_environment(),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, "delivered\n"), done.stderr
+        message, _ = await player.event("message")
+    assert message["data"] == {"coins": 5}
+    assert message["from"] == added.stdout.split()[1]
 
 
 @pytest.mark.parametrize("number", range(len(blocks("yaml"))))
@@ -160,15 +154,14 @@ def test_the_commands_work_in_the_order_they_are_shown(tmp_path: Path) -> None:
     path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
     for line in commands:
         if line.startswith("game-gateway serve"):
-            # A free port, for the one that is shown may be taken here.
-            with GatewayProcess(tmp_path, *shlex.split(line)[2:], "--port", "0") as gateway:
+            # On a free port, for the one that is shown may be taken here.
+            with GatewayProcess(tmp_path, *shlex.split(line)[2:]) as gateway:
                 assert gateway.get("/readyz")[0] == 200
-                assert gateway.stop() == 0
             continue
         done = subprocess.run(
             [program("bash"), "-c", line],
             cwd=tmp_path,
-            env=environment(PATH=path),
+            env=own_environment(PATH=path, PYTHONPATH=str(ROOT)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -186,7 +179,7 @@ def test_the_requests_are_answered(gateway: GatewayProcess) -> None:
         assert command != words
         done = subprocess.run(
             [program("curl"), "--silent", "--show-error", *command[1:]],
-            env=environment(),
+            env=own_environment(),
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -222,12 +215,14 @@ def test_every_code_is_there() -> None:
         assert f"`{code}`" in README, code
 
 
-def test_the_greeting_has_the_keys_that_are_shown(gateway: GatewayProcess) -> None:
-    session = PollingClient(gateway.url).connect(guest=True)
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_the_greeting_has_the_keys_that_are_shown(gateway: GatewayProcess) -> None:
+    async with Clients(gateway.url) as clients:
+        session = (await clients.player()).session
     shown = rows("Events from the gateway")["session"]
     keys = re.search(r"\{(.*)\}", shown)
     assert keys is not None
-    assert set(keys[1].split(", ")) == set(session) - {"pid"}
+    assert set(keys[1].split(", ")) == set(session)
 
 
 def test_links_lead_somewhere() -> None:

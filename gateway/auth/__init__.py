@@ -18,16 +18,20 @@ from gateway.messages import TrueId
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to log in: the payload keys that ask for it, and what to tell people to send."""
+    """A way to log in: the payload keys that ask for it, and what to tell people to send.
+
+    `permanent` where players exist before they log in, as accounts that somebody may remove.
+    """
 
     keys: tuple[str, ...]
     send: str
+    permanent: bool = False
 
 
 #: Every method that `auth.methods` may name. The webhook takes whatever keys the game likes.
 METHODS: Final[Mapping[str, Method]] = {
     "guest": Method(("guest",), "`guest: true`"),
-    "password": Method(("username", "password"), "`username` and `password`"),
+    "password": Method(("username", "password"), "`username` and `password`", permanent=True),
     "jwt": Method(("jwt",), "`jwt`"),
     "webhook": Method((), "the keys that the game asks for"),
 }
@@ -64,6 +68,9 @@ class Authenticator(Protocol):
 
     async def authenticate(self, auth: Mapping[str, object], address: str) -> Identity:
         """Return who it is. `address` is the client's, for rate limits; raises ConnectRefused."""
+
+    async def still_valid(self, true_id: TrueId) -> bool:
+        """Return whether a player whom this method let in once may come back by a token."""
 
 
 class Authentication:
@@ -103,6 +110,16 @@ class Authentication:
                     "unsupported", f"auth method {name} is not enabled here; {self._hint}"
                 )
         raise ConnectRefused("bad_credentials", f"auth has no credentials; {self._hint}")
+
+    async def still_valid(self, method: str, true_id: TrueId) -> bool:
+        """Return whether a player whom `method` let in once may come back by a token.
+
+        Without the method nobody can say that an account is still there, so it counts as gone.
+        """
+        for authenticator in self._authenticators:
+            if authenticator.method == method:
+                return await authenticator.still_valid(true_id)
+        return method not in METHODS or not METHODS[method].permanent
 
 
 def clean_text(value: object, field: str, max_bytes: int) -> str:

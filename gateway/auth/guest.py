@@ -41,3 +41,7 @@ class GuestAuthenticator:
         name = auth.get("name")
         cleaned = _DEFAULT_NAME if name is None else clean_name(name, self._max_name_bytes)
         return Identity(self._new_id(), cleaned, self.method)
+
+    async def still_valid(self, true_id: TrueId) -> bool:
+        """Return True: a guest is whoever has the token."""
+        return True

@@ -11,7 +11,6 @@ attacker with many addresses cannot keep the player out of the own account.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import math
 from collections import Counter, OrderedDict
@@ -25,6 +24,8 @@ from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import User, UsersError, clean_password, clean_username
 from gateway.errors import ConnectRefused
 from gateway.limits import KeyedBuckets
+from gateway.messages import TrueId
+from gateway.network import network_of
 
 NETWORK_FACTOR: Final = 3
 USERNAME_FACTOR: Final = 10
@@ -32,7 +33,6 @@ USERNAME_FACTOR: Final = 10
 MAX_OUTSTANDING: Final = 64
 
 _MAX_KEYS: Final = 16_384
-_IPV6_HOST_BITS: Final = 64
 _BUSY_RETRY: Final = 1.0
 
 _logger: Final = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class PasswordAuthenticator:
         cancelled goes on and counts.
         """
         username, password = _credentials(auth)
-        pair = (username, _network(address))
+        pair = (username, network_of(address))
         limits = self._limits(pair)
         self._refuse_excess(limits)
         work = asyncio.get_running_loop().run_in_executor(
@@ -96,6 +96,11 @@ class PasswordAuthenticator:
         if user is None:
             raise ConnectRefused("bad_credentials", "username or password is wrong")
         return Identity(user.true_id, user.username, self.method)
+
+    async def still_valid(self, true_id: TrueId) -> bool:
+        """Return whether the password file still has the account."""
+        # Not in the executor, where it would wait for passwords that are being verified.
+        return await asyncio.to_thread(self._users.has, true_id)
 
     def _limits(self, pair: tuple[str, str]) -> Sequence[tuple[_Failures, Hashable]]:
         # The network comes first: once it is spent, made-up usernames no longer crowd out others.
@@ -178,17 +183,3 @@ def _credentials(auth: Mapping[str, object]) -> tuple[str, str]:
         return clean_username(auth["username"]), clean_password(auth["password"])
     except UsersError as error:
         raise ConnectRefused("bad_credentials", str(error)) from error
-
-
-def _network(address: str) -> str:
-    """Return what one subscriber has: an IPv4 address, or an IPv6 network of 64 bits."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    prefix = int(parsed) >> _IPV6_HOST_BITS << _IPV6_HOST_BITS
-    return str(ipaddress.IPv6Address(prefix))

@@ -62,6 +62,7 @@ class UsersFile:
         self._mutex = threading.Lock()
         self._version = _UNREAD
         self._users: dict[str, User] = {}
+        self._true_ids: frozenset[TrueId] = frozenset()
 
     def load(self) -> None:
         """Read the file now.
@@ -78,9 +79,14 @@ class UsersFile:
         """
         return self._current().get(username)
 
-    def true_ids(self) -> Iterable[TrueId]:
+    def true_ids(self) -> frozenset[TrueId]:
         """Return the ids of all users, as fresh as `lookup` is."""
-        return [user.true_id for user in self._current().values()]
+        self._current()
+        return self._true_ids
+
+    def has(self, true_id: TrueId) -> bool:
+        """Return whether a user has this id, as fresh as `lookup` is."""
+        return true_id in self.true_ids()
 
     def verify(self, user: User | None, password: str) -> bool:
         """Return whether a cleaned password is the user's; for None take as long, return False.
@@ -178,6 +184,7 @@ class UsersFile:
                 status.st_mode & 0o7777,
             )
         self._users = users
+        self._true_ids = frozenset(user.true_id for user in users.values())
         self._version = _MISSING if status is None else _version(status)
 
     def _read(self) -> tuple[os.stat_result | None, Sequence[str], dict[str, User]]:

@@ -30,7 +30,7 @@ const REFUSALS = {
   rate_limited: "Too many attempts from here.",
   server_full: "The server is full.",
   draining: "The server is restarting.",
-  unsupported: "The server does not offer this way of joining.",
+  unsupported: "This server does not offer this way of joining. Choose the other one.",
 };
 
 /** @type {Record<string, string>} */

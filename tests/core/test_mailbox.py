@@ -232,6 +232,29 @@ class MailboxAgainstModel(RuleBasedStateMachine):
         assert freed == size - sum(message.size for message in self.kept)
 
     @rule(
+        max_messages=st.integers(0, 12),
+        max_bytes=st.sampled_from([0, 300, 900, 2000]),
+        length=st.integers(0, 300),
+    )
+    def excess(self, max_messages: int, max_bytes: int, length: int) -> None:
+        size = Draft(TrueId("ann"), None, b"x" * length).size
+        kept = [message.size for message in self.kept]
+        while kept and (
+            (max_messages and len(kept) + 1 > max_messages)
+            or (max_bytes and sum(kept) + size > max_bytes)
+        ):
+            del kept[0]
+        freed = self.mailbox.size - sum(kept)
+        assert self.mailbox.excess(Retention(max_messages, max_bytes, 0), size) == freed
+
+    @rule(offset=st.integers(0, 30))
+    def drop_through(self, offset: int) -> None:
+        size = sum(message.size for message in self.kept)
+        freed = self.mailbox.drop_through(offset)
+        self.gone = max(self.gone, min(offset, len(self.ever)))
+        assert freed == size - sum(message.size for message in self.kept)
+
+    @rule(
         after=st.integers(0, 30), limit=st.integers(1, 10), max_bytes=st.sampled_from([0, 300, 900])
     )
     def read(self, after: int, limit: int, max_bytes: int) -> None:

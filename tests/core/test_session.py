@@ -17,6 +17,7 @@ def session(generation: int = 1) -> Session:
         id=SessionId("s1"),
         true_id=TrueId("ann"),
         name="Ann",
+        method="guest",
         pid="pid",
         last_seen=0.0,
         start=0,

@@ -42,9 +42,9 @@ def flipped(text: str, index: int) -> str:
 
 
 def test_a_token_says_what_was_signed_and_when() -> None:
-    token = tokens().sign_token(ANN, SESSION, 3, "e1", "Ann \u00e9")
+    token = tokens().sign_token(ANN, SESSION, 3, "e1", "Ann \u00e9", "guest")
     assert tokens().verify_token(token) == ResumeToken(
-        ANN, SESSION, 3, "e1", "Ann \u00e9", 1_000_000.0
+        ANN, SESSION, 3, "e1", "Ann \u00e9", "guest", 1_000_000.0
     )
 
 
@@ -75,7 +75,7 @@ def test_every_session_has_a_pid_of_its_own() -> None:
 def test_a_token_is_good_for_its_lifetime(age: int, good: bool) -> None:
     clock = Clock()
     signer = tokens(clock=clock)
-    token = signer.sign_token(ANN, SESSION, 1, "e1", "Ann")
+    token = signer.sign_token(ANN, SESSION, 1, "e1", "Ann", "guest")
     clock.now += age
     if good:
         assert signer.verify_token(token).issued_at == 1_000_000.0
@@ -83,10 +83,27 @@ def test_a_token_is_good_for_its_lifetime(age: int, good: bool) -> None:
         assert refusal(signer, token) == "token_expired"
 
 
+@pytest.mark.parametrize("seconds", [1, 60, 10**6])
+def test_a_clock_that_is_set_back_makes_no_token_expire(seconds: int) -> None:
+    clock = Clock()
+    signer = tokens(clock=clock)
+    token = signer.sign_token(ANN, SESSION, 1, "e1", "Ann", "guest")
+    clock.now -= seconds
+    assert signer.verify_token(token).issued_at == 1_000_000.0
+    clock.now += seconds + LIFETIME + 1
+    assert refusal(signer, token) == "token_expired"
+
+
+def test_a_pid_says_under_which_generation_its_session_was_opened() -> None:
+    first, again = tokens().sign_pid(ANN, SESSION), tokens().sign_pid(ANN, SESSION, 4)
+    assert first != again
+    assert tokens().verify_pid(again) == Pid(ANN, SESSION, opened=4)
+
+
 def test_the_first_key_signs_and_all_keys_verify() -> None:
     old, both, new = tokens("old"), tokens("new", "old"), tokens("new")
-    from_old = old.sign_token(ANN, SESSION, 1, "e1", "Ann")
-    from_both = both.sign_token(ANN, SESSION, 1, "e1", "Ann")
+    from_old = old.sign_token(ANN, SESSION, 1, "e1", "Ann", "guest")
+    from_both = both.sign_token(ANN, SESSION, 1, "e1", "Ann", "guest")
     assert both.verify_token(from_old).session_id == SESSION
     assert new.verify_token(from_both).session_id == SESSION
     assert refusal(old, from_both) == "token_invalid"
@@ -98,12 +115,12 @@ def test_the_first_key_signs_and_all_keys_verify() -> None:
 def test_a_pid_is_no_token_and_a_token_no_pid() -> None:
     signer = tokens()
     assert refusal(signer, signer.sign_pid(ANN, SESSION)) == "token_invalid"
-    assert signer.verify_pid(signer.sign_token(ANN, SESSION, 1, "e1", "Ann")) is None
+    assert signer.verify_pid(signer.sign_token(ANN, SESSION, 1, "e1", "Ann", "guest")) is None
 
 
 def test_every_changed_character_is_noticed() -> None:
     signer = tokens()
-    token = signer.sign_token(ANN, SESSION, 1, "e1", "Ann")
+    token = signer.sign_token(ANN, SESSION, 1, "e1", "Ann", "guest")
     pid = signer.sign_pid(ANN, SESSION)
     # The last character of base64 carries bits that mean nothing.
     for index in range(len(token) - 1):
@@ -122,7 +139,7 @@ def test_long_texts_are_refused_whatever_they_say() -> None:
     signer = tokens()
     # Not so simple that it could be compressed.
     name = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(100))
-    token = signer.sign_token(ANN, SESSION, 1, "e1", name)
+    token = signer.sign_token(ANN, SESSION, 1, "e1", name, "guest")
     assert len(token) > MAX_TOKEN_LENGTH
     assert refusal(signer, token) == "token_invalid"
     assert signer.verify_pid("a" * 10_000_000) is None
@@ -131,7 +148,7 @@ def test_long_texts_are_refused_whatever_they_say() -> None:
 def test_a_name_of_the_allowed_length_fits_into_a_token() -> None:
     signer = tokens()
     # 64 bytes are the default limit; escaped, a character of two bytes takes six.
-    token = signer.sign_token(ANN, SESSION, 1, "e1", "\u0416\u20ac" * 256)
+    token = signer.sign_token(ANN, SESSION, 1, "e1", "\u0416\u20ac" * 256, "guest")
     assert signer.verify_token(token).name == "\u0416\u20ac" * 256
 
 

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.e2e.processes import own_environment, program
+from tests.gateway_process import own_environment, program
 
 _WAIT_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.05
@@ -253,10 +253,14 @@ class GamePage(Page):
         self.find("login-submit").click()
         self.wait_live()
 
+    def choose(self, mode: str) -> None:
+        """Choose how to join: guest or password."""
+        self.wait("the login form", lambda: self.find("login-form").is_displayed())
+        self.driver.find_element(By.CSS_SELECTOR, f"label:has(#mode-{mode})").click()
+
     def log_in(self, username: str, password: str) -> None:
         """Join with a password."""
-        self.wait("the login form", lambda: self.find("login-form").is_displayed())
-        self.driver.find_element(By.CSS_SELECTOR, "label:has(#mode-password)").click()
+        self.choose("password")
         self.find("username").send_keys(username)
         self.find("password").send_keys(password)
         self.find("login-submit").click()

@@ -11,14 +11,14 @@ from typing import Any, Final
 import pytest
 
 from tests.e2e.browser import Browser
-from tests.e2e.processes import GatewayProcess, own_environment, program
+from tests.gateway_process import GatewayProcess, own_environment, program
 
 StartGateway = Callable[..., GatewayProcess]
 
 NODE_TESTS: Final = Path(__file__).resolve().parent / "node"
 _NPM_SECONDS: Final = 120.0
 #: Pages that are still open at the end of a test do not hold up the stop.
-_DEFAULTS: Final[dict[str, dict[str, Any]]] = {"server": {"shutdown_grace": 2.0}}
+_VARIABLES: Final = {"GATEWAY_SERVER_SHUTDOWN_GRACE": "2"}
 
 
 @pytest.fixture
@@ -32,8 +32,7 @@ def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
     def start(users: Mapping[str, str] | None = None, **sections: Any) -> GatewayProcess:
         directory = tmp_path / f"gateway-{len(gateways)}"
         directory.mkdir()
-        config = {key: {**_DEFAULTS.get(key, {}), **value} for key, value in sections.items()}
-        gateway = GatewayProcess(directory, {**_DEFAULTS, **config})
+        gateway = GatewayProcess(directory, config=sections, variables=_VARIABLES)
         gateways.append(gateway)
         for username, password in (users or {}).items():
             gateway.add_user(username, password)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.browser import Browser, Page
 from tests.e2e.conftest import StartGateway
-from tests.e2e.processes import GatewayProcess
+from tests.gateway_process import GatewayProcess
 
 _PAGES: Final = Path(__file__).resolve().parent / "pages"
 _ROWS: Final = (

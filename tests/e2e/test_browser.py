@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.browser import Browser, GamePage, Sent
 from tests.e2e.conftest import StartGateway
-from tests.e2e.processes import GatewayProcess
+from tests.gateway_process import GatewayProcess
 
 OpenPage = Callable[..., GamePage]
 
@@ -312,6 +312,22 @@ def test_a_password_is_sent_once_and_kept_nowhere(
     second.wait_live()
     assert second.true_id == true_id
     page.wait_connections(2)
+
+
+def test_a_way_of_joining_that_is_not_enabled_is_refused_in_clear_words(
+    open_page: OpenPage,
+) -> None:
+    page = open_page()
+    page.log_in(_USERNAME, _PASSWORD)
+    page.wait("the refusal", lambda: "does not offer this way" in page.text("login-reason"))
+    assert page.state == "refused"
+    assert page.find("login-form").is_displayed()
+    assert page.find("password").get_attribute("value") == ""
+    assert "gateway.token" not in page.stored()
+    page.choose("guest")
+    assert page.text("login-reason") == ""
+    page.join(_ADA)
+    assert page.text("own-name") == _ADA
 
 
 def test_a_restart_of_the_gateway_is_survived(ada: GamePage, gateway: GatewayProcess) -> None:

@@ -12,7 +12,8 @@ from typing import Final
 import pytest
 
 from tests.e2e.conftest import NODE_TESTS, StartGateway
-from tests.e2e.processes import Control, GatewayProcess, own_environment
+from tests.e2e.control import Control
+from tests.gateway_process import GatewayProcess, own_environment
 
 _SECONDS: Final = 90.0
 _USERNAME: Final = "ada"
@@ -48,12 +49,12 @@ def test_there_are_files() -> None:
 def test_stock_client(
     file: Path, node: str, node_gateway: GatewayProcess, control: Control
 ) -> None:
-    environment = own_environment() | {
-        "GATEWAY_URL": node_gateway.url,
-        "GATEWAY_CONTROL": control.url,
-        "GATEWAY_USERNAME": _USERNAME,
-        "GATEWAY_PASSWORD": _PASSWORD,
-    }
+    environment = own_environment(
+        GATEWAY_URL=node_gateway.url,
+        GATEWAY_CONTROL=control.url,
+        GATEWAY_USERNAME=_USERNAME,
+        GATEWAY_PASSWORD=_PASSWORD,
+    )
     process = subprocess.Popen(
         [node, "--test", "--test-reporter=spec", file.name],
         cwd=NODE_TESTS,

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.admission import ConnectRequest
+from gateway.connect_request import ConnectRequest
 from gateway.errors import ConnectRefused
 from gateway.messages import SessionId, TrueId
 from tests.services.world import GRACE, LIFETIME, Client, World, scenario, settled
@@ -39,10 +39,11 @@ async def test_a_wrong_type_is_refused_by_its_key(auth: object, message: str) ->
 
 def test_a_payload_is_split_into_resumption_and_credentials() -> None:
     request = ConnectRequest.parse(
-        {"token": "t", "pid": None, "offset": "o", "recovery": False, "guest": True, "x": 1}
+        {"token": "t", "pid": None, "offset": "o", "recovery": False, "guest": True, "x": 1},
+        "192.0.2.1",
     )
-    assert request == ConnectRequest("t", None, "o", False, {"guest": True, "x": 1})
-    assert ConnectRequest.parse(None) == ConnectRequest(None, None, None, True, {})
+    assert request == ConnectRequest("t", None, "o", False, {"guest": True, "x": 1}, "192.0.2.1")
+    assert ConnectRequest.parse(None, "") == ConnectRequest(None, None, None, True, {}, "")
 
 
 @pytest.mark.parametrize("auth", [None, {}, {"name": "Ann"}, {"offset": "e1.1.n1"}])
@@ -552,7 +553,7 @@ async def test_a_newcomer_that_gives_up_while_probing_leaves_everything_as_it_wa
     first.lose()
     back = await world.connect(token=first.token)
     assert back.session_id == first.session_id
-    assert world.admission._locks == {}
+    assert len(world.admission._locks) == 0
 
 
 @scenario
@@ -568,7 +569,7 @@ async def test_connects_with_the_same_token_come_one_after_the_other() -> None:
     assert [client.closed for client in clients] == [None] * 4
     world.write(first, "a")
     assert [client.data for client in clients] == [["a"]] * 4
-    assert world.admission._locks == {}
+    assert len(world.admission._locks) == 0
 
 
 @scenario
@@ -633,7 +634,7 @@ async def test_an_expired_session_is_told_and_its_player_kept() -> None:
     world.store.expire(world.clock.now)
     second = await world.connect(token=first.token, offset=first.messages[0]["id"])
     assert (second.true_id, second.greeting["name"]) == (first.true_id, "ann")
-    assert second.session_id != first.session_id
+    assert second.session_id == first.session_id
     assert second.pid != first.pid
     assert second.resumed == (False, "expired", 1, None)
     assert second.data == ["b"]
@@ -662,7 +663,7 @@ async def test_after_a_loss_of_the_store_players_keep_id_and_name() -> None:
     world.write(first, "a")
     second = await world.restarted().connect(token=first.token, offset=first.last_id)
     assert (second.true_id, second.greeting["name"]) == (first.true_id, "Ann")
-    assert second.session_id != first.session_id
+    assert second.session_id == first.session_id
     assert second.pid != first.pid
     assert second.resumed == (False, "store_reset", 0, {"after": first.last_id, "lost": None})
 
@@ -676,6 +677,63 @@ async def test_after_a_loss_of_the_store_the_new_token_is_one_of_the_new_store()
     assert second.resumed == (False, "store_reset", 0, {"after": None, "lost": None})
     second.lose()
     assert (await after.connect(token=second.token)).resumed == (True, "resumed", 0, None)
+
+
+# A session that the store no longer has is opened again
+
+
+async def forgotten(world: World, *clients: Client) -> None:
+    """Let the sessions of these clients expire."""
+    for client in clients:
+        client.lose()
+    world.clock.now += 101
+    world.store.expire(world.clock.now)
+
+
+@scenario
+async def test_a_token_goes_on_where_its_session_was_forgotten() -> None:
+    world = World(session_lifetime=100.0)
+    first = await world.guest()
+    await forgotten(world, first)
+    for _ in range(2):
+        # The reply is lost with its link, so the client still has the same token.
+        again = await world.connect(token=first.token)
+        again.lose()
+        assert (again.true_id, again.session_id) == (first.true_id, first.session_id)
+        assert world.tokens.verify_token(again.token).generation == 2
+    third = await world.connect(token=again.token)
+    assert third.greeting["outcome"] == "resumed"
+    assert world.tokens.verify_token(third.token).generation == 3
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@scenario
+async def test_theft_is_noticed_beyond_the_life_of_a_session(restarted: bool) -> None:
+    world = World(session_lifetime=100.0)
+    client, spent = await with_spent_token(world)
+    await forgotten(world, client)
+    world = world.restarted() if restarted else world
+    thief = await world.connect(token=spent)
+    error = await world.refused({"token": client.token})
+    assert error.code == "token_reused"
+    assert thief.closed == ("token_reused", False)
+    assert (await world.refused({"token": thief.token})).code == "session_revoked"
+
+
+@scenario
+async def test_a_session_opened_again_has_another_pid_and_the_old_one_is_worth_nothing() -> None:
+    world = World(session_lifetime=100.0)
+    first = await world.guest()
+    await forgotten(world, first)
+    second = await world.connect(token=first.token, pid=first.pid)
+    assert second.pid != first.pid
+    second.lose()
+    # Its client never got the new pid: it may not take its state for recovered.
+    assert (await world.refused({"pid": first.pid})).code == "token_expired"
+    third = await world.connect(token=first.token, pid=first.pid)
+    assert (third.session_id, third.pid) == (second.session_id, second.pid)
+    third.lose()
+    assert (await world.connect(pid=third.pid)).greeting["resumed"]
 
 
 # Accounts: players who exist before they come
@@ -725,6 +783,75 @@ async def test_a_later_login_starts_after_what_any_device_has_confirmed() -> Non
     assert (await world.connect(username="ann")).data == ["b", "c"]
 
 
+@scenario
+async def test_an_account_that_was_there_once_can_be_written_to_for_good() -> None:
+    world = World(session_lifetime=100.0)
+    ann, guest = await world.connect(username="ann"), await world.guest()
+    await forgotten(world, ann, guest)
+    world.write(ann, "a")
+    answers: list[object] = []
+    eve = await world.guest("Eve")
+    answers.append(eve.call("message", {"target_id": guest.true_id, "data": 1}))
+    assert answers[0]["error"]["code"] == "unknown_target"  # type: ignore[index]
+    assert (await world.connect(username="ann")).data == ["a"]
+
+
+@pytest.mark.parametrize("by", ["pid", "token"])
+@scenario
+async def test_nobody_comes_back_to_a_removed_account(by: str) -> None:
+    world = World()
+    ann, bob = await world.connect(username="ann"), await world.connect(username="bob")
+    world.accounts.removed.add(ACCOUNT)
+    credentials = {"pid": {"pid": ann.pid}, "token": {"token": ann.token}}[by]
+    assert (await world.refused(credentials)).code == "session_revoked"
+    assert ann.closed == ("account_removed", False)
+    assert bob.closed is None
+    # Nor when there is an account by that id again.
+    world.accounts.removed.clear()
+    for auth in ({"pid": ann.pid}, {"token": ann.token}):
+        assert (await world.refused(auth)).code == "session_revoked"
+
+
+@scenario
+async def test_a_removed_account_does_not_survive_the_loss_of_the_store() -> None:
+    world = World()
+    ann, guest = await world.connect(username="ann"), await world.guest()
+    world = world.restarted()
+    world.accounts.removed.add(ACCOUNT)
+    assert (await world.refused({"token": ann.token})).code == "session_revoked"
+    world.accounts.removed.clear()
+    assert (await world.refused({"token": ann.token})).code == "session_revoked"
+    assert (await world.connect(token=guest.token)).true_id == guest.true_id
+
+
+@scenario
+async def test_how_a_player_logged_in_goes_from_token_to_session_to_token() -> None:
+    world = World(session_lifetime=100.0)
+    client = await world.connect(username="ann")
+    for _ in range(2):
+        copy = await world.connect(token=client.token)
+        for each in (client, copy):
+            assert each.link.session.method == "password"
+            assert world.tokens.verify_token(each.token).method == "password"
+        await forgotten(world, client, copy)
+        client = await world.connect(token=client.token)
+
+
+@scenario
+async def test_a_session_that_ends_while_its_account_is_looked_up_is_not_resumed() -> None:
+    world = World()
+    client = await world.connect(username="ann")
+    client.lose()
+    for auth in ({"pid": client.pid}, {"token": client.token}):
+        back = asyncio.create_task(world.connect(**auth))
+        await asyncio.sleep(0)
+        await world.revocation.revoke(client.link.session, "kicked")
+        with pytest.raises(ConnectRefused) as caught:
+            await back
+        assert caught.value.code == "session_revoked"
+    assert len(world.registry) == 0
+
+
 # Limits
 
 
@@ -770,7 +897,7 @@ async def test_coming_back_to_a_session_takes_room_too(by: str) -> None:
 
 
 @scenario
-async def test_the_store_has_room_for_so_many_sessions() -> None:
+async def test_the_store_has_room_for_so_many_sessions_in_use() -> None:
     world = World(sessions=2)
     first = await world.guest()
     await world.guest()
@@ -780,6 +907,53 @@ async def test_the_store_has_room_for_so_many_sessions() -> None:
     assert len(world.registry) == 2
     first.lose()
     assert (await world.connect(pid=first.pid)).greeting["resumed"]
+
+
+@scenario
+async def test_a_newcomer_takes_the_place_of_whoever_was_away_longest() -> None:
+    world = World(sessions=2)
+    first, second = await world.guest(), await world.guest()
+    second.lose()
+    first.lose()
+    first = await world.connect(pid=first.pid)
+    third = await world.guest()
+    assert (await world.refused({"pid": second.pid})).code == "token_expired"
+    assert first.closed is None
+    # The player has lost nothing but the session.
+    third.lose()
+    back = await world.connect(token=second.token)
+    assert (back.true_id, back.greeting["outcome"]) == (second.true_id, "expired")
+
+
+@scenario
+async def test_a_network_opens_so_many_sessions_a_minute() -> None:
+    world = World(new_sessions_per_minute=2, session_lifetime=100.0)
+    first, second = await world.guest(), await world.connect(username="ann")
+    error = await world.refused({"guest": True})
+    assert (error.code, error.reconnect, error.retry_after) == ("rate_limited", True, 30.0)
+    assert world.metric("limit_hits", "new_sessions_per_minute") == 1
+    # Neither forked nor reopened.
+    assert (await world.refused({"token": first.token})).code == "rate_limited"
+    assert first.closed is None
+    second.lose()
+    # Those who have a session come back to it.
+    second = await world.connect(pid=second.pid)
+    second.lose()
+    second = await world.connect(token=second.token)
+    await forgotten(world, second)
+    assert (await world.refused({"token": second.token})).code == "rate_limited"
+    assert await world.store.sessions_of(second.true_id) == ()
+    world.monotonic.now += 30
+    assert (await world.connect(token=second.token)).greeting["outcome"] == "expired"
+
+
+@scenario
+async def test_other_networks_open_sessions_meanwhile() -> None:
+    world = World(new_sessions_per_minute=1)
+    await world.connect(guest=True, address="2001:db8::1")
+    with pytest.raises(ConnectRefused, match="your network"):
+        await world.connect(guest=True, address="2001:db8::2")
+    await world.connect(guest=True, address="2001:db8:0:1::1")
 
 
 @scenario

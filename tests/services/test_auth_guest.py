@@ -42,6 +42,9 @@ class Fake:
         self.addresses.append(address)
         return Identity(TrueId("p1"), "Ann", self.method)
 
+    async def still_valid(self, true_id: TrueId) -> bool:
+        return true_id == "p1"
+
 
 def guests(max_name_bytes: int = 64) -> GuestAuthenticator:
     numbers = count(1)
@@ -58,6 +61,20 @@ def refusal(
     with pytest.raises(ConnectRefused) as caught:
         log_in(authenticator, auth)
     return caught.value
+
+
+def test_who_may_come_back_is_asked_of_the_method_that_let_them_in() -> None:
+    def valid(authentication: Authentication, method: str, true_id: str) -> bool:
+        return asyncio.run(authentication.still_valid(method, TrueId(true_id)))
+
+    both = Authentication([guests(), Fake("password")])
+    assert valid(both, "guest", "g1")
+    assert valid(both, "password", "p1")
+    assert not valid(both, "password", "p2")
+    # Nobody can tell whether an account is still there without its method.
+    none = Authentication([])
+    assert valid(none, "guest", "g1")
+    assert not valid(none, "password", "p1")
 
 
 def test_every_guest_is_a_new_player() -> None:

@@ -125,6 +125,18 @@ def test_username_or_password_claims_the_payload(
     assert bench.authenticator().claims(auth) is claimed
 
 
+def test_an_account_is_valid_as_long_as_the_file_has_it(bench: Bench) -> None:
+    async def scenario() -> None:
+        authenticator = bench.authenticator()
+        user = bench.users.add("eve", GOOD)
+        assert await authenticator.still_valid(user.true_id)
+        bench.users.remove("eve")
+        assert not await authenticator.still_valid(user.true_id)
+        assert await authenticator.still_valid(TrueId("p1"))
+
+    run(scenario)
+
+
 def test_the_right_password_gives_the_users_identity(bench: Bench) -> None:
     async def scenario() -> None:
         identity = await attempt(bench.authenticator(), "bob")

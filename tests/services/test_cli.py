@@ -18,7 +18,8 @@ import yaml
 from gateway.config_render import render_default
 from gateway.messages import SessionId, TrueId
 from gateway.tokens import Tokens
-from tests.gateway_process import GatewayProcess, PollingClient, environment, run
+from tests.gateway_process import ROOT, TIMEOUT, GatewayProcess, own_environment, run
+from tests.transport.client import Clients, Player, connect_refused
 
 KEY = "k" * 40
 PASSWORD = "correct horse battery"
@@ -27,7 +28,7 @@ PASSWORD = "correct horse battery"
 def token(key: str = KEY, issued: float | None = None) -> str:
     clock = time.time() if issued is None else issued
     tokens = Tokens([key], 600.0, lambda: clock)
-    return tokens.sign_token(TrueId("p_1"), SessionId("s_1"), 3, "e1", "Ada")
+    return tokens.sign_token(TrueId("p_1"), SessionId("s_1"), 3, "e1", "Ada", "guest")
 
 
 # Configuration
@@ -116,13 +117,15 @@ def test_users_go_where_the_state_is(tmp_path: Path) -> None:
         (("add", "ada"), "", "password is too short"),
         (("add", "a:da"), f"{PASSWORD}\n", "username contains ':'"),
         (("add", "ada"), b"\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8\n", "the password is not UTF-8"),
+        (("passwd", "ada"), f"{PASSWORD}\n", "users"),
+        (("passwd", "ada"), "short\n", "password is too short"),
         (("remove", "ada"), "", "users"),
     ],
 )
 def test_a_failure_with_users_says_why_and_exits_1(
     tmp_path: Path, arguments: tuple[str, ...], text: str | bytes, complaint: str
 ) -> None:
-    options = ("--password-stdin",) if arguments[0] == "add" else ()
+    options = ("--password-stdin",) if arguments[0] != "remove" else ()
     done = run("users", *arguments, *options, cwd=tmp_path, text=text)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("game-gateway: ")
@@ -136,6 +139,15 @@ def test_a_user_exists_once(tmp_path: Path) -> None:
     again = run(*add, cwd=tmp_path, text=PASSWORD)
     assert (again.returncode, again.stdout) == (1, "")
     assert "remove it first" in again.stderr
+
+
+def test_a_changed_password_keeps_the_true_id(tmp_path: Path) -> None:
+    added = run("users", "add", "ada", "--password-stdin", cwd=tmp_path, text=PASSWORD)
+    before = (tmp_path / "var" / "users").read_text()
+    changed = run("users", "passwd", "ada", "--password-stdin", cwd=tmp_path, text=PASSWORD[::-1])
+    assert (changed.returncode, changed.stdout, changed.stderr) == (0, added.stdout, "")
+    assert (tmp_path / "var" / "users").read_text() != before
+    assert run("users", "list", cwd=tmp_path).stdout == added.stdout
 
 
 def test_a_directory_that_cannot_be_made_is_a_failure(tmp_path: Path) -> None:
@@ -158,7 +170,7 @@ def type_at_terminal(cwd: Path, *lines: str) -> tuple[int, str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "users", "add", "ada"],
             cwd=cwd,
-            env=environment(PYTHONPATH=str(Path(__file__).resolve().parents[2])),
+            env=own_environment(PYTHONPATH=str(ROOT)),
             stdin=end,
             stdout=end,
             stderr=end,
@@ -209,16 +221,20 @@ def test_a_password_that_was_not_meant_changes_nothing(
     assert run("users", "list", cwd=tmp_path).stdout == ""
 
 
-def test_a_user_can_log_in_at_once_and_no_more_when_removed(tmp_path: Path) -> None:
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_a_user_can_log_in_at_once_and_no_more_when_removed(tmp_path: Path) -> None:
     variables = {"GATEWAY_AUTH_METHODS": "password"}
     with GatewayProcess(tmp_path, variables=variables) as gateway:
-        client = PollingClient(gateway.url)
-        credentials = {"username": "ada", "password": PASSWORD}
-        assert client.refused(**credentials) == "bad_credentials"
-        added = run("users", "add", "ada", "--password-stdin", cwd=tmp_path, text=PASSWORD)
-        assert client.connect(**credentials)["true_id"] == added.stdout.split()[1]
-        assert run("users", "remove", "ada", cwd=tmp_path).returncode == 0
-        assert PollingClient(gateway.url).refused(**credentials) == "bad_credentials"
+        async with Clients(gateway.url) as clients:
+            link = await clients.polling()
+            credentials = {"username": "ada", "password": PASSWORD}
+            assert await connect_refused(link, credentials) == "bad_credentials"
+            added = run("users", "add", "ada", "--password-stdin", cwd=tmp_path, text=PASSWORD)
+            player = await Player.log_in(link, credentials)
+            assert player.true_id == added.stdout.split()[1]
+            assert run("users", "remove", "ada", cwd=tmp_path).returncode == 0
+            link = await clients.polling()
+            assert await connect_refused(link, credentials) == "bad_credentials"
 
 
 # Tokens
@@ -243,6 +259,7 @@ def test_a_valid_token_is_explained(tmp_path: Path, by_input: bool) -> None:
         "generation": 3,
         "epoch": "e1",
         "name": "Ada",
+        "method": "guest",
     }
 
 
@@ -271,9 +288,11 @@ def test_inspecting_a_token_makes_no_key(tmp_path: Path) -> None:
     assert not list((tmp_path / "var").iterdir())
 
 
-def test_a_token_of_a_running_gateway_can_be_inspected(tmp_path: Path) -> None:
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_a_token_of_a_running_gateway_can_be_inspected(tmp_path: Path) -> None:
     with GatewayProcess(tmp_path) as gateway:
-        session = PollingClient(gateway.url).connect(guest=True, name="Ada")
+        async with Clients(gateway.url) as clients:
+            session = (await clients.player("polling", {"guest": True, "name": "Ada"})).session
         done = run("token", "inspect", session["token"], cwd=tmp_path)
     shown = json.loads(done.stdout)
     assert shown["true_id"] == session["true_id"]
@@ -292,7 +311,7 @@ def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
 def test_it_runs_as_a_module_too(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gateway", "--version"],
-        env=environment(PYTHONPATH=str(Path(__file__).resolve().parents[2])),
+        env=own_environment(PYTHONPATH=str(ROOT)),
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -311,6 +330,7 @@ def test_it_runs_as_a_module_too(tmp_path: Path) -> None:
         ("users",),
         ("users", "add"),
         ("users", "remove"),
+        ("users", "passwd"),
         ("users", "list", "ada"),
         ("token",),
         ("token", "inspect"),
@@ -340,7 +360,7 @@ def test_help_is_there_for_every_command(tmp_path: Path, arguments: tuple[str, .
 def test_serve_says_once_where_it_serves_and_stops_with_0(tmp_path: Path) -> None:
     with GatewayProcess(tmp_path) as gateway:
         assert gateway.get("/readyz") == (200, "ok\n")
-        assert gateway.stop() == 0
+        gateway.stop()
         assert gateway.out == f"Serving {gateway.url}\n"
 
 

@@ -91,6 +91,27 @@ async def test_a_repeated_message_is_known_over_reconnects() -> None:
 
 
 @scenario
+async def test_the_same_id_for_another_target_is_a_mistake() -> None:
+    world = known(World())
+    send(world, id="key")
+    assert refused(send(world, id="key", target_id=ANN)) == ("bad_request", "id")
+    assert world.store.head(ANN) == 0
+
+
+@scenario
+async def test_more_ids_than_can_be_remembered_have_to_wait() -> None:
+    world = known(World(dedupe_keys=1, dedupe_window=60.0))
+    send(world, id="a")
+    world.clock.now += 20
+    result = send(world, id="b")
+    assert refused(result) == ("rate_limited", None)
+    assert world.metric("limit_hits", "mailbox.dedupe_keys") == 1
+    assert isinstance(send(world), Receipt)
+    world.clock.now += result.retry_after  # type: ignore[union-attr, operator]
+    assert isinstance(send(world, id="b"), Receipt)
+
+
+@scenario
 async def test_a_volatile_message_is_stored_nowhere() -> None:
     world = known(World())
     bob = await world.connect(username="bob")

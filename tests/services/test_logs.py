@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from gateway.logs import JsonFormatter
-from tests.gateway_process import GatewayProcess, PollingClient, environment, request, run
+from tests.gateway_process import ROOT, TIMEOUT, GatewayProcess, own_environment, run
+from tests.transport.client import Clients, Player, connect_refused, endpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "0123456789abcdef" * 3
 PASSWORD = "correct horse battery"
 WRONG = "battery staple horse"
@@ -32,7 +32,7 @@ log.debug("fine"); log.info("na\\u00efve"); log.warning("two\\nlines"); log.erro
 def lines_of(level: str, form: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, level, form],
-        env=environment(PYTHONPATH=str(ROOT), PYTHONUTF8="1"),
+        env=own_environment(PYTHONPATH=str(ROOT), PYTHONUTF8="1"),
         capture_output=True,
         check=True,
     )
@@ -81,8 +81,9 @@ def test_a_traceback_is_part_of_its_json_line() -> None:
     assert fields["traceback"].endswith("ValueError: what went wrong")
 
 
+@pytest.mark.gen_test(timeout=TIMEOUT)
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_no_secret_is_ever_logged(tmp_path: Path, form: str) -> None:
+async def test_no_secret_is_ever_logged(tmp_path: Path, form: str) -> None:
     run("users", "add", "ada", "--password-stdin", cwd=tmp_path, text=PASSWORD)
     variables = {
         "GATEWAY_LOG_LEVEL": "debug",
@@ -91,48 +92,49 @@ def test_no_secret_is_ever_logged(tmp_path: Path, form: str) -> None:
         "GATEWAY_RESUME_SECRET_KEYS": KEY,
         "GATEWAY_RESUME_PROBE_TIMEOUT": "0.05",
     }
-    secrets = {KEY, PASSWORD, WRONG}
-
-    def remember(client: PollingClient, session: dict[str, str]) -> dict[str, str]:
-        secrets.update((client.engine_sid, session["token"], session["pid"]))
-        return session
-
     with GatewayProcess(tmp_path, variables=variables) as gateway:
+        async with Clients(gateway.url) as clients:
+            secrets = {KEY, PASSWORD, WRONG} | await secrets_of_misuse(clients)
+            gateway.stop()
+    assert "token_reused" in gateway.log
+    shown = gateway.out + gateway.log
+    assert {secret for secret in secrets if secret in shown} == set()
+    # Nor the part of a token that is its signature alone.
+    assert {token for token in secrets if "." in token and token[-20:] in shown} == set()
+    if form == "json":
+        for line in gateway.log.splitlines():
+            assert {"time", "level", "logger", "message"} <= json.loads(line).keys()
 
-        def client() -> PollingClient:
-            return PollingClient(gateway.url)
 
-        guest = client()
-        first = remember(guest, guest.connect(guest=True, name="Grace"))
-        user = client()
-        remember(user, user.connect(username="ada", password=PASSWORD))
-        assert client().refused(username="ada", password=WRONG) == "bad_credentials"
+async def secrets_of_misuse(clients: Clients) -> set[str]:
+    """Do what makes the gateway log something, with secrets in hand; return these."""
+    secrets: set[str] = set()
 
-        # Resume twice, then present the token that somebody copied.
-        resumed = client()
-        second = remember(resumed, resumed.connect(token=first["token"]))
-        resumed = client()
-        remember(resumed, resumed.connect(token=second["token"]))
-        assert client().refused(token=first["token"]) == "token_reused"
-        assert client().refused(token=first["token"][:-4] + "AAAA") == "token_invalid"
+    async def log_in(**auth: object) -> Player:
+        player = await clients.player("polling", auth)
+        secrets.update((player.link.sid, player.session["token"], player.pid))
+        return player
 
-        # Break the protocol with secrets in hand.
-        for packet in (f'42["message",{{"target_id":"{second["token"]}"', f"4x{second['token']}"):
-            broken = client()
-            broken.connect(guest=True)
-            broken.send(packet)
-        path = f"/socket.io/?EIO=4&transport=nonsense&sid={user.engine_sid}&token={KEY}"
-        assert request(gateway.url, "GET", path)[0] == 400
-        assert request(gateway.url, "GET", f"/{KEY}?token={KEY}")[0] == 404
-        path = f"/socket.io/?EIO=4&transport=polling&sid={user.engine_sid}"
-        assert request(gateway.url, "POST", path, "x" * 200_000)[0] in (400, 413)
-        assert gateway.stop() == 0
+    async def refused(**auth: object) -> str:
+        return await connect_refused(await clients.polling(), auth)
 
-        assert "token_reused" in gateway.err
-        shown = gateway.out + gateway.err
-        assert {secret for secret in secrets if secret in shown} == set()
-        # Nor the part of a token that is its signature alone.
-        assert {token for token in secrets if "." in token and token[-20:] in shown} == set()
-        if form == "json":
-            for line in gateway.err.splitlines():
-                assert {"time", "level", "logger", "message"} <= json.loads(line).keys()
+    first = (await log_in(guest=True, name="Grace")).session["token"]
+    user = await log_in(username="ada", password=PASSWORD)
+    assert await refused(username="ada", password=WRONG) == "bad_credentials"
+
+    # Resume twice, then present the token that somebody copied.
+    second = (await log_in(token=first)).session["token"]
+    await log_in(token=second)
+    assert await refused(token=first) == "token_reused"
+    assert await refused(token=first[:-4] + "AAAA") == "token_invalid"
+
+    # Break the protocol.
+    for packet in (f'42["message",{{"target_id":"{second}"', f"4x{second}"):
+        broken = await log_in(guest=True)
+        await broken.link.send(packet)
+    path = endpoint(transport="nonsense", sid=user.link.sid, token=KEY)
+    assert (await clients.fetch(path)).code == 400
+    assert (await clients.fetch(f"/{KEY}?token={KEY}")).code == 404
+    oversized = await clients.engine("POST", "x" * 200_000, sid=user.link.sid)
+    assert oversized.code in (400, 413)
+    return secrets

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from gateway.errors import StoreUnavailable
-from tests.services.world import LIFETIME, World, scenario, settled
+from gateway.errors import RequestRefused, StoreUnavailable
+from tests.services.world import LIFETIME, Client, World, scenario, settled
 
 
 @scenario
@@ -54,13 +56,22 @@ async def test_a_revoked_session_stays_revoked_as_long_as_its_token_lives() -> N
         assert (await world.refused({"token": client.token})).code == code
 
 
+def log_out(world: World, client: Client, everywhere: bool, answer: Callable[[], None]) -> None:
+    """Log a client's session out; it does not fail."""
+
+    def on_failed(error: RequestRefused) -> None:
+        raise AssertionError(error)
+
+    world.revocation.log_out(client.link.session, everywhere, answer, on_failed)
+
+
 @scenario
 async def test_a_logout_is_answered_before_the_close_and_once() -> None:
     world = World()
     client = await world.guest()
     answers: list[object] = []
     for _ in range(2):
-        world.revocation.log_out(client.link.session, False, lambda: answers.append(client.closed))
+        log_out(world, client, False, lambda: answers.append(client.closed))
     assert client.closed is None
     await settled()
     assert answers[0] is None
@@ -72,10 +83,44 @@ async def test_a_logout_everywhere_answers_when_all_others_are_out() -> None:
     world = World()
     first, second = [await world.connect(username="ann") for _ in range(2)]
     answers: list[object] = []
-    world.revocation.log_out(first.link.session, True, lambda: answers.append(second.closed))
+    log_out(world, first, True, lambda: answers.append(second.closed))
     await settled()
     assert answers == [("logout", False)]
     assert await world.store.sessions_of(first.true_id) == ()
+
+
+@scenario
+async def test_a_logout_everywhere_ends_sessions_that_the_store_has_forgotten() -> None:
+    world = World(session_lifetime=100.0)
+    lost, bob = await world.connect(username="ann"), await world.connect(username="bob")
+    for client in (lost, bob):
+        client.lose()
+    world.clock.now += 101
+    world.store.expire(world.clock.now)
+    ann = await world.connect(username="ann")
+    log_out(world, ann, True, lambda: None)
+    await settled()
+    for client in (lost, ann):
+        assert (await world.refused({"token": client.token})).code == "session_revoked"
+    assert (await world.connect(token=bob.token)).greeting["outcome"] == "expired"
+    # The player may come back, and is not logged out again.
+    world.clock.now += 1
+    again = await world.connect(username="ann")
+    again.lose()
+    world.clock.now += 101
+    world.store.expire(world.clock.now)
+    assert (await world.connect(token=again.token)).greeting["outcome"] == "expired"
+
+
+@scenario
+async def test_a_player_is_revoked_as_a_whole_and_alone() -> None:
+    world = World()
+    first, second, bob = [await world.connect(username=name) for name in ("ann", "ann", "bob")]
+    second.lose()
+    await world.revocation.revoke_player(first.true_id, "account_removed")
+    assert (first.closed, bob.closed) == (("account_removed", False), None)
+    for client in (first, second):
+        assert (await world.refused({"token": client.token})).code == "session_revoked"
 
 
 @scenario
@@ -83,7 +128,7 @@ async def test_what_is_under_way_is_waited_for() -> None:
     world = World()
     await world.revocation.close()
     client = await world.guest()
-    world.revocation.log_out(client.link.session, False, lambda: None)
+    log_out(world, client, False, lambda: None)
     await world.revocation.close()
     assert client.closed == ("logout", False)
 
@@ -96,9 +141,14 @@ async def test_a_store_that_is_down_revokes_nothing(caplog: pytest.LogCaptureFix
     with pytest.raises(StoreUnavailable):
         await world.revocation.revoke(client.link.session, "kicked")
     answers: list[object] = []
-    world.revocation.log_out(client.link.session, False, lambda: answers.append(None))
+    failures: list[RequestRefused] = []
+    for everywhere in (False, True):
+        world.revocation.log_out(
+            client.link.session, everywhere, lambda: answers.append(None), failures.append
+        )
     await settled()
     assert answers == []
+    assert [error.code for error in failures] == ["unavailable", "unavailable"]
     assert client.closed is None
     assert f"session {client.session_id} could not be logged out" in caplog.text
     world.store.down = False

@@ -15,9 +15,9 @@ from gateway.errors import ConfigError, ConnectRefused
 from gateway.messages import SessionId, TrueId
 from gateway.secret_keys import load_secret_keys
 from gateway.tokens import Tokens
-from tests.gateway_process import GatewayProcess, PollingClient, environment, run
+from tests.gateway_process import ROOT, TIMEOUT, GatewayProcess, own_environment, run
+from tests.transport.client import GUEST, Clients, Player, connect_refused
 
-ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW, NEWEST = ("o" * 40, "n" * 40, "w" * 40)
 NO_KEYS = ResumeConfig()
 
@@ -88,7 +88,7 @@ def test_gateways_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path)],
-            env=environment(PYTHONPATH=str(ROOT)),
+            env=own_environment(PYTHONPATH=str(ROOT)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -216,7 +216,7 @@ def test_old_keys_verify_and_the_first_signs() -> None:
         return Tokens(keys, 600.0, lambda: 1000.0)
 
     def sign(signer: Tokens) -> str:
-        return signer.sign_token(TrueId("p"), SessionId("s"), 1, "e", "Ada")
+        return signer.sign_token(TrueId("p"), SessionId("s"), 1, "e", "Ada", "guest")
 
     before, during, after = tokens(OLD), tokens(NEW, OLD), tokens(NEW)
     assert during.verify_token(sign(before)).true_id == "p"
@@ -229,49 +229,58 @@ def test_old_keys_verify_and_the_first_signs() -> None:
     assert after.verify_pid(pid) is None
 
 
-def test_keys_rotate_without_logging_anyone_out(tmp_path: Path) -> None:
+async def log_in(gateway: GatewayProcess, **auth: object) -> Player:
+    """Return who it was; the connection is closed."""
+    async with Clients(gateway.url) as clients:
+        return await clients.player("polling", auth)
+
+
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_keys_rotate_without_logging_anyone_out(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     variables = {"GATEWAY_RESUME_SECRET_KEY_FILE": str(keys)}
-
-    def gateway(*names: str) -> GatewayProcess:
-        write_keys(keys, *names)
-        return GatewayProcess(tmp_path, variables=variables)
-
-    with gateway(OLD) as old:
-        first = PollingClient(old.url).connect(guest=True, name="Ada")
-        assert old.stop() == 0
-    with gateway(NEW, OLD) as both:
-        second = PollingClient(both.url).connect(token=first["token"])
-        # The memory store forgets sessions over a restart; who the player is, it cannot lose.
-        assert (second["outcome"], second["resumed"]) == ("store_reset", False)
-        assert (second["true_id"], second["name"]) == (first["true_id"], "Ada")
-        again = PollingClient(both.url).connect(pid=second["pid"])
-        assert (again["outcome"], again["session_id"]) == ("resumed", second["session_id"])
-        assert both.stop() == 0
-    only_new = Tokens([NEW], 600.0, lambda: 0.0)
-    assert only_new.verify_pid(second["pid"]) is not None
-    with gateway(NEW) as new:
-        third = PollingClient(new.url).connect(token=again["token"])
-        assert third["true_id"] == first["true_id"]
-        assert PollingClient(new.url).refused(token=first["token"]) == "token_invalid"
-        assert new.stop() == 0
-
-
-def test_a_generated_key_outlives_restarts(tmp_path: Path) -> None:
-    with GatewayProcess(tmp_path) as gateway:
-        first = PollingClient(gateway.url).connect(guest=True)
-        assert gateway.stop() == 0
-    with GatewayProcess(tmp_path) as gateway:
-        second = PollingClient(gateway.url).connect(token=first["token"])
-        assert second["true_id"] == first["true_id"]
-        assert gateway.stop() == 0
-
-
-def test_systemd_hands_the_key_over(tmp_path: Path) -> None:
-    write_keys(tmp_path / "resume-secret-key", NEW)
-    variables = {"CREDENTIALS_DIRECTORY": str(tmp_path), "STATE_DIRECTORY": str(tmp_path / "state")}
+    write_keys(keys, OLD)
     with GatewayProcess(tmp_path, variables=variables) as gateway:
-        session = PollingClient(gateway.url).connect(guest=True)
-        assert gateway.stop() == 0
-    assert Tokens([NEW], 600.0, lambda: 0.0).verify_pid(session["pid"]) is not None
-    assert not (tmp_path / "state" / "resume.key").exists()
+        first = await log_in(gateway, guest=True, name="Ada")
+        gateway.stop()
+
+        write_keys(keys, NEW, OLD)
+        gateway.start()
+        second = await log_in(gateway, token=first.session["token"])
+        # The memory store forgets sessions over a restart; who the player is, it cannot lose.
+        assert (second.session["outcome"], second.session["resumed"]) == ("store_reset", False)
+        assert (second.true_id, second.session["name"]) == (first.true_id, "Ada")
+        again = (await log_in(gateway, pid=second.pid)).session
+        assert again["outcome"] == "resumed"
+        assert again["session_id"] == second.session["session_id"]
+        gateway.stop()
+        assert Tokens([NEW], 600.0, lambda: 0.0).verify_pid(second.pid) is not None
+
+        write_keys(keys, NEW)
+        gateway.start()
+        assert (await log_in(gateway, token=again["token"])).true_id == first.true_id
+        async with Clients(gateway.url) as clients:
+            spent = {"token": first.session["token"]}
+            assert await connect_refused(await clients.polling(), spent) == "token_invalid"
+
+
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_a_generated_key_outlives_restarts(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path) as gateway:
+        first = await log_in(gateway, **GUEST)
+        gateway.stop()
+        gateway.start()
+        second = await log_in(gateway, token=first.session["token"])
+        assert second.true_id == first.true_id
+
+
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_systemd_hands_the_key_over(tmp_path: Path) -> None:
+    write_keys(tmp_path / "resume-secret-key", NEW)
+    state = tmp_path / "state"
+    variables = {"CREDENTIALS_DIRECTORY": str(tmp_path), "STATE_DIRECTORY": str(state)}
+    with GatewayProcess(tmp_path, variables=variables) as gateway:
+        player = await log_in(gateway, **GUEST)
+    assert Tokens([NEW], 600.0, lambda: 0.0).verify_pid(player.pid) is not None
+    assert state.exists()
+    assert not (state / "resume.key").exists()

@@ -95,7 +95,8 @@ def test_users_are_listed_in_the_order_of_the_file(users: UsersFile) -> None:
         ("ann", "p2"),
         ("Ann", "p3"),
     ]
-    assert list(users.true_ids()) == ["p1", "p2", "p3"]
+    assert users.true_ids() == {"p1", "p2", "p3"}
+    assert (users.has(TrueId("p2")), users.has(TrueId("p4"))) == (True, False)
 
 
 def test_a_user_cannot_be_added_twice(users: UsersFile) -> None:

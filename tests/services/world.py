@@ -117,11 +117,19 @@ class Store(MemoryStore):
             raise StoreUnavailable("down")
         await super().revoke_session(session_id, now)
 
+    async def revoke_player(self, true_id: TrueId, now: float) -> None:
+        if self.down:
+            raise StoreUnavailable("down")
+        await super().revoke_player(true_id, now)
+
 
 class Accounts:
     """Players whom the game knows, by user name alone."""
 
     method = "password"
+
+    def __init__(self) -> None:
+        self.removed: set[TrueId] = set()
 
     def claims(self, auth: Mapping[str, object]) -> bool:
         return "username" in auth
@@ -129,6 +137,11 @@ class Accounts:
     async def authenticate(self, auth: Mapping[str, object], address: str) -> Identity:
         name = str(auth["username"])
         return Identity(TrueId("acc-" + name), name, self.method)
+
+    async def still_valid(self, true_id: TrueId) -> bool:
+        # As the password file does, it lets others run meanwhile.
+        await asyncio.sleep(0)
+        return true_id not in self.removed
 
 
 class Client:
@@ -255,6 +268,7 @@ class World:
         clock: Clock | None = None,
         probe_timeout: float = 60.0,
         connections_per_player: int = 0,
+        new_sessions_per_minute: int = 0,
         max_watched: int = 0,
         listing: bool = True,
         messages_per_second: float = 0.0,
@@ -274,6 +288,7 @@ class World:
         )
         self.revocation = Revocation(self.store, connections_of, self.clock)
         self.tokens = Tokens(["a secret key of this world"], LIFETIME, self.clock)
+        self.accounts = Accounts()
         guests, sessions = count(1), count(1)
         self.admission = Admission(
             Services(
@@ -288,12 +303,13 @@ class World:
                 monotonic=self.monotonic,
             ),
             Authentication(
-                [GuestAuthenticator(64, lambda: TrueId(f"{epoch}-g{next(guests)}")), Accounts()]
+                [GuestAuthenticator(64, lambda: TrueId(f"{epoch}-g{next(guests)}")), self.accounts]
             ),
             self.tokens,
             AdmissionSettings(
                 probe_timeout=probe_timeout,
                 connections_per_player=connections_per_player,
+                new_sessions_per_minute=new_sessions_per_minute,
                 connection=ConnectionLimits(
                     messages_per_second=messages_per_second,
                     burst=burst,
@@ -309,11 +325,18 @@ class World:
     def restarted(self) -> World:
         return World(epoch="e2", clock=self.clock)
 
-    async def connect(self, *, alive: bool = True, room: int = 1_000_000, **auth: object) -> Client:
+    async def connect(
+        self,
+        *,
+        alive: bool = True,
+        room: int = 1_000_000,
+        address: str = ADDRESS,
+        **auth: object,
+    ) -> Client:
         """Send a CONNECT with this auth payload."""
         client = Client(alive=alive)
         client.room = room
-        client.admitted(await self.admission.admit(auth, ADDRESS, client))
+        client.admitted(await self.admission.admit(auth, address, client))
         return client
 
     async def guest(self, name: str = "Ann", *, alive: bool = True) -> Client:

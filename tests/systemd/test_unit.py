@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import configparser
-import os
 import re
 import secrets
-import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -18,20 +15,19 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Config
-from tests.gateway_process import TIMEOUT, GatewayProcess, PollingClient
+from tests.gateway_process import ROOT, TIMEOUT, GatewayProcess, own_environment, program
+from tests.transport.client import Clients
 
-UNIT = Path(__file__).resolve().parents[2] / "systemd" / "gateway.service"
+UNIT = ROOT / "systemd" / "gateway.service"
 PROGRAM = "/opt/game-gateway/venv/bin/game-gateway"
 #: A descriptor for each connection, and some for files, listeners and the event loop.
 SPARE_FILES = 1000
 
 
 def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("systemd-analyze")
-    assert program is not None, "systemd-analyze is not installed: `make test` installs it"
     return subprocess.run(
-        [program, *map(str, arguments)],
-        env={**os.environ, "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""},
+        [program("systemd-analyze"), *map(str, arguments)],
+        env=own_environment(SYSTEMD_COLORS="0", SYSTEMD_PAGER=""),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -158,28 +154,29 @@ def manager(request: pytest.FixtureRequest) -> Iterator[Manager]:
         manager.close()
 
 
-def test_systemd_hears_when_players_may_come_and_when_they_must_go(
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_systemd_hears_when_players_may_come_and_when_they_must_go(
     manager: Manager, tmp_path: Path
 ) -> None:
     variables = {"NOTIFY_SOCKET": manager.address, "GATEWAY_SERVER_SHUTDOWN_GRACE": "20"}
     with GatewayProcess(tmp_path, variables=variables) as gateway:
         ready, pid = manager.receive()
         assert ready == {"READY": "1", "STATUS": f"Serving {gateway.url}"}
-        assert pid == gateway.process.pid
+        assert pid == gateway.pid
         assert gateway.get("/readyz") == (200, "ok\n")
-        client = PollingClient(gateway.url)
-        client.connect(guest=True)
-        assert manager.nothing()
+        async with Clients(gateway.url) as clients:
+            player = await clients.player("polling")
+            assert manager.nothing()
 
-        gateway.process.send_signal(signal.SIGTERM)
-        stopping, pid = manager.receive()
-        assert stopping == {"STOPPING": "1", "STATUS": "Draining 1 connections"}
-        assert pid == gateway.process.pid
-        assert gateway.get("/readyz") == (503, "draining\n")
-        assert client.receive().startswith('42["goaway"')
-        client.send("41")
-        # Its last player has gone: it waits no longer.
-        assert gateway.process.wait(TIMEOUT) == 0
+            gateway.terminate()
+            stopping, pid = manager.receive()
+            assert stopping == {"STOPPING": "1", "STATUS": "Draining 1 connections"}
+            assert pid == gateway.pid
+            assert gateway.get("/readyz") == (503, "draining\n")
+            await player.event("goaway")
+            await player.link.send("41")
+            # Its last player has gone: it waits no longer.
+            gateway.wait()
 
 
 def test_ready_is_told_only_once_connections_are_accepted(manager: Manager, tmp_path: Path) -> None:
@@ -197,11 +194,11 @@ def test_a_manager_that_is_gone_is_no_reason_to_fail(tmp_path: Path) -> None:
     variables = {"NOTIFY_SOCKET": str(tmp_path / "nobody")}
     with GatewayProcess(tmp_path, variables=variables) as gateway:
         assert gateway.get("/readyz") == (200, "ok\n")
-        assert gateway.stop() == 0
-        assert gateway.err.count("systemd could not be told") == 2
+        gateway.stop()
+        assert gateway.log.count("systemd could not be told") == 2
 
 
 def test_without_systemd_nothing_is_told(tmp_path: Path) -> None:
     with GatewayProcess(tmp_path) as gateway:
-        assert gateway.stop() == 0
-        assert "systemd" not in gateway.err
+        gateway.stop()
+        assert "systemd" not in gateway.log

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPClientError
 
+from gateway.auth.users_file import UsersFile
 from gateway.config import Config
 from gateway.errors import ConfigError
+from gateway.messages import TrueId
 from gateway.server import Gateway, serve
 from tests.gateway_process import GatewayProcess
 from tests.transport.client import (
@@ -24,6 +26,7 @@ from tests.transport.client import (
     Clients,
     Ended,
     Player,
+    connect_refused,
     refusal,
     soon,
     until,
@@ -76,6 +79,31 @@ async def test_missing_index_of_the_own_directory_is_a_clear_error(tmp_path: Pat
     config = change(Config(), server={"port": 0}, static={"path": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"static\.path: there is no index\.html in"):
         await Gateway(config, tmp_path / "state", {}).start()
+
+
+# Accounts
+
+
+@pytest.mark.settings(auth={"methods": ("guest", "password")})
+async def test_accounts_come_and_go_while_it_runs(
+    gateway: Gateway, clients: Clients, tmp_path: Path
+) -> None:
+    names = iter(("p_ada",))
+    users = UsersFile(tmp_path / "state" / "users", lambda: TrueId(next(names)))
+    guest = await clients.player("websocket")
+    message = {"target_id": "p_ada", "data": 1}
+    assert (await guest.call("message", message))["error"]["code"] == "unknown_target"
+    users.add("ada", "correct horse battery")
+    await gateway._check_accounts()
+    assert (await guest.call("message", message))["status"] == "queued"
+    credentials = {"username": "ada", "password": "correct horse battery"}
+    ada = await clients.player("websocket", credentials)
+    users.remove("ada")
+    for _ in range(2):
+        await gateway._check_accounts()
+    await soon(ended(ada.link))
+    link = await clients.link("websocket")
+    assert await connect_refused(link, {"token": ada.session["token"]}) == "session_revoked"
 
 
 # Drain

@@ -1,0 +1,59 @@
+"""Accounts that come and go in the password file while the gateway runs.
+
+New ones become known, so that messages may wait for them before their first log-in. Removed
+ones lose their sessions and connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from gateway.mailbox import MailboxStore
+from gateway.messages import TrueId
+from gateway.revocation import Revocation
+
+logger = logging.getLogger(__name__)
+
+
+class Accounts:
+    """Follows what `read` returns, the ids of all accounts; `known` is what it returned last.
+
+    It may block: it is called in `executor`.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], frozenset[TrueId]],
+        executor: Executor,
+        store: MailboxStore,
+        revocation: Revocation,
+        known: frozenset[TrueId],
+    ) -> None:
+        self._read = read
+        self._executor = executor
+        self._store = store
+        self._revocation = revocation
+        self._known = known
+        self._missing: frozenset[TrueId] = frozenset()
+
+    async def check(self) -> None:
+        """Look once. Raises StoreUnavailable; the next call then tries again.
+
+        Only an account that is missing twice in a row is taken for removed: editors replace a
+        file in two steps.
+        """
+        loop = asyncio.get_running_loop()
+        present = await loop.run_in_executor(self._executor, self._read)
+        self._store.know(present - self._known)
+        self._known |= present
+        missing = self._known - present
+        removed = missing & self._missing
+        self._missing = missing
+        self._store.forget(removed)
+        for true_id in removed:
+            logger.info("the account of player %s is gone", true_id)
+            await self._revocation.revoke_player(true_id, "account_removed")
+            self._known -= {true_id}
