@@ -336,7 +336,7 @@ class LimitsConfig:
     )
     sessions_per_player: int = field(default=32, metadata=_limit("Sessions of one player."))
     new_sessions_per_minute: int = field(
-        default=6000,
+        default=30000,
         metadata=_limit(
             "New sessions from one network, which is an IPv4 address or an IPv6 /64.",
             "per minute",

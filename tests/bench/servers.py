@@ -24,6 +24,7 @@ CONFIG: dict[str, Any] = {
         "connections_per_address": 0,
         "connections_per_player": 0,
         "sessions_per_player": 0,
+        "new_sessions_per_minute": 0,
         "messages_per_second": 0,
         "burst": 0,
     },

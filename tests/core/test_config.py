@@ -140,7 +140,7 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "connections_per_player": 16,
             "sessions": 100000,
             "sessions_per_player": 32,
-            "new_sessions_per_minute": 6000,
+            "new_sessions_per_minute": 30000,
             "message_bytes": 65536,
             "messages_per_second": 200.0,
             "burst": 400,
