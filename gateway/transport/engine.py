@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.engineio import (
     MESSAGE,
@@ -34,6 +34,7 @@ from gateway.errors import ConnectRefused
 from gateway.metrics import Metrics
 from gateway.network import network_of
 from gateway.transport.close_codes import NORMAL, PROTOCOL_ERROR, TOO_BIG
+from gateway.transport.interfaces import Handler, WebSocketLink
 from gateway.transport.timers import Timer, TimerQueue
 
 logger = logging.getLogger(__name__)
@@ -58,51 +59,6 @@ class EngineSettings:
     send_buffer_bytes: int
     slow_timeout: float
     upgrade_timeout: float = 10.0
-
-
-class WebSocketLink(Protocol):
-    """One websocket, whoever implements it."""
-
-    def send(self, data: Data | memoryview) -> None:
-        """Write a text frame (str) or a binary one (bytes)."""
-
-    def send_text(self, prefix: bytes, body: bytes) -> int:
-        """Write a text frame of both parts, encoded already; return about what is buffered.
-
-        The same two objects again, for another link, may reuse the frame that was built.
-        """
-
-    def flush(self) -> None:
-        """Write what was kept back to be written together."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Start the closing handshake; give up on it soon if the peer does not answer."""
-
-    @property
-    def buffered(self) -> int:
-        """Bytes written but not yet taken by the kernel."""
-
-
-class Handler(Protocol):
-    """The layer above: one for each connection."""
-
-    def on_message(self, data: Data) -> None:
-        """A message came in."""
-
-    def on_oversized(self) -> None:
-        """The client sent more than `max_payload`; the connection is closed after this."""
-
-    def on_drained(self) -> None:
-        """The send buffer, over its budget before, has room again."""
-
-    def on_ping_sent(self) -> None:
-        """A ping is about to be written."""
-
-    def on_pong(self) -> None:
-        """The client answered a ping."""
-
-    def on_closed(self, reason: str) -> None:
-        """The connection is over."""
 
 
 class EngineConnection:

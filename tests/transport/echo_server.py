@@ -15,8 +15,8 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from gateway.engineio import Data, TransportName
-from gateway.transport.engine import WebSocketLink
 from gateway.transport.handler import EngineHandler
+from gateway.transport.interfaces import WebSocketLink
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 

@@ -16,7 +16,8 @@ from picows.picows import WSProtocol
 from tornado.ioloop import IOLoop
 
 from gateway.engineio import Data
-from gateway.transport.engine import EngineConnection, WebSocketLink
+from gateway.transport.engine import EngineConnection
+from gateway.transport.interfaces import WebSocketLink
 from gateway.transport.picows import PicowsWebSocket, PicowsWebSockets, build_frame
 from gateway.transport.timers import TimerQueue
 from tests.transport.client import RawWebSocket, soon, until

@@ -1,0 +1,52 @@
+"""What the engine stands between: websockets below, the layer of Socket.IO above."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.engineio import Data
+
+
+class WebSocketLink(Protocol):
+    """One websocket, whoever implements it."""
+
+    def send(self, data: Data | memoryview) -> None:
+        """Write a text frame (str) or a binary one (bytes)."""
+
+    def send_text(self, prefix: bytes, body: bytes) -> int:
+        """Write a text frame of both parts, encoded already; return about what is buffered.
+
+        The same two objects again, for another link, may reuse the frame that was built.
+        """
+
+    def flush(self) -> None:
+        """Write what was kept back to be written together."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake; give up on it soon if the peer does not answer."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes written but not yet taken by the kernel."""
+
+
+class Handler(Protocol):
+    """The layer above: one for each connection."""
+
+    def on_message(self, data: Data) -> None:
+        """A message came in."""
+
+    def on_oversized(self) -> None:
+        """The client sent more than `max_payload`; the connection is closed after this."""
+
+    def on_drained(self) -> None:
+        """The send buffer, over its budget before, has room again."""
+
+    def on_ping_sent(self) -> None:
+        """A ping is about to be written."""
+
+    def on_pong(self) -> None:
+        """The client answered a ping."""
+
+    def on_closed(self, reason: str) -> None:
+        """The connection is over."""
