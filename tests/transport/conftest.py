@@ -27,15 +27,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "expects_warnings: warnings in the log are no fault")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_stray_loop() -> Iterator[None]:
-    """Keep pytest-tornado from having asyncio make a loop that nobody closes."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
-
-
 @pytest.fixture
 def websockets(request: pytest.FixtureRequest) -> str:
     """Who speaks websocket in the gateway; a module asks for both by WEBSOCKETS."""
