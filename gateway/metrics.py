@@ -91,8 +91,8 @@ class Metrics:
         self._takeovers[means] += 1
 
     def closed(self, reason: str) -> None:
-        """Count a closed connection."""
-        self._closed[reason] += 1
+        """Count a closed connection; reasons of Engine.IO are in words, labels are not."""
+        self._closed[reason.replace(" ", "_")] += 1
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

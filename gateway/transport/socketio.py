@@ -181,7 +181,7 @@ class SocketIOPeer:
             self._extension.close(reason)
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.on_closed(reason.replace(" ", "_"))
+            connection.on_closed(reason)
 
     # CONNECT
 
@@ -216,8 +216,6 @@ class SocketIOPeer:
             self._phase = _Phase.WAITING
             self._refuse(error)
             return
-        except asyncio.CancelledError:
-            raise
         except Exception:
             logger.exception("a CONNECT failed")
             self._phase = _Phase.WAITING
@@ -272,7 +270,7 @@ class SocketIOPeer:
         if self._extension is None:
             self._timer = self._server.start_connect_timer(self)
         if connection is not None:
-            connection.on_closed(reason.replace(" ", "_"))
+            connection.on_closed(reason)
 
     def _violate(self, text: str) -> None:
         logger.debug("%s broke the protocol: %s", self._engine.address, text)
