@@ -11,15 +11,15 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from gateway.mailbox import MailboxStore
 from gateway.messages import TrueId
 from gateway.revocation import Revocation
+from gateway.store import MailboxStore
 
 logger = logging.getLogger(__name__)
 
 
 class Accounts:
-    """Follows what `read` returns, the ids of all accounts; `known` is what it returned last.
+    """Follows what `read` returns, the ids of all accounts. The first check takes all of them.
 
     It may block: it is called in `executor`.
     """
@@ -30,13 +30,12 @@ class Accounts:
         executor: Executor,
         store: MailboxStore,
         revocation: Revocation,
-        known: frozenset[TrueId],
     ) -> None:
         self._read = read
         self._executor = executor
         self._store = store
         self._revocation = revocation
-        self._known = known
+        self._known: frozenset[TrueId] = frozenset()
         self._missing: frozenset[TrueId] = frozenset()
 
     async def check(self) -> None:
@@ -47,12 +46,12 @@ class Accounts:
         """
         loop = asyncio.get_running_loop()
         present = await loop.run_in_executor(self._executor, self._read)
-        self._store.know(present - self._known)
+        await self._store.know(present - self._known)
         self._known |= present
         missing = self._known - present
         removed = missing & self._missing
         self._missing = missing
-        self._store.forget(removed)
+        await self._store.forget(removed)
         for true_id in removed:
             logger.info("the account of player %s is gone", true_id)
             await self._revocation.revoke_player(true_id, "account_removed")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.auth import METHODS, Authentication
@@ -19,10 +19,11 @@ from gateway.connection import Connection, ConnectionLimits, Services, Sink, ann
 from gateway.errors import ConnectRefused, StoreUnavailable
 from gateway.limits import KeyedBuckets
 from gateway.locks import KeyedLocks
-from gateway.mailbox import Located, Position
+from gateway.mailbox import Position
 from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.network import network_of
-from gateway.session import Gap, Outcome, ReplayStart, Session, SessionsFull, replay_start
+from gateway.session import Gap, Outcome, ReplayStart, Session, replay_start
+from gateway.store import Ban, SessionsFull, View
 from gateway.tokens import Pid, ResumeToken, Tokens
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,11 @@ class Admitted:
 
 
 class Admission:
-    """Admits connections. `new_session_id` returns a fresh random id."""
+    """Admits connections. `new_session_id` returns a fresh random id.
+
+    A session is admitted and revoked under its own one of the `locks`: a connection that is
+    under way when its session ends is closed, too.
+    """
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class Admission:
         tokens: Tokens,
         settings: AdmissionSettings,
         new_session_id: Callable[[], SessionId],
+        locks: KeyedLocks,
     ) -> None:
         self._services = services
         self._authentication = authentication
@@ -73,7 +79,7 @@ class Admission:
         self._next_connection_id = 1
         per_minute = settings.new_sessions_per_minute
         self._new_sessions = KeyedBuckets(per_minute / 60, per_minute, _MAX_NETWORKS)
-        self._locks = KeyedLocks()
+        self._locks = locks
         self.draining = False
 
     async def admit(self, auth: object, address: str, sink: Sink) -> Admitted:
@@ -109,15 +115,27 @@ class Admission:
                 raise _revoked()
             raise ConnectRefused("token_expired", "the session has expired: log in again")
         identity = await self._authentication.authenticate(request.credentials, address)
+        await self._check_ban(identity.true_id)
+        store = self._services.store
         if METHODS[identity.method].permanent:
-            self._services.store.know([identity.true_id])
-        if self._services.registry.connections_of(identity.true_id):
-            after = self._services.store.head(identity.true_id)
-        else:
-            after = await self._services.sessions.confirmed_of(identity.true_id)
+            await store.know([identity.true_id])
+        view = await store.view(identity.true_id)
+        here = self._services.registry.connections_of(identity.true_id)
         return await self._open(
-            identity.true_id, identity.name, identity.method, request, sink, after=after
+            identity.true_id,
+            identity.name,
+            identity.method,
+            request,
+            sink,
+            view,
+            after=view.head if here else view.confirmed,
         )
+
+    async def _check_ban(self, true_id: TrueId) -> None:
+        now = self._services.clock()
+        ban = await self._services.sessions.ban_of(true_id, now)
+        if ban is not None:
+            raise banned(ban, now)
 
     def _verify_token(
         self, request: ConnectRequest
@@ -141,12 +159,14 @@ class Admission:
             # holds for complete.
             if session is None or session.opened != pid.opened:
                 return None
+            await self._check_ban(session.true_id)
             self._check_connections(session)
-            if self._live_connection(session) is not None:
-                self._services.metrics.takeover("pid")
             # A client without trailing offsets cannot say what it has: trust the heartbeat.
             wanted = session.start if request.recovery else session.confirmed
-            return self._resume(session, request, sink, wanted, pid=request.pid)
+            start, view = await self._start(session.true_id, request, wanted)
+            if self._live_connection(session) is not None:
+                self._services.metrics.takeover("pid")
+            return self._resume(session, request, sink, start, view)
 
     async def _resume_by_token(
         self, request: ConnectRequest, token: ResumeToken, sink: Sink
@@ -156,27 +176,32 @@ class Admission:
             session = await self._session(token.session_id)
             if session is None:
                 return await self._reopen(request, token, sink)
+            await self._check_ban(session.true_id)
             self._check_connections(session)
-            issued = session.generation
             try:
-                session.present(token.generation)
+                generation = session.present(token.generation)
             except ConnectRefused:
                 logger.warning(
                     "token_reused: session %s of player %s is revoked", session.id, session.true_id
                 )
-                await self._services.revocation.revoke(session, "token_reused")
+                await self._services.revocation.revoke_held(session, "token_reused")
                 raise
             live = self._live_connection(session)
             if live is not None and await live.answers(self._settings.probe_timeout):
                 # The original still holds the token that the newcomer copied.
-                session.generation = issued
                 return await self._fork(session, request, sink)
             if live is not None and await sessions.session(session.id) is None:
-                # It was ended while its connection was probed.
+                # It was dropped while its connection was probed.
                 return await self._reopen(request, token, sink)
+            start, view = await self._start(session.true_id, request, session.confirmed)
+            pid = self._tokens.sign_pid(session.true_id, session.id, session.opened)
+            # Kept before the client learns of it: after a crash its token must still be good.
+            changed = replace(session, generation=generation, start=start.after, pid=pid)
+            await sessions.update_session(changed)
+            session.generation, session.start, session.pid = generation, start.after, pid
             if self._live_connection(session) is not None:
                 self._services.metrics.takeover("token")
-            return self._resume(session, request, sink, session.confirmed, pid=None)
+            return self._resume(session, request, sink, start, view)
 
     async def _reopen(self, request: ConnectRequest, token: ResumeToken, sink: Sink) -> Admitted:
         """The token is good but its session is gone: open it again for the same player.
@@ -189,8 +214,8 @@ class Admission:
             await sessions.revoke_session(token.session_id, self._services.clock())
         if await sessions.is_revoked(token.session_id, token.true_id, token.issued_at):
             raise _revoked()
-        confirmed = await sessions.confirmed_of(token.true_id)
-        start = self._start(token.true_id, request, wanted=confirmed)
+        await self._check_ban(token.true_id)
+        start, view = await self._start(token.true_id, request, wanted=None)
         outcome: Outcome = "store_reset"
         if token.epoch == self._services.store.epoch:
             outcome = "expired"
@@ -202,6 +227,7 @@ class Admission:
             token.method,
             request,
             sink,
+            view,
             after=start.after,
             outcome=outcome,
             gap=gap,
@@ -211,14 +237,15 @@ class Admission:
 
     async def _fork(self, session: Session, request: ConnectRequest, sink: Sink) -> Admitted:
         """A duplicated tab: its original is alive, so the newcomer gets a session of its own."""
-        head = self._services.store.head(session.true_id)
-        start = self._start(session.true_id, request, wanted=head)
+        view = await self._services.store.view(session.true_id)
+        start, view = await self._start(session.true_id, request, wanted=view.head)
         return await self._open(
             session.true_id,
             session.name,
             session.method,
             request,
             sink,
+            view,
             after=start.after,
             gap=start.gap,
         )
@@ -233,38 +260,40 @@ class Admission:
         if session is None:
             return None
         if not await self._authentication.still_valid(session.method, session.true_id):
-            await self._services.revocation.revoke(session, "account_removed")
+            await self._services.revocation.revoke_held(session, "account_removed")
             raise _revoked()
         # It may have been dropped meanwhile.
         return await sessions.session(session_id)
 
     # Building the connection
 
-    def _start(self, true_id: TrueId, request: ConnectRequest, wanted: int) -> ReplayStart:
-        store = self._services.store
+    async def _start(
+        self, true_id: TrueId, request: ConnectRequest, wanted: int | None
+    ) -> tuple[ReplayStart, View]:
+        """Decide where replay starts; with `wanted` None after what any session confirmed."""
         presented = Position.parse(request.offset) if request.offset is not None else None
-        located = store.locate(true_id, presented) if presented is not None else Located.FOREIGN
-        return replay_start(
+        view = await self._services.store.view(true_id, presented)
+        start = replay_start(
             presented=presented,
             presented_text=request.offset,
-            located=located,
-            wanted=wanted,
-            first=store.first(true_id),
+            located=view.located,
+            wanted=view.confirmed if wanted is None else wanted,
+            first=view.first,
         )
+        return start, view
 
     def _resume(
-        self, session: Session, request: ConnectRequest, sink: Sink, wanted: int, pid: str | None
+        self,
+        session: Session,
+        request: ConnectRequest,
+        sink: Sink,
+        start: ReplayStart,
+        view: View,
     ) -> Admitted:
-        start = self._start(session.true_id, request, wanted)
-        if pid is None:
-            session.start = start.after
-            session.pid = self._tokens.sign_pid(session.true_id, session.id, session.opened)
-        else:
-            session.pid = pid
         if request.offset is not None and start.outcome == "resumed":
             session.confirm(start.after)
         return self._connect(
-            session, request, sink, start.after, start.outcome, start.gap, resumed=True
+            session, request, sink, view, start.after, start.outcome, start.gap, resumed=True
         )
 
     async def _open(
@@ -274,6 +303,7 @@ class Admission:
         method: str,
         request: ConnectRequest,
         sink: Sink,
+        view: View,
         *,
         after: int,
         outcome: Outcome = "new",
@@ -281,8 +311,22 @@ class Admission:
         session_id: SessionId | None = None,
         generation: int = 1,
     ) -> Admitted:
-        session_id = session_id or self._new_session_id()
-        oldest = self._services.store.first(true_id) - 1
+        if session_id is None:
+            session_id = self._new_session_id()
+            async with self._locks.hold(session_id):
+                return await self._open(
+                    true_id,
+                    name,
+                    method,
+                    request,
+                    sink,
+                    view,
+                    after=after,
+                    outcome=outcome,
+                    gap=gap,
+                    session_id=session_id,
+                )
+        oldest = view.first - 1
         if gap is None and after < oldest:
             gap = Gap(None, oldest - after)
         after = max(after, oldest)
@@ -307,7 +351,9 @@ class Admission:
             raise ConnectRefused(
                 "server_full", "too many sessions: try again later", _RETRY_AFTER
             ) from None
-        return self._connect(session, request, sink, after, outcome, gap, resumed=False)
+        # Whoever bans looks for sessions afterwards: one of both sees the other.
+        await self._check_ban(true_id)
+        return self._connect(session, request, sink, view, after, outcome, gap, resumed=False)
 
     def _check_connections(self, session: Session) -> None:
         limit = self._settings.connections_per_player
@@ -335,6 +381,7 @@ class Admission:
         session: Session,
         request: ConnectRequest,
         sink: Sink,
+        view: View,
         after: int,
         outcome: Outcome,
         gap: Gap | None,
@@ -381,7 +428,7 @@ class Admission:
             "token_expires_in": self._tokens.lifetime,
             "resumed": resumed,
             "outcome": outcome,
-            "missed": services.store.head(session.true_id) - after,
+            "missed": view.head - after,
             "gap": None if gap is None else {"after": gap.after, "lost": gap.lost},
             "connections": len(services.registry.connections_of(session.true_id)),
             "limits": self._settings.announced_limits,
@@ -392,6 +439,13 @@ class Admission:
         if session.connection_id is None:
             return None
         return self._services.registry.connection(session.connection_id)
+
+
+def banned(ban: Ban, now: float) -> ConnectRefused:
+    """Return what a banned player is told."""
+    reason = f": {ban.reason}" if ban.reason else ""
+    wait = None if ban.until is None else max(0.0, round(ban.until - now, 3))
+    return ConnectRefused("banned", f"you may not play here now{reason}", wait)
 
 
 def _revoked() -> ConnectRefused:

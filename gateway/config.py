@@ -261,6 +261,14 @@ class MailboxConfig:
         default=1_048_576,
         metadata=_limit("Size of a player's messages together; the oldest go first.", "bytes"),
     )
+    when_full: str = field(
+        default="drop_oldest",
+        metadata=_about(
+            "What happens at max_messages or max_bytes: the oldest message goes, or the new one "
+            "is refused (mailbox_full) until the player has confirmed some.",
+            choices=("drop_oldest", "refuse"),
+        ),
+    )
     total_bytes: int = field(
         default=268_435_456,
         metadata=_limit(

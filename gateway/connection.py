@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from gateway.auth import clean_text
-from gateway.delivery import Delivery, Outgoing
-from gateway.errors import RequestRefused
+from gateway.delivery import Delivery
+from gateway.errors import RequestRefused, StoreUnavailable
 from gateway.limits import TokenBucket
-from gateway.mailbox import Batch, MailboxStore, StoredMessage
+from gateway.mailbox import Batch, StoredMessage
 from gateway.messages import (
+    SEND_PREFIX,
     ConnectionId,
     ListPlayers,
     Logout,
@@ -28,15 +29,17 @@ from gateway.messages import (
     decode_send,
     encode,
     encode_event,
+    encode_message,
     event_name,
-    is_send,
+    without_offset,
 )
 from gateway.metrics import Metrics
 from gateway.presence import Changed, Presence
 from gateway.registry import Registry
 from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
 from gateway.revocation import Revocation
-from gateway.session import Session, SessionStore
+from gateway.session import Session
+from gateway.store import MailboxStore, SessionStore
 
 logger = logging.getLogger(__name__)
 
@@ -154,18 +157,20 @@ class Connection:
         self._sink.send_event(encode_event("session", greeting))
         self._run(self._cursor.on_started())
 
-    def offer(self, message: StoredMessage, outgoing: Outgoing) -> None:
+    def offer(self, message: StoredMessage, array: bytes) -> None:
         """See Recipient.offer."""
-        if self._cursor.on_live(message.position.offset):
-            self._write(outgoing)
-        else:
+        if not self._cursor.on_live(message.offset):
             self._run(self._cursor.on_behind())
+        elif self.offsets:
+            self._write(array)
+        else:
+            self._write(without_offset(message.id, array))
 
-    def offer_volatile(self, outgoing: Outgoing) -> bool:
+    def offer_volatile(self, array: bytes) -> bool:
         """See Recipient.offer_volatile: dropped while the connection is not up to date."""
         if self._cursor.state is not CursorState.LIVE:
             return False
-        self._write(outgoing)
+        self._write(array)
         return True
 
     def send(self, name: str, payload: object) -> None:
@@ -182,8 +187,8 @@ class Connection:
         elif not self.closed and not self._sink.send_event(array):
             self._cursor.on_congested()
 
-    def _write(self, outgoing: Outgoing) -> None:
-        if not self._sink.send_event(outgoing.payload(offset=self.offsets)):
+    def _write(self, array: bytes) -> None:
+        if not self._sink.send_event(array):
             self._services.metrics.limit_hit("send_buffer_bytes")
             self._cursor.on_congested()
 
@@ -203,11 +208,16 @@ class Connection:
         match command:
             case Write(messages):
                 for message in messages:
-                    self._write(Outgoing.stored(message))
+                    array = encode_message(message.id, message.body)
+                    self._write(array if self.offsets else without_offset(message.id, array))
             case Read(after):
 
-                def on_batch(batch: Batch) -> None:
-                    self._run(self._cursor.on_batch(after, batch))
+                def on_batch(batch: Batch | StoreUnavailable) -> None:
+                    if isinstance(batch, Batch):
+                        self._run(self._cursor.on_batch(after, batch))
+                    else:
+                        # It comes back, and is told to wait while the store is away.
+                        self.close("store_unavailable", reconnect=True)
 
                 self._services.store.read(
                     self.true_id, after, _BATCH, self._limits.send_buffer_bytes, on_batch
@@ -269,9 +279,10 @@ class Connection:
         try:
             if self._bucket is not None:
                 self._take_token(self._bucket, array)
-            if is_send(array):
+            if array.startswith(SEND_PREFIX):
                 name = "message"
-                self._on_message(decode_send(array), ack_id)
+                request = decode_send(array)
+                self._services.delivery.send(self.session.true_id, request, self, ack_id)
                 return
             name, arguments = decode_event(array)
             handler = _HANDLERS.get(name)
@@ -303,14 +314,18 @@ class Connection:
         if ack_id is not None and not self.closed:
             self._sink.send_ack(ack_id, b"[%b]" % encode(payload))
 
-    def _on_message(self, request: SendMessage, ack_id: int | None) -> None:
-        def on_done(result: Receipt | RequestRefused) -> None:
-            if isinstance(result, RequestRefused):
-                self.refuse(result, ack_id, "message")
-            else:
-                self._answer(ack_id, result)
+    # Origin
 
-        self._services.delivery.send(self.true_id, request, on_done)
+    def on_receipt(self, receipt: Receipt, ack_id: int) -> None:
+        """See Origin.on_receipt."""
+        self._answer(ack_id, receipt)
+
+    def on_refused(self, error: RequestRefused, ack_id: int | None) -> None:
+        """See Origin.on_refused."""
+        self.refuse(error, ack_id, "message")
+
+    def _on_message(self, request: SendMessage, ack_id: int | None) -> None:
+        self._services.delivery.send(self.session.true_id, request, self, ack_id)
 
     def _on_presence_set(self, request: PresenceSet, ack_id: int | None) -> None:
         services = self._services

@@ -2,74 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from msgspec import UNSET, Raw
-
 from gateway.errors import GatewayError, RequestRefused
-from gateway.mailbox import (
+from gateway.mailbox import Draft, Origin, StoredMessage
+from gateway.messages import (
+    Receipt,
+    SendMessage,
+    TrueId,
+    encode_body,
+    encode_message,
+    encode_volatile,
+)
+from gateway.metrics import Metrics
+from gateway.store import (
     Accepted,
-    Draft,
     KeysFull,
     KeyTaken,
     MailboxFull,
     MailboxStore,
-    StoredMessage,
     UnknownTarget,
 )
-from gateway.messages import Envelope, Receipt, SendMessage, TrueId, encode_message
-from gateway.metrics import Metrics
-
-SendDone = Callable[[Receipt | RequestRefused], None]
 
 #: How long a sender is asked to wait when the gateway cannot store its message, in seconds.
 _RETRY_AFTER: Final = 1.0
 
 
-class Outgoing:
-    """A message on its way out, encoded at most once in each of its two forms."""
-
-    __slots__ = ("_envelope", "_plain", "_with_offset")
-
-    def __init__(self, envelope: Envelope) -> None:
-        self._envelope = envelope
-        self._plain: bytes | None = None
-        self._with_offset: bytes | None = None
-
-    @classmethod
-    def stored(cls, message: StoredMessage, message_id: str = "") -> Outgoing:
-        """Wrap a message of a mailbox; its id is made from its position if it is not given."""
-        draft = message.draft
-        return cls(
-            Envelope(
-                message_id or str(message.position),
-                draft.sender,
-                Raw(draft.data),
-                message.ts,
-                draft.room if draft.room is not None else UNSET,
-                draft.type if draft.type is not None else UNSET,
-            )
-        )
-
-    def payload(self, *, offset: bool) -> bytes:
-        """Return the event's JSON array, with the trailing offset if asked."""
-        if offset:
-            if self._with_offset is None:
-                self._with_offset = encode_message(self._envelope, offset=True)
-            return self._with_offset
-        if self._plain is None:
-            self._plain = encode_message(self._envelope, offset=False)
-        return self._plain
-
-
 class Recipient(Protocol):
     """A connection as delivery sees it."""
 
-    def offer(self, message: StoredMessage, outgoing: Outgoing) -> None:
-        """Write a message that was just stored, or leave it to the cursor."""
+    def offer(self, message: StoredMessage, array: bytes) -> None:
+        """Write a message that was just stored, or leave it to the cursor.
 
-    def offer_volatile(self, outgoing: Outgoing) -> bool:
+        `array` is its event, with the offset.
+        """
+
+    def offer_volatile(self, array: bytes) -> bool:
         """Write a message that is stored nowhere; return False if it was dropped."""
 
 
@@ -79,7 +48,7 @@ class Delivery:
     def __init__(
         self,
         store: MailboxStore,
-        connections_of: Callable[[TrueId], Collection[Recipient]],
+        connections_of: Callable[[TrueId], tuple[Recipient, ...]],
         metrics: Metrics,
         clock: Callable[[], float],
         message_bytes: int,
@@ -87,70 +56,80 @@ class Delivery:
         self._store = store
         self._connections_of = connections_of
         self._metrics = metrics
+        self._counts = metrics.messages
         self._clock = clock
         self._message_bytes = message_bytes
+        # One bound method for all: a fresh one for each message is measurable.
+        self._done = self._on_appended
+        self._milliseconds = 0
+        self._ts = b"0.0"
 
-    def send(self, sender: TrueId | None, request: SendMessage, done: SendDone) -> None:
-        """Deliver or queue a message and call `done` with its receipt.
+    def send(
+        self,
+        sender: TrueId | None,
+        request: SendMessage,
+        origin: Origin | None = None,
+        ack_id: int | None = None,
+    ) -> None:
+        """Deliver or queue a message; tell `origin` its receipt, if it gave an `ack_id`.
 
-        `done` gets RequestRefused when nothing was accepted: `too_large`, `unknown_target`,
+        Whether it did or not, it is told a refusal: `too_large`, `unknown_target`,
         `bad_request` (its `id` was used for another target), `rate_limited` (too many ids),
-        `mailbox_full` or `unavailable`.
+        `mailbox_full` or `unavailable`. Then nothing was accepted.
         """
         data = bytes(request.data)
         if self._message_bytes and len(data) > self._message_bytes:
-            self._metrics.limit_hit("message_bytes")
-            done(
-                RequestRefused(
-                    "too_large",
-                    f"data has {len(data)} bytes, more than the {self._message_bytes} allowed",
-                    "data",
-                )
-            )
-        elif request.volatile:
-            self._send_volatile(sender, request, data, done)
-        else:
-            self._send_stored(sender, request, data, done)
+            self._refuse_size(len(data), origin, ack_id)
+            return
+        now = self._clock()
+        milliseconds = int(now * 1000)
+        if milliseconds != self._milliseconds:
+            self._milliseconds = milliseconds
+            self._ts = b"%.3f" % now
+        body = encode_body(sender, data, self._ts, request.type)
+        if request.volatile:
+            self._send_volatile(TrueId(request.target_id), body, origin, ack_id)
+            return
+        draft = Draft(TrueId(request.target_id), sender, body, request.id, origin, ack_id)
+        self._store.append(draft, now, self._done)
+
+    def _refuse_size(self, size: int, origin: Origin | None, ack_id: int | None) -> None:
+        self._metrics.limit_hit("message_bytes")
+        if origin is not None:
+            text = f"data has {size} bytes, more than the {self._message_bytes} allowed"
+            origin.on_refused(RequestRefused("too_large", text, "data"), ack_id)
 
     def _send_volatile(
-        self, sender: TrueId | None, request: SendMessage, data: bytes, done: SendDone
+        self, target_id: TrueId, body: bytes, origin: Origin | None, ack_id: int | None
     ) -> None:
-        outgoing = Outgoing(
-            Envelope(
-                id=UNSET,
-                sender=sender,
-                data=Raw(data),
-                ts=self._clock(),
-                type=request.type if request.type is not None else UNSET,
-            )
-        )
+        array = encode_volatile(body)
         written = 0
-        for connection in tuple(self._connections_of(TrueId(request.target_id))):
-            written += connection.offer_volatile(outgoing)
+        for connection in self._connections_of(target_id):
+            written += connection.offer_volatile(array)
         status: Final = "delivered" if written else "dropped"
-        self._metrics.message(status)
-        done(Receipt(ok=True, id=None, status=status, connections=written))
+        self._counts[status] += 1
+        if origin is not None and ack_id is not None:
+            origin.on_receipt(Receipt(True, None, status, written), ack_id)
 
-    def _send_stored(
-        self, sender: TrueId | None, request: SendMessage, data: bytes, done: SendDone
-    ) -> None:
-        target_id = TrueId(request.target_id)
-
-        def on_appended(result: Accepted | GatewayError) -> None:
-            if isinstance(result, GatewayError):
-                done(self._refusal(result))
-                return
-            connections = tuple(self._connections_of(target_id))
-            if result.message is not None:
-                outgoing = Outgoing.stored(result.message, result.message_id)
-                for connection in connections:
-                    connection.offer(result.message, outgoing)
-            status: Final = "delivered" if connections else "queued"
-            self._metrics.message("duplicate" if result.duplicate else status)
-            done(Receipt(True, result.message_id, status, len(connections), result.duplicate))
-
-        draft = Draft(target_id, sender, data, request.type, None, request.id)
-        self._store.append(draft, self._clock(), on_appended)
+    def _on_appended(self, draft: Draft, result: Accepted | GatewayError) -> None:
+        if not isinstance(result, Accepted):
+            refusal = self._refusal(result)
+            if draft.origin is not None:
+                draft.origin.on_refused(refusal, draft.ack_id)
+            return
+        connections = self._connections_of(draft.target_id)
+        message = result.message
+        if message is not None and connections:
+            array = encode_message(message.id, message.body)
+            for connection in connections:
+                connection.offer(message, array)
+        status: Final = "delivered" if connections else "queued"
+        self._counts[status if message is not None else "duplicate"] += 1
+        if draft.ack_id is not None and draft.origin is not None:
+            receipt = Receipt(
+                True, result.message_id.decode(), status, len(connections), message is None
+            )
+            draft.origin.on_receipt(receipt, draft.ack_id)
 
     def _refusal(self, error: GatewayError) -> RequestRefused:
         if isinstance(error, UnknownTarget):
@@ -167,9 +146,9 @@ class Delivery:
                 "rate_limited", "too many messages with an id in too short a time", None, wait
             )
         if isinstance(error, MailboxFull):
-            self._metrics.limit_hit("mailbox.total_bytes")
+            self._metrics.limit_hit(error.limit)
             return RequestRefused(
-                "mailbox_full", "the gateway's mailboxes are full", None, _RETRY_AFTER
+                "mailbox_full", "there is no room for the message now", None, _RETRY_AFTER
             )
         return RequestRefused(
             "unavailable", "the message could not be stored: send it again", None, _RETRY_AFTER

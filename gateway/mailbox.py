@@ -1,4 +1,4 @@
-"""The mailbox: one ordered stream of messages per player, and the protocol of its store.
+"""The mailbox: one ordered stream of messages per player.
 
 Sessions are cursors on the stream. A position is (epoch, offset, nonce): offsets are dense
 per mailbox, the epoch changes when a store was lost, and the nonce tells two messages apart
@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
 
-from gateway.errors import GatewayError
-from gateway.messages import TrueId
+from gateway.errors import RequestRefused
+from gateway.messages import Receipt, TrueId
 
 _POSITION: Final = re.compile(r"([a-z0-9]{1,16})\.(0|[1-9][0-9]{0,17})\.([a-z0-9]{0,16})", re.ASCII)
-#: What a stored message costs beside its data: ids, sender, type, room and bookkeeping.
-_OVERHEAD: Final = 200
+#: What a stored message costs beside its body: ids, index and bookkeeping.
+OVERHEAD: Final = 160
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -44,41 +44,48 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         return Position(match[1], int(match[2]), match[3]) if match else None
 
 
+class Origin(Protocol):
+    """Who sent a message and wants to know what became of it."""
+
+    def on_receipt(self, receipt: Receipt, ack_id: int) -> None:
+        """The store has accepted the message."""
+
+    def on_refused(self, error: RequestRefused, ack_id: int | None) -> None:
+        """Nothing was accepted."""
+
+
 class Draft(msgspec.Struct, frozen=True, gc=False):
-    """A message to append: everything but its place. `key` is the sender's idempotency key."""
+    """A message to append: everything but its place.
+
+    `body` is the payload of the event `message` from behind its `id` on: messages.py. `key`
+    is the sender's idempotency key. `origin` and `ack_id` are for delivery, not for stores.
+    """
 
     target_id: TrueId
     sender: TrueId | None
-    data: bytes
-    type: str | None = None
-    room: str | None = None
+    body: bytes
     key: str | None = None
+    origin: Origin | None = None
+    ack_id: int | None = None
 
     @property
     def size(self) -> int:
         """Bytes that the message will count against the limits of mailboxes."""
-        return len(self.data) + _OVERHEAD
+        return len(self.body) + OVERHEAD
 
 
 class StoredMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message in a mailbox. `ts` is in Unix seconds."""
+    """A message in a mailbox: `id` is its position as clients see it, `ts` in Unix seconds."""
 
-    position: Position
-    draft: Draft
+    offset: int
+    id: bytes
+    body: bytes
     ts: float
 
     @property
     def size(self) -> int:
         """Bytes that count against the mailbox' limits."""
-        return self.draft.size
-
-
-class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """The store has the message; `duplicate` when it already had it under the same key."""
-
-    message_id: str
-    message: StoredMessage | None
-    duplicate: bool
+        return len(self.body) + OVERHEAD
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
@@ -122,32 +129,31 @@ class Mailbox:
     @property
     def first(self) -> int:
         """Offset of the oldest message still here; one past the head when there is none."""
-        return self._messages[0].position.offset if self._messages else self.head + 1
+        return self._messages[0].offset if self._messages else self.head + 1
 
-    def append(self, draft: Draft, epoch: str, nonce: str, now: float) -> StoredMessage:
+    def append(self, epoch: bytes, nonce: int, body: bytes, now: float) -> StoredMessage:
         """Give the message the next offset and keep it."""
-        self.head += 1
-        message = StoredMessage(Position(epoch, self.head, nonce), draft, now)
+        head = self.head = self.head + 1
+        message = StoredMessage(head, b"%b.%d.%x" % (epoch, head, nonce), body, now)
         if isinstance(self._messages, tuple):
             self._messages = deque()
         self._messages.append(message)
-        self.size += draft.size
+        self.size += len(body) + OVERHEAD
         return message
 
     def trim(self, limits: Retention, now: float) -> int:
-        """Drop the oldest messages beyond the limits; return how many bytes that freed."""
+        """Drop the oldest messages beyond the limits; return how many."""
         messages = self._messages
         if isinstance(messages, tuple):
             return 0
-        before = self.size
-        most, bytes_, oldest = limits.max_messages, limits.max_bytes, now - limits.retention
-        while messages and (
-            (most and len(messages) > most)
-            or (bytes_ and self.size > bytes_)
-            or (messages[0].ts < oldest and limits.retention)
-        ):
-            self.size -= messages.popleft().size
-        return before - self.size
+        dropped = 0
+        most = limits.max_messages or sys.maxsize
+        bytes_ = limits.max_bytes or sys.maxsize
+        oldest = now - limits.retention if limits.retention else -math.inf
+        while messages and (len(messages) > most or self.size > bytes_ or messages[0].ts < oldest):
+            self.size -= len(messages.popleft().body) + OVERHEAD
+            dropped += 1
+        return dropped
 
     def excess(self, limits: Retention, size: int) -> int:
         """Return the bytes that `trim` would free if a message of `size` bytes were appended."""
@@ -166,7 +172,7 @@ class Mailbox:
         if isinstance(messages, tuple):
             return 0
         before = self.size
-        while messages and messages[0].position.offset <= offset:
+        while messages and messages[0].offset <= offset:
             self.size -= messages.popleft().size
         return before - self.size
 
@@ -186,84 +192,25 @@ class Mailbox:
         return Batch(tuple(chosen), self.head)
 
     def locate(self, position: Position, epoch: str) -> Located:
-        """Tell whether replay after `position` would leave a gap.
-
-        TRIMMED when messages after it are gone already, FOREIGN when it is no position of
-        this mailbox: another epoch, an offset never reached, or another message's nonce.
-        """
-        offset = position.offset
-        if position.epoch != epoch or offset > self.head:
-            return Located.FOREIGN
-        if offset >= self.first:
-            same = self._messages[offset - self.first].position.nonce == position.nonce
-            return Located.HERE if same else Located.FOREIGN
-        return Located.HERE if offset == self.first - 1 else Located.TRIMMED
+        """Tell whether replay after `position` would leave a gap."""
+        offset, first = position.offset, self.first
+        there = self._messages[offset - first].id if first <= offset <= self.head else None
+        return locate(position, epoch, first, self.head, there)
 
 
-class MailboxFull(GatewayError):
-    """The message was not stored: a limit on all mailboxes together is reached."""
+def locate(
+    position: Position, epoch: str, first: int, head: int, stored_id: bytes | None
+) -> Located:
+    """Tell whether replay after `position` would leave a gap in a mailbox.
 
-
-class UnknownTarget(GatewayError):
-    """The message was not stored: there is no such player."""
-
-
-class KeyTaken(GatewayError):
-    """The message was not stored: its sender used the key for a message to another player."""
-
-
-class KeysFull(GatewayError):
-    """The message was not stored: the store cannot remember one more key of this sender.
-
-    `retry_after` is in seconds: then the sender's oldest key will be forgotten.
+    TRIMMED when messages after it are gone already, FOREIGN when it is no position of this
+    mailbox: another epoch, an offset never reached, or another message's nonce. `stored_id`
+    is the id of the message that the mailbox has at that offset.
     """
-
-    def __init__(self, message: str, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-AppendDone = Callable[[Accepted | GatewayError], None]
-
-
-class MailboxStore(Protocol):
-    """Keeps all mailboxes.
-
-    `append` and `read` take a callback, not a future: the memory store answers at once
-    without a task, others answer in the order they were asked, after their commit.
-    """
-
-    epoch: str
-
-    def append(self, draft: Draft, now: float, done: AppendDone) -> None:
-        """Store the message once per (sender, key), then call `done`.
-
-        `done` gets Accepted, or UnknownTarget, MailboxFull, KeyTaken, KeysFull or
-        StoreUnavailable when nothing was stored. To make room, messages may go that every
-        session of their player has confirmed.
-        """
-
-    def read(
-        self,
-        true_id: TrueId,
-        after: int,
-        limit: int,
-        max_bytes: int,
-        done: Callable[[Batch], None],
-    ) -> None:
-        """Call `done` with messages after the offset `after`: see Mailbox.read."""
-
-    def locate(self, true_id: TrueId, position: Position) -> Located:
-        """Tell whether replay after `position` would leave a gap: see Mailbox.locate."""
-
-    def head(self, true_id: TrueId) -> int:
-        """Return the offset of the player's newest message, 0 if there was none ever."""
-
-    def first(self, true_id: TrueId) -> int:
-        """Return the offset of the oldest message kept, head + 1 if there is none."""
-
-    def know(self, true_ids: Iterable[TrueId]) -> None:
-        """Make these players known for good: messages to them are accepted from now on."""
-
-    def forget(self, true_ids: Iterable[TrueId]) -> None:
-        """Undo `know`: without sessions, messages and keys these players are unknown again."""
+    offset = position.offset
+    if position.epoch != epoch or offset > head:
+        return Located.FOREIGN
+    if offset >= first:
+        same = stored_id == str(position).encode()
+        return Located.HERE if same else Located.FOREIGN
+    return Located.HERE if offset == first - 1 else Located.TRIMMED

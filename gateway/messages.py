@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Final, Literal, NewType, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import Meta, Raw
 
 from gateway.errors import ProtocolViolation, RequestRefused
 
@@ -63,17 +63,6 @@ class Logout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     everywhere: bool = False
 
 
-class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """Payload of the server's event `message`; sent volatile it has no `id`."""
-
-    id: str | UnsetType
-    sender: str | None
-    data: Raw
-    ts: float
-    room: str | UnsetType = UNSET
-    type: str | UnsetType = UNSET
-
-
 class Receipt(msgspec.Struct, frozen=True):
     """What the sender of a message is told once the store has accepted it."""
 
@@ -88,7 +77,8 @@ _encoder: Final = msgspec.json.Encoder()
 _event_decoder: Final = msgspec.json.Decoder(list[Raw])
 _name_decoder: Final = msgspec.json.Decoder(str)
 _send_decoder: Final = msgspec.json.Decoder(tuple[str, SendMessage])
-_SEND_PREFIX: Final = b'["message",'
+#: How stock clients begin the hot event `message`.
+SEND_PREFIX: Final = b'["message",'
 _FIELD: Final = re.compile(r" - at `\$(?:\[\d+\])?\.?([^`]*)`")
 _MISSING: Final = re.compile(r"(?:required|unknown) field `([^`]*)`")
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -117,12 +107,37 @@ def encode_event(name: str, payload: object) -> bytes:
     return b'["%b",%b]' % (name.encode(), _encoder.encode(payload))
 
 
-def encode_message(envelope: Envelope, *, offset: bool) -> bytes:
-    """Return the JSON array of the event `message`, with the id repeated as offset if asked."""
-    body = _encoder.encode(envelope)
-    if offset and envelope.id is not UNSET:
-        return b'["message",%b,"%b"]' % (body, envelope.id.encode())
-    return b'["message",%b]' % body
+def encode_body(
+    sender: str | None,
+    data: bytes | Raw,
+    ts: bytes,
+    kind: str | None = None,
+    room: str | None = None,
+) -> bytes:
+    """Return the payload of the server's event `message`, from behind its `id` on.
+
+    `ts` is the time in Unix seconds, as JSON; `kind` is the payload's `type`.
+    """
+    body = b'"from":%b,"data":%b,"ts":%b}' % (_encoder.encode(sender), data, ts)
+    if kind is None and room is None:
+        return body
+    more = b'%b,"room":%b}' % (body[:-1], _encoder.encode(room)) if room is not None else body
+    return b'%b,"type":%b}' % (more[:-1], _encoder.encode(kind)) if kind is not None else more
+
+
+def encode_message(message_id: bytes, body: bytes) -> bytes:
+    """Return the JSON array of the event `message`, with the id repeated as its offset."""
+    return b'["message",{"id":"%b",%b,"%b"]' % (message_id, body, message_id)
+
+
+def without_offset(message_id: bytes, array: bytes) -> bytes:
+    """Return what `encode_message` made without its second argument."""
+    return array[: -len(message_id) - 4] + b"]"
+
+
+def encode_volatile(body: bytes) -> bytes:
+    """Return the JSON array of an event `message` that is stored nowhere: it has no id."""
+    return b'["message",{%b]' % body
 
 
 def decode_event(array: bytes) -> tuple[str, Sequence[Raw]]:
@@ -149,11 +164,6 @@ def event_name(array: bytes) -> str:
         return decode_event(array)[0]
     except (RequestRefused, ProtocolViolation):
         return ""
-
-
-def is_send(array: bytes) -> bool:
-    """Tell whether an event's JSON array is the hot event `message`, as stock clients write it."""
-    return array.startswith(_SEND_PREFIX)
 
 
 def decode_send(array: bytes) -> SendMessage:

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 
-class _Counters(defaultdict[str, int]):
+class Counters(defaultdict[str, int]):
     """A counter for each value of one label: a dictionary, for the hot path counts in it.
 
     prometheus_client's own counters take a lock and several calls for each message.
@@ -39,7 +39,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._messages = self._counters("messages", "Messages by status of their receipt", "status")
+        #: Accepted messages: delivered, queued, dropped or duplicate. Delivery counts in it.
+        self.messages = self._counters("messages", "Messages by status of their receipt", "status")
         self._resumes = self._counters("resumes", "Accepted CONNECTs by outcome", "outcome")
         self._refused_connects = self._counters(
             "refused_connects", "CONNECTs refused, by code", "code"
@@ -57,8 +58,14 @@ class Metrics:
             "closed_connections", "Connections closed, by reason", "reason"
         )
 
-    def _counters(self, name: str, text: str, label: str) -> _Counters:
-        counters = _Counters(name, text, label)
+        self._dropped = self._counters(
+            "dropped_messages",
+            "Stored messages that went before any session of their player had confirmed them",
+            "reason",
+        )
+
+    def _counters(self, name: str, text: str, label: str) -> Counters:
+        counters = Counters(name, text, label)
         self._registry.register(counters)
         return counters
 
@@ -66,9 +73,9 @@ class Metrics:
         """Add a gauge that is read when the metrics are."""
         Gauge(f"gateway_{name}", text, registry=self._registry).set_function(read)
 
-    def message(self, status: str) -> None:
-        """Count an accepted message: delivered, queued, dropped or duplicate."""
-        self._messages[status] += 1
+    def dropped(self, reason: str, count: int) -> None:
+        """Count messages that went unread: `expired`, or `trimmed` by a limit of the mailbox."""
+        self._dropped[reason] += count
 
     def resume(self, outcome: str) -> None:
         """Count an accepted CONNECT."""

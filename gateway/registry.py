@@ -6,7 +6,7 @@ was taken over changes nothing for the newcomer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 from gateway.messages import ConnectionId, TrueId
@@ -31,7 +31,8 @@ class Registry(Generic[C]):
     """Two-way multi-value map of players and their connections."""
 
     def __init__(self) -> None:
-        self._players: dict[TrueId, dict[ConnectionId, C]] = {}
+        # Tuples: whoever walks one may add and remove meanwhile.
+        self._players: dict[TrueId, tuple[C, ...]] = {}
         self._connections: dict[ConnectionId, C] = {}
 
     def __len__(self) -> int:
@@ -50,7 +51,7 @@ class Registry(Generic[C]):
         if connection.id in self._connections:
             raise ValueError(f"connection {connection.id} is registered already")
         self._connections[connection.id] = connection
-        self._players.setdefault(connection.true_id, {})[connection.id] = connection
+        self._players[connection.true_id] = (*self.connections_of(connection.true_id), connection)
 
     def remove(self, connection_id: ConnectionId) -> bool:
         """Remove a connection; return False when it was not there (any more)."""
@@ -58,8 +59,10 @@ class Registry(Generic[C]):
         if connection is None:
             return False
         siblings = self._players[connection.true_id]
-        del siblings[connection_id]
-        if not siblings:
+        others = tuple(each for each in siblings if each is not connection)
+        if others:
+            self._players[connection.true_id] = others
+        else:
             del self._players[connection.true_id]
         return True
 
@@ -67,7 +70,6 @@ class Registry(Generic[C]):
         """Return the connection with this id, if it is still here."""
         return self._connections.get(connection_id)
 
-    def connections_of(self, true_id: TrueId) -> Collection[C]:
+    def connections_of(self, true_id: TrueId) -> tuple[C, ...]:
         """Return the player's connections, oldest first; empty when there is none."""
-        siblings = self._players.get(true_id)
-        return siblings.values() if siblings else ()
+        return self._players.get(true_id, ())

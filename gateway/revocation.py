@@ -1,15 +1,17 @@
-"""Revocation: log a session out, one or all of a player's, and close what it had open."""
+"""Revocation: end sessions, one or all of a player's, ban players, and close what was open."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.errors import RequestRefused, StoreUnavailable
-from gateway.messages import ConnectionId, SessionId, TrueId
-from gateway.session import Session, SessionStore
+from gateway.locks import KeyedLocks
+from gateway.messages import SessionId, TrueId
+from gateway.session import Session
+from gateway.store import Ban, SessionStore
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +20,8 @@ class Closable(Protocol):
     """A connection as revocation sees it."""
 
     @property
-    def id(self) -> ConnectionId:
-        """The connection's own id."""
+    def session(self) -> Session:
+        """The session it belongs to."""
 
     def close(self, reason: str, *, reconnect: bool) -> None:
         """End the connection."""
@@ -31,9 +33,11 @@ class Revocation:
     def __init__(
         self,
         sessions: SessionStore,
-        connections_of: Callable[[TrueId], Collection[Closable]],
+        connections_of: Callable[[TrueId], tuple[Closable, ...]],
         clock: Callable[[], float],
+        locks: KeyedLocks,
     ) -> None:
+        self._locks = locks
         self._sessions = sessions
         self._connections_of = connections_of
         self._clock = clock
@@ -41,6 +45,11 @@ class Revocation:
 
     async def revoke(self, session: Session, reason: str) -> None:
         """Revoke one session and close its connection. Raises StoreUnavailable."""
+        async with self._locks.hold(session.id):
+            await self.revoke_held(session, reason)
+
+    async def revoke_held(self, session: Session, reason: str) -> None:
+        """Revoke a session whose lock the caller holds. Raises StoreUnavailable."""
         await self._sessions.revoke_session(session.id, self._clock())
         self._disconnect(session, reason)
 
@@ -56,9 +65,23 @@ class Revocation:
             if session.id != but:
                 await self.revoke(session, reason)
 
+    async def ban(self, true_id: TrueId, ban: Ban) -> None:
+        """Ban a player and close what they have open; their sessions wait for the ban's end.
+
+        Raises StoreUnavailable.
+        """
+        await self._sessions.set_ban(true_id, ban)
+        for session in await self._sessions.sessions_of(true_id):
+            async with self._locks.hold(session.id):
+                self._disconnect(session, "banned")
+
+    async def lift_ban(self, true_id: TrueId) -> None:
+        """Let a player in again. Raises StoreUnavailable."""
+        await self._sessions.set_ban(true_id, None)
+
     def _disconnect(self, session: Session, reason: str) -> None:
-        for connection in tuple(self._connections_of(session.true_id)):
-            if connection.id == session.connection_id:
+        for connection in self._connections_of(session.true_id):
+            if connection.session.id == session.id:
                 connection.close(reason, reconnect=False)
 
     def log_out(
@@ -89,7 +112,8 @@ class Revocation:
         try:
             if everywhere:
                 await self.revoke_player(session.true_id, "logout", but=session.id)
-            await self._sessions.revoke_session(session.id, self._clock())
+            async with self._locks.hold(session.id):
+                await self._sessions.revoke_session(session.id, self._clock())
         except StoreUnavailable:
             logger.error("session %s could not be logged out: the store is down", session.id)
             on_failed(RequestRefused("unavailable", "not logged out: try again"))

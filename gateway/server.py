@@ -30,6 +30,7 @@ from gateway.config import Config
 from gateway.connection import Connection, ConnectionLimits, Services, announce
 from gateway.delivery import Delivery
 from gateway.errors import ConfigError
+from gateway.locks import KeyedLocks
 from gateway.mailbox import Retention
 from gateway.messages import SessionId, TrueId
 from gateway.metrics import Metrics
@@ -37,7 +38,8 @@ from gateway.presence import Presence
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.secret_keys import load_secret_keys
-from gateway.stores.memory import MemoryLimits, MemoryStore
+from gateway.store import StoreLimits
+from gateway.stores import build_store
 from gateway.systemd import Notifier
 from gateway.tokens import Tokens
 from gateway.transport.acceptor import Acceptor
@@ -72,22 +74,6 @@ def new_true_id() -> TrueId:
     return TrueId("p_" + secrets.token_urlsafe(12))
 
 
-def _nonces() -> Callable[[], str]:
-    """Return a maker of 40-bit nonces; they tell messages apart and keep no secret.
-
-    A Weyl sequence from a random start: as good as random for that, at a tenth of the cost.
-    """
-    step = secrets.randbits(40) | 1
-    state = secrets.randbits(40)
-
-    def new_nonce() -> str:
-        nonlocal state
-        state = (state + step) & 0xFF_FFFF_FFFF
-        return f"{state:x}"
-
-    return new_nonce
-
-
 def _new_sid() -> str:
     return secrets.token_urlsafe(15)
 
@@ -107,9 +93,12 @@ class Gateway:
         secret_keys = load_secret_keys(config.resume, environ, state_dir)
         self._tokens = Tokens(secret_keys, config.resume.token_lifetime, time.time)
         self._registry: Registry[Connection] = Registry()
-        self._store = self._build_store()
+        self._store = build_store(
+            config.store.url, _store_limits(config), self._state_dir, self.metrics.dropped
+        )
         self._presence = Presence(config.presence.grace)
-        revocation = Revocation(self._store, self._registry.connections_of, time.time)
+        locks = KeyedLocks()
+        revocation = Revocation(self._store, self._registry.connections_of, time.time, locks)
         self._revocation = revocation
         self._accounts: Accounts | None = None
         self._services = Services(
@@ -135,6 +124,7 @@ class Gateway:
             self._tokens,
             self._admission_settings(),
             lambda: SessionId("s_" + secrets.token_urlsafe(12)),
+            locks,
         )
         self._servers: list[HTTPServer] = []
         self._sweeps: list[asyncio.Task[None]] = []
@@ -146,21 +136,6 @@ class Gateway:
         self.port = 0
 
     # Building
-
-    def _build_store(self) -> MemoryStore:
-        config = self.config
-        mailbox = config.mailbox
-        limits = MemoryLimits(
-            mailbox=Retention(mailbox.max_messages, mailbox.max_bytes, mailbox.retention),
-            total_bytes=mailbox.total_bytes,
-            dedupe_window=mailbox.dedupe_window,
-            dedupe_keys=mailbox.dedupe_keys,
-            sessions=config.limits.sessions,
-            sessions_per_player=config.limits.sessions_per_player,
-            session_lifetime=config.resume.session_lifetime,
-            token_lifetime=config.resume.token_lifetime,
-        )
-        return MemoryStore(limits, secrets.token_hex(4), _nonces())
 
     def _build_authentication(self) -> Authentication:
         config = self.config
@@ -180,11 +155,7 @@ class Gateway:
         except UsersError as error:
             raise ConfigError(str(error)) from None
         # Messages may wait for a user who has not logged in yet.
-        known = users.true_ids()
-        self._store.know(known)
-        self._accounts = Accounts(
-            users.true_ids, self._executor, self._store, self._revocation, known
-        )
+        self._accounts = Accounts(users.true_ids, self._executor, self._store, self._revocation)
         return PasswordAuthenticator(
             users, self._executor, settings.attempts_per_minute, time.monotonic
         )
@@ -215,7 +186,14 @@ class Gateway:
     # Running
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the address is taken or not ours."""
+        """Open the store and listen.
+
+        Raises OSError when the address is taken or not ours, and ConfigError for a store that
+        this release cannot use.
+        """
+        await self._store.open()
+        if self._store.available:
+            await self._check_accounts()
         loop = asyncio.get_running_loop()
         config = self.config
         limits = config.limits
@@ -305,17 +283,20 @@ class Gateway:
         gauge("mailbox_bytes", "Size of all mailboxes", lambda: self._store.bytes)
 
     def _not_ready(self) -> str | None:
-        return "draining" if self.admission.draining else None
+        if self.admission.draining:
+            return "draining"
+        return None if self._store.available else "the store is not available"
 
     async def _check_accounts(self) -> None:
-        if self._accounts is not None:
+        if self._accounts is not None and self._store.available:
             await self._accounts.check()
 
     async def _sweep_presence(self) -> None:
         announce(self._presence.expire(time.time()), self._registry)
 
     async def _sweep_store(self) -> None:
-        self._store.expire(time.time())
+        if self._store.available:
+            await self._store.expire(time.time())
 
     # Stopping
 
@@ -357,6 +338,7 @@ class Gateway:
             await server.close_all_connections()
         if self._picows is not None:
             self._picows.close()
+        await self._store.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
@@ -388,6 +370,21 @@ async def serve(gateway: Gateway, announce_url: Callable[[str], None]) -> None:
     await asyncio.gather(draining, impatient, return_exceptions=True)
     await gateway.stop()
     logger.info("stopped")
+
+
+def _store_limits(config: Config) -> StoreLimits:
+    mailbox = config.mailbox
+    return StoreLimits(
+        mailbox=Retention(mailbox.max_messages, mailbox.max_bytes, mailbox.retention),
+        refuse_when_full=mailbox.when_full == "refuse",
+        total_bytes=mailbox.total_bytes,
+        dedupe_window=mailbox.dedupe_window,
+        dedupe_keys=mailbox.dedupe_keys,
+        sessions=config.limits.sessions,
+        sessions_per_player=config.limits.sessions_per_player,
+        session_lifetime=config.resume.session_lifetime,
+        token_lifetime=config.resume.token_lifetime,
+    )
 
 
 def users_path(config: Config, state_dir: Path) -> Path:

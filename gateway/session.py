@@ -7,9 +7,9 @@ and where in the mailbox replay starts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
-from gateway.errors import ConnectRefused, GatewayError
+from gateway.errors import ConnectRefused
 from gateway.mailbox import Located, Position
 from gateway.messages import ConnectionId, SessionId, TrueId
 
@@ -38,20 +38,21 @@ class Session:
     opened: int = 1
     connection_id: ConnectionId | None = field(default=None)
 
-    def present(self, generation: int) -> None:
-        """Take a resume token of this generation; afterwards `generation` is the one to issue.
+    def present(self, generation: int) -> int:
+        """Return the generation to issue to who presents a resume token of this generation.
 
         The newest token rotates. The one before it stays good until then, because the reply
         that carried the newest may have been lost: that one is issued again. Raises
         ConnectRefused (`token_reused`) for an older one: somebody copied it.
         """
         if generation == self.generation:
-            self.generation += 1
-        elif generation != self.generation - 1:
-            raise ConnectRefused(
-                "token_reused",
-                "an old resume token was presented, so its session is revoked: log in again",
-            )
+            return self.generation + 1
+        if generation == self.generation - 1:
+            return self.generation
+        raise ConnectRefused(
+            "token_reused",
+            "an old resume token was presented, so its session is revoked: log in again",
+        )
 
     def confirm(self, offset: int) -> None:
         """Note that everything up to this offset has arrived."""
@@ -98,51 +99,3 @@ def replay_start(
     if wanted >= oldest:
         return ReplayStart(wanted, "resumed", None)
     return ReplayStart(oldest, "trimmed", Gap(presented_text, oldest - wanted))
-
-
-class SessionsFull(GatewayError):
-    """The limit on sessions is reached; nothing was stored."""
-
-
-class SessionStore(Protocol):
-    """Keeps sessions and what was revoked of them. Methods raise StoreUnavailable."""
-
-    async def session(self, session_id: SessionId) -> Session | None:
-        """Return the session, or None if it never was, has expired or was revoked."""
-
-    async def sessions_of(self, true_id: TrueId) -> tuple[Session, ...]:
-        """Return the player's sessions, the one longest unseen first."""
-
-    async def add_session(self, session: Session) -> None:
-        """Keep a new session and make its player known.
-
-        At a limit the session longest unseen that has no connection is forgotten for it: one
-        of the player's at the player's own limit, which comes first, else anybody's. Raises
-        SessionsFull when all of them have connections.
-        """
-
-    def save_session(self, session: Session) -> None:
-        """Keep what has changed of a session.
-
-        To be called whenever `confirmed` has moved, and each time the session has got a
-        connection or lost its last one.
-        """
-
-    async def revoke_session(self, session_id: SessionId, now: float) -> None:
-        """Forget a session, and remember that it was revoked until its tokens expire."""
-
-    async def revoke_player(self, true_id: TrueId, now: float) -> None:
-        """Remember that every token of the player issued up to now is worth nothing.
-
-        The sessions that the store has stay: they are revoked one by one.
-        """
-
-    async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
-        """Tell whether the session was revoked, alone or with its player, or may have been.
-
-        `issued_at` is when its token was signed: a bounded memory of revocations answers
-        True for every token older than what it still remembers.
-        """
-
-    async def confirmed_of(self, true_id: TrueId) -> int:
-        """Return the newest offset that any session of the player has confirmed."""

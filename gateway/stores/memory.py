@@ -6,27 +6,27 @@ A restart starts a new epoch with empty mailboxes; clients are told `store_reset
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from gateway.errors import GatewayError
-from gateway.mailbox import (
+from gateway.mailbox import OVERHEAD, Draft, Located, Mailbox, Position
+from gateway.messages import SessionId, TrueId
+from gateway.session import Session
+from gateway.store import (
     Accepted,
     AppendDone,
-    Batch,
-    Draft,
+    Ban,
     KeysFull,
     KeyTaken,
-    Located,
-    Mailbox,
     MailboxFull,
-    Position,
-    Retention,
+    ReadDone,
+    SessionsFull,
+    StoreLimits,
     UnknownTarget,
+    View,
 )
-from gateway.messages import SessionId, TrueId
-from gateway.session import Session, SessionsFull
 
 #: Beyond this many, tokens older than the oldest revocation dropped count as revoked.
 _MAX_REVOCATIONS = 100_000
@@ -36,28 +36,15 @@ KEY_BYTES = 128
 _Key = TypeVar("_Key")
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryLimits:
-    """Bounds of the store; 0 means no limit. Lifetimes and windows are in seconds."""
-
-    mailbox: Retention
-    total_bytes: int
-    dedupe_window: float
-    dedupe_keys: int
-    sessions: int
-    sessions_per_player: int
-    session_lifetime: float
-    token_lifetime: float
-
-
 @dataclass(slots=True)
 class _Player:
     mailbox: Mailbox = field(default_factory=Mailbox)
     sessions: dict[SessionId, Session] = field(default_factory=dict)
     # Idempotency keys of the messages this player sent: key -> (time, target, message id).
-    sent: OrderedDict[str, tuple[float, TrueId, str]] = field(default_factory=OrderedDict)
+    sent: OrderedDict[str, tuple[float, TrueId, bytes]] = field(default_factory=OrderedDict)
     confirmed: int = 0
     permanent: bool = False
+    ban: Ban | None = None
 
     def read_by_all(self) -> int:
         """Return the offset up to which no session needs a message any more."""
@@ -89,15 +76,27 @@ class _Revocations(Generic[_Key]):
 
 
 class MemoryStore:
-    """MailboxStore and SessionStore in dictionaries.
+    """A whole store in dictionaries.
 
-    `epoch` names this life of the store, `new_nonce` returns a fresh random nonce.
+    `epoch` names this life of the store, `nonces` are fresh random numbers of 40 bits.
+    `on_dropped` is told how many messages went before any session had confirmed them, and
+    whether they were `expired` or `trimmed`.
     """
 
-    def __init__(self, limits: MemoryLimits, epoch: str, new_nonce: Callable[[], str]) -> None:
+    available = True
+
+    def __init__(
+        self,
+        limits: StoreLimits,
+        epoch: str,
+        nonces: Iterator[int],
+        on_dropped: Callable[[str, int], None],
+    ) -> None:
         self.epoch = epoch
+        self._epoch = epoch.encode()
         self._limits = limits
-        self._new_nonce = new_nonce
+        self._nonces = nonces
+        self._on_dropped = on_dropped
         self._players: dict[TrueId, _Player] = {}
         self._sessions: dict[SessionId, Session] = {}
         # Sessions without connection, the one longest unseen first.
@@ -108,16 +107,22 @@ class MemoryStore:
         self._reclaimable: OrderedDict[TrueId, None] = OrderedDict()
         self.bytes = 0
 
+    async def open(self) -> None:
+        """See Store.open."""
+
+    async def close(self) -> None:
+        """See Store.close."""
+
     # Mailboxes
 
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         """See MailboxStore.append; answers before it returns."""
         target = self._players.get(draft.target_id)
         if target is None:
-            done(UnknownTarget(draft.target_id))
+            done(draft, UnknownTarget(draft.target_id))
             return
         limits = self._limits
-        size = needed = draft.size
+        size = needed = len(draft.body) + OVERHEAD
         key = draft.key
         sender = None
         if key is not None and draft.sender is not None and limits.dedupe_window > 0:
@@ -125,23 +130,44 @@ class MemoryStore:
             if sender is not None:
                 known = self._known_key(sender, key, draft.target_id, now)
                 if known is not None:
-                    done(known)
+                    done(draft, known)
                     return
                 needed += KEY_BYTES
+        mailbox = target.mailbox
+        if limits.refuse_when_full and not self._fits(target, size, now):
+            done(draft, MailboxFull("mailbox.max_messages"))
+            return
         if (
             limits.total_bytes
             and self.bytes + needed > limits.total_bytes
-            and not self._reclaim(target.mailbox, size, needed, now)
+            and not self._reclaim(target, size, needed, now)
         ):
-            done(MailboxFull("all mailboxes together are full"))
+            done(draft, MailboxFull("mailbox.total_bytes"))
             return
-        mailbox = target.mailbox
-        message = mailbox.append(draft, self.epoch, self._new_nonce(), now)
-        self.bytes += needed - mailbox.trim(limits.mailbox, now)
-        message_id = str(message.position)
+        message = mailbox.append(self._epoch, next(self._nonces), draft.body, now)
+        self.bytes += needed - self._trim(target, now, "trimmed")
         if sender is not None and key is not None:
-            sender.sent[key] = (now, draft.target_id, message_id)
-        done(Accepted(message_id, message, False))
+            sender.sent[key] = (now, draft.target_id, message.id)
+        done(draft, Accepted(message.id, message))
+
+    def _trim(self, player: _Player, now: float, reason: str) -> int:
+        """Keep a mailbox within its limits; return the bytes freed."""
+        mailbox = player.mailbox
+        before = mailbox.size
+        dropped = mailbox.trim(self._limits.mailbox, now)
+        if dropped:
+            unread = min(dropped, mailbox.first - 1 - player.confirmed)
+            if unread > 0:
+                self._on_dropped(reason, unread)
+        return before - mailbox.size
+
+    def _fits(self, target: _Player, size: int, now: float) -> bool:
+        """Make room in one mailbox by what is too old and what all sessions have confirmed."""
+        limits = self._limits.mailbox
+        self.bytes -= self._trim(target, now, "expired")
+        if target.mailbox.excess(limits, size):
+            self.bytes -= target.mailbox.drop_through(target.read_by_all())
+        return not target.mailbox.excess(limits, size)
 
     def _known_key(
         self, sender: _Player, key: str, target_id: TrueId, now: float
@@ -153,7 +179,7 @@ class MemoryStore:
             _, sent_to, message_id = entry
             if sent_to != target_id:
                 return KeyTaken("the key was used for a message to another player")
-            return Accepted(message_id, None, True)
+            return Accepted(message_id, None)
         limits = self._limits
         if limits.dedupe_keys and len(sender.sent) >= limits.dedupe_keys:
             oldest, _, _ = next(iter(sender.sent.values()))
@@ -170,7 +196,7 @@ class MemoryStore:
             sent.popitem(last=False)
             self.bytes -= KEY_BYTES
 
-    def _reclaim(self, mailbox: Mailbox, size: int, needed: int, now: float) -> bool:
+    def _reclaim(self, target: _Player, size: int, needed: int, now: float) -> bool:
         """Make room for `needed` bytes, of which `size` go to this mailbox; False: there is none.
 
         What the mailbox itself will trim for the message counts as room. The rest comes from
@@ -178,7 +204,8 @@ class MemoryStore:
         something was confirmed, so a store that stays full is not searched again and again.
         """
         limits = self._limits
-        self.bytes -= mailbox.trim(limits.mailbox, now)
+        mailbox = target.mailbox
+        self.bytes -= self._trim(target, now, "expired")
         while self.bytes + needed - mailbox.excess(limits.mailbox, size) > limits.total_bytes:
             if not self._reclaimable:
                 return False
@@ -188,35 +215,25 @@ class MemoryStore:
                 self.bytes -= player.mailbox.drop_through(player.read_by_all())
         return True
 
-    def read(
-        self,
-        true_id: TrueId,
-        after: int,
-        limit: int,
-        max_bytes: int,
-        done: Callable[[Batch], None],
-    ) -> None:
+    def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
         """See MailboxStore.read; answers before it returns."""
         done(self._mailbox(true_id).read(after, limit, max_bytes))
 
-    def locate(self, true_id: TrueId, position: Position) -> Located:
-        """See MailboxStore.locate."""
-        return self._mailbox(true_id).locate(position, self.epoch)
+    async def view(self, true_id: TrueId, position: Position | None = None) -> View:
+        """See MailboxStore.view."""
+        player = self._players.get(true_id) or _Player()
+        mailbox = player.mailbox
+        located = Located.FOREIGN
+        if position is not None:
+            located = mailbox.locate(position, self.epoch)
+        return View(mailbox.head, mailbox.first, player.confirmed, located)
 
-    def head(self, true_id: TrueId) -> int:
-        """See MailboxStore.head."""
-        return self._mailbox(true_id).head
-
-    def first(self, true_id: TrueId) -> int:
-        """See MailboxStore.first."""
-        return self._mailbox(true_id).first
-
-    def know(self, true_ids: Iterable[TrueId]) -> None:
+    async def know(self, true_ids: Iterable[TrueId]) -> None:
         """See MailboxStore.know."""
         for true_id in true_ids:
             self._players.setdefault(true_id, _Player()).permanent = True
 
-    def forget(self, true_ids: Iterable[TrueId]) -> None:
+    async def forget(self, true_ids: Iterable[TrueId]) -> None:
         """See MailboxStore.forget; what is left of the players goes with `expire`."""
         for true_id in true_ids:
             player = self._players.get(true_id)
@@ -266,6 +283,9 @@ class MemoryStore:
         self._sessions[session.id] = player.sessions[session.id] = session
         self.save_session(session)
 
+    async def update_session(self, session: Session) -> None:
+        """See SessionStore.update_session."""
+
     def save_session(self, session: Session) -> None:
         """See SessionStore.save_session."""
         player = self._players.get(session.true_id)
@@ -306,17 +326,21 @@ class MemoryStore:
         not_before = self._revoked_players.get(true_id) or 0.0
         return issued_at <= max(not_before, self._revoked.until, self._revoked_players.until)
 
-    async def confirmed_of(self, true_id: TrueId) -> int:
-        """See SessionStore.confirmed_of."""
+    async def set_ban(self, true_id: TrueId, ban: Ban | None) -> None:
+        """See SessionStore.set_ban."""
+        if ban is not None:
+            self._players.setdefault(true_id, _Player()).ban = ban
+        elif true_id in self._players:
+            self._players[true_id].ban = None
+
+    async def ban_of(self, true_id: TrueId, now: float) -> Ban | None:
+        """See SessionStore.ban_of."""
         player = self._players.get(true_id)
-        return player.confirmed if player is not None else 0
+        ban = player.ban if player is not None else None
+        return ban if ban is not None and (ban.until is None or ban.until > now) else None
 
-    def expire(self, now: float) -> None:
-        """Forget what has outlived its time: sessions, revocations, messages, keys, players.
-
-        Called every few seconds at most; `now` is in Unix seconds. A player goes when nothing
-        is left: a message that was accepted for them waits for as long as any other.
-        """
+    async def expire(self, now: float) -> None:
+        """See Store.expire."""
         limits = self._limits
         # A token's age is counted in whole seconds, so it may live up to one second longer.
         oldest = now - limits.token_lifetime - 1
@@ -328,8 +352,10 @@ class MemoryStore:
                 break
             self._drop(session)
         for true_id, player in list(self._players.items()):
-            self.bytes -= player.mailbox.trim(limits.mailbox, now)
+            self.bytes -= self._trim(player, now, "expired")
             self._expire_keys(player, now)
-            needed = player.permanent or player.sessions or player.sent
+            if player.ban is not None and player.ban.until is not None and player.ban.until <= now:
+                player.ban = None
+            needed = player.permanent or player.ban or player.sessions or player.sent
             if not needed and not len(player.mailbox):
                 del self._players[true_id]

@@ -68,6 +68,7 @@ class EngineConnection:
         "_congested",
         "_engine",
         "_executing",
+        "_lane",
         "_ping_timer",
         "_poll",
         "_pong_timer",
@@ -103,6 +104,7 @@ class EngineConnection:
         self._congested = False
         self._slow_timer: Timer[EngineConnection] | None = None
         self._executing = False
+        self._lane: Callable[[bytes], None] | None = None
 
     @property
     def open(self) -> bool:
@@ -126,6 +128,12 @@ class EngineConnection:
         session.send((prefix[1:] + body).decode())
         self._execute()
         return self._within_budget()
+
+    def set_lane(self, lane: Callable[[bytes], None]) -> None:
+        """Hand events of the namespace `/` over on the short way: see WebSocketLink.lane."""
+        self._lane = lane
+        if self._websocket is not None:
+            self._websocket.lane = lane
 
     def send_data(self, message: Data) -> None:
         """Send a text or binary message."""
@@ -314,6 +322,8 @@ class EngineConnection:
                 self.on_progress()
             case AdoptProbe():
                 self._websocket, self._probe = self._probe, None
+                if self._websocket is not None:
+                    self._websocket.lane = self._lane
                 self.on_progress()
             case CloseWebSocket(channel):
                 self._close_websocket(channel, close_code)

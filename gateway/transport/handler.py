@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import struct
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from tornado.iostream import StreamClosedError
@@ -88,6 +89,7 @@ class TornadoWebSocket:
     def __init__(self, handler: EngineHandler) -> None:
         self._handler = handler
         self._buffered = 0
+        self.lane: Callable[[bytes], None] | None = None
 
     @property
     def buffered(self) -> int:
@@ -128,6 +130,7 @@ class TornadoWebSocket:
 
     def close(self, code: int, reason: str) -> None:
         """See WebSocketLink.close; Tornado gives up on the handshake after five seconds."""
+        self.lane = None
         self._handler.close(code, reason or None)
 
 
@@ -331,8 +334,13 @@ class EngineHandler(QuietFaults, WebSocketHandler):
 
     def on_message(self, message: Data) -> None:
         """A frame came in."""
-        if self._connection is not None and self._link is not None:
-            self._connection.on_frame(self._link, message)
+        link = self._link
+        if self._connection is None or link is None:
+            return
+        if link.lane is not None and isinstance(message, str) and message.startswith("42["):
+            link.lane(message[2:].encode())
+        else:
+            self._connection.on_frame(link, message)
 
     def on_oversized(self) -> None:
         """A frame is too large; Tornado closes with 1009."""

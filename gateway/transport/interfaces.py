@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.engineio import Data
@@ -9,6 +10,12 @@ from gateway.engineio import Data
 
 class WebSocketLink(Protocol):
     """One websocket, whoever implements it."""
+
+    lane: Callable[[bytes], None] | None
+    """A short cut for events of the namespace `/`: text frames that begin with `42[`.
+
+    A link may hand it such a frame's JSON array, whole and valid UTF-8, or not care.
+    """
 
     def send(self, data: Data | memoryview) -> None:
         """Write a text frame (str) or a binary one (bytes)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
@@ -26,6 +27,8 @@ _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
 _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
+#: How an event of the namespace `/` begins, from the Engine.IO type on.
+_EVENT: Final = b"42["
 #: First bytes of frames that are whole messages.
 _TEXT_FRAME: Final = 0x81
 _BINARY_FRAME: Final = 0x82
@@ -56,6 +59,7 @@ class PicowsWebSocket(WSListener):
         "_paused",
         "_transport",
         "discarding",
+        "lane",
         "unframed",
     )
 
@@ -69,6 +73,7 @@ class PicowsWebSocket(WSListener):
         self._corked: list[bytes] | None = None
         self._corked_bytes = 0
         self._paused = False
+        self.lane: Callable[[bytes], None] | None = None
         #: Bytes received of a frame that is not whole yet.
         self.unframed = 0
         #: True once the client has sent too much: the rest of it is thrown away.
@@ -93,7 +98,11 @@ class PicowsWebSocket(WSListener):
 
     def send_text(self, prefix: bytes, body: bytes) -> int:
         """See WebSocketLink.send_text."""
-        frame = self._factory.text_frame(prefix, body)
+        factory = self._factory
+        if body is factory.last_body and prefix is factory.last_prefix:
+            frame = factory.last_frame
+        else:
+            frame = factory.text_frame(prefix, body)
         if self._corked is None:
             self._cork(frame)
         else:
@@ -128,6 +137,7 @@ class PicowsWebSocket(WSListener):
     def close(self, code: int, reason: str) -> None:
         """See WebSocketLink.close."""
         transport, self._connection = self._transport, None
+        self.lane = None
         if transport is not None and self._close_timer is None:
             self.flush()
             if not transport.is_close_frame_sent:
@@ -154,8 +164,25 @@ class PicowsWebSocket(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A whole frame came in: a message, a part of one, or control."""
         self.unframed = frame.tail_size
-        connection = self._connection
         kind = frame.msg_type
+        lane = self.lane
+        if (
+            lane is not None
+            and kind is _TEXT
+            and frame.fin
+            and self._fragments is None
+            and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+        ):
+            payload = frame.get_payload_as_bytes()
+            # Other texts go the long way, where their encoding is checked.
+            if (
+                payload.startswith(_EVENT)
+                and payload.isascii()
+                and len(payload) <= self._factory.max_payload
+            ):
+                lane(payload[2:])
+                return
+        connection = self._connection
         if connection is None:
             if kind == _CLOSE:
                 transport.disconnect()
@@ -221,6 +248,7 @@ class PicowsWebSocket(WSListener):
         if self._close_timer is not None:
             self._close_timer.cancel()
         connection, self._connection = self._connection, None
+        self.lane = None
         if connection is not None:
             connection.on_websocket_closed(self)
 
@@ -281,6 +309,11 @@ class PicowsWebSocket(WSListener):
             connection.on_websocket_closed(self)
 
 
+# Looked up once: super() would do it at each read.
+_get_buffer: Final = WSProtocol.get_buffer
+_buffer_updated: Final = WSProtocol.buffer_updated
+
+
 class _Protocol(WSProtocol):  # type: ignore[misc]
     """picows' protocol that stops to buffer a frame when it gets, or will get, too large."""
 
@@ -295,7 +328,7 @@ class _Protocol(WSProtocol):  # type: ignore[misc]
     def get_buffer(self, size_hint: int) -> memoryview:
         if self._link.discarding:
             return memoryview(bytearray(_MAX_READ))
-        view: memoryview = super().get_buffer(size_hint)
+        view: memoryview = _get_buffer(self, size_hint)
         self._view = view = view if len(view) <= _MAX_READ else view[:_MAX_READ]
         return view
 
@@ -314,7 +347,7 @@ class _Protocol(WSProtocol):  # type: ignore[misc]
         if announced > self._limit or link.unframed > self._limit + _MAX_READ:
             link.on_oversized()
         else:
-            super().buffer_updated(nbytes)
+            _buffer_updated(self, nbytes)
 
 
 def _announced(data: memoryview) -> int:
@@ -335,7 +368,7 @@ class PicowsWebSockets:
         # picows holds its listener by a weak reference only.
         self._links: set[PicowsWebSocket] = set()
         self._corked: list[PicowsWebSocket] = []
-        self._last_prefix = self._last_body = self._last_frame = b""
+        self.last_prefix = self.last_body = self.last_frame = b""
         self.closing: TimerQueue[PicowsWebSocket] = TimerQueue(
             loop, _CLOSE_TIMEOUT, PicowsWebSocket.abort
         )
@@ -386,12 +419,10 @@ class PicowsWebSockets:
             _feed(protocol, early)
 
     def text_frame(self, prefix: bytes, body: bytes) -> bytes:
-        """Return a text frame of both parts; the last one is kept for the next recipient."""
-        if body is self._last_body and prefix is self._last_prefix:
-            return self._last_frame
-        self._last_prefix, self._last_body = prefix, body
-        self._last_frame = build_frame(_TEXT_FRAME, prefix, body)
-        return self._last_frame
+        """Return a text frame of both parts, and keep it for the next recipient."""
+        self.last_prefix, self.last_body = prefix, body
+        self.last_frame = frame = build_frame(_TEXT_FRAME, prefix, body)
+        return frame
 
     def cork(self, link: PicowsWebSocket) -> None:
         """Uncork this link when the event loop's turn ends."""
@@ -421,7 +452,7 @@ def build_frame(first: int, prefix: bytes, body: bytes) -> bytes:
     if size < _LENGTH_16:
         return b"%c%c%b%b" % (first, size, prefix, body)
     if size < 1 << 16:
-        return b"%c\x7e%b%b%b" % (first, size.to_bytes(2, "big"), prefix, body)
+        return b"%c\x7e%c%c%b%b" % (first, size >> 8, size & 0xFF, prefix, body)
     return b"%c\x7f%b%b%b" % (first, size.to_bytes(8, "big"), prefix, body)
 
 

@@ -1,0 +1,227 @@
+"""What the gateway asks of a store: mailboxes, sessions, revocations and bans.
+
+The implementations are in gateway/stores; one suite of tests runs over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from gateway.errors import GatewayError, StoreUnavailable
+from gateway.mailbox import Batch, Draft, Located, Position, Retention, StoredMessage
+from gateway.messages import SessionId, TrueId
+from gateway.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """Bounds of a store; 0 means no limit. Lifetimes and windows are in seconds.
+
+    With `refuse_when_full` a mailbox at its limits takes no message until its player has
+    confirmed some; without it, the oldest go.
+    """
+
+    mailbox: Retention
+    refuse_when_full: bool
+    total_bytes: int
+    dedupe_window: float
+    dedupe_keys: int
+    sessions: int
+    sessions_per_player: int
+    session_lifetime: float
+    token_lifetime: float
+
+
+class Accepted(msgspec.Struct, frozen=True, gc=False):
+    """The store has the message; `message` is None when it already had it under the same key."""
+
+    message_id: bytes
+    message: StoredMessage | None
+
+
+class View(msgspec.Struct, frozen=True, gc=False):
+    """A mailbox at one moment.
+
+    `head` is the offset of its newest message, 0 if there was none ever; `first` of the
+    oldest one kept, head + 1 if there is none; `confirmed` the newest that any session of the
+    player has confirmed; `located` what became of the position that was asked about.
+    """
+
+    head: int
+    first: int
+    confirmed: int
+    located: Located
+
+
+class Ban(msgspec.Struct, frozen=True):
+    """A player may not connect until `until` (Unix seconds; None: for good)."""
+
+    until: float | None
+    reason: str
+
+
+class MailboxFull(GatewayError):
+    """The message was not stored: a limit is reached; `limit` is its key in the YAML file."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"{limit} is reached")
+        self.limit = limit
+
+
+class UnknownTarget(GatewayError):
+    """The message was not stored: there is no such player."""
+
+
+class KeyTaken(GatewayError):
+    """The message was not stored: its sender used the key for a message to another player."""
+
+
+class KeysFull(GatewayError):
+    """The message was not stored: the store cannot remember one more key of this sender.
+
+    `retry_after` is in seconds: then the sender's oldest key will be forgotten.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class SessionsFull(GatewayError):
+    """The limit on sessions is reached; nothing was stored."""
+
+
+AppendDone = Callable[[Draft, Accepted | GatewayError], None]
+ReadDone = Callable[[Batch | StoreUnavailable], None]
+
+
+class MailboxStore(Protocol):
+    """Keeps mailboxes.
+
+    Calls with a `done` come back through it, in the order in which they were asked: before
+    they return if the store is in memory, else in a later turn of the event loop. Appends are
+    answered after their commit: what was accepted survives whatever the store survives.
+    """
+
+    epoch: str
+
+    def append(self, draft: Draft, now: float, done: AppendDone) -> None:
+        """Store the message once per (sender, key), then call `done`.
+
+        `done` gets Accepted, or UnknownTarget, MailboxFull, KeyTaken, KeysFull or
+        StoreUnavailable when nothing was stored. To make room, messages may go that every
+        session of their player has confirmed.
+        """
+
+    def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
+        """Call `done` with messages after the offset `after`: see Mailbox.read."""
+
+    async def view(self, true_id: TrueId, position: Position | None = None) -> View:
+        """Return the state of a mailbox, and what became of a position in it.
+
+        Without a position `located` is FOREIGN. Raises StoreUnavailable.
+        """
+
+    async def know(self, true_ids: Iterable[TrueId]) -> None:
+        """Make these players known for good: messages to them are accepted from now on.
+
+        Raises StoreUnavailable.
+        """
+
+    async def forget(self, true_ids: Iterable[TrueId]) -> None:
+        """Undo `know`: without sessions, messages and keys these players are unknown again.
+
+        Raises StoreUnavailable.
+        """
+
+
+class SessionStore(Protocol):
+    """Keeps sessions, what was revoked of them, and bans. Methods raise StoreUnavailable.
+
+    What a method has changed is durable when it returns, `save_session` excepted.
+    """
+
+    async def session(self, session_id: SessionId) -> Session | None:
+        """Return the session, or None if it never was, has expired or was revoked.
+
+        While a session has a connection, it is one and the same object for all.
+        """
+
+    async def sessions_of(self, true_id: TrueId) -> tuple[Session, ...]:
+        """Return the player's sessions, the one longest unseen first."""
+
+    async def add_session(self, session: Session) -> None:
+        """Keep a new session and make its player known.
+
+        At a limit the session longest unseen that has no connection is forgotten for it: one
+        of the player's at the player's own limit, which comes first, else anybody's. Raises
+        SessionsFull when all of them have connections.
+        """
+
+    async def update_session(self, session: Session) -> None:
+        """Keep what has changed of a session: its token's generation, its pid, its start."""
+
+    def save_session(self, session: Session) -> None:
+        """Keep soon what a crash may forget: `confirmed`, `last_seen`, and whether it is in use.
+
+        To be called whenever `confirmed` has moved, and each time the session has got a
+        connection or lost its last one.
+        """
+
+    async def revoke_session(self, session_id: SessionId, now: float) -> None:
+        """Forget a session, and remember that it was revoked until its tokens expire."""
+
+    async def revoke_player(self, true_id: TrueId, now: float) -> None:
+        """Remember that every token of the player issued up to now is worth nothing.
+
+        The sessions that the store has stay: they are revoked one by one.
+        """
+
+    async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
+        """Tell whether the session was revoked, alone or with its player, or may have been.
+
+        `issued_at` is when its token was signed: a bounded memory of revocations answers
+        True for every token older than what it still remembers.
+        """
+
+    async def set_ban(self, true_id: TrueId, ban: Ban | None) -> None:
+        """Ban a player, or with None lift the ban."""
+
+    async def ban_of(self, true_id: TrueId, now: float) -> Ban | None:
+        """Return the ban that holds now, if any."""
+
+
+class Store(MailboxStore, SessionStore, Protocol):
+    """A whole store, from its opening to its close."""
+
+    @property
+    def available(self) -> bool:
+        """False while the store cannot be written: it answers StoreUnavailable meanwhile."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all mailboxes and idempotency keys, as `mailbox.total_bytes` counts it."""
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions are kept."""
+
+    async def open(self) -> None:
+        """Make the store ready. Raises ConfigError for one that this release cannot use.
+
+        A store that is damaged or out of reach opens all the same, and is not available.
+        """
+
+    async def expire(self, now: float) -> None:
+        """Forget what has outlived its time: sessions, revocations, bans, messages, keys.
+
+        To be called every few seconds; `now` is in Unix seconds. A player goes when nothing
+        is left: a message that was accepted for them waits for as long as any other.
+        """
+
+    async def close(self) -> None:
+        """Finish what is under way and release everything."""
