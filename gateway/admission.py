@@ -155,9 +155,10 @@ class Admission:
         """The same client instance is back: whatever link it had is dead, fence it at once."""
         async with self._locks.hold(pid.session_id):
             session = await self._session(pid.session_id)
+            epoch = self._services.store.epoch
             # A session that was opened again has another pid, or its client would take what it
             # holds for complete.
-            if session is None or session.opened != pid.opened:
+            if session is None or (session.opened, epoch) != (pid.opened, pid.epoch):
                 return None
             await self._check_ban(session.true_id)
             self._check_connections(session)
@@ -194,7 +195,10 @@ class Admission:
                 # It was dropped while its connection was probed.
                 return await self._reopen(request, token, sink)
             start, view = await self._start(session.true_id, request, session.confirmed)
-            pid = self._tokens.sign_pid(session.true_id, session.id, session.opened)
+            if token.epoch != self._services.store.epoch and start.gap is None:
+                # The reply that would have told it of the loss was itself lost.
+                start = ReplayStart(start.after, "store_reset", Gap(request.offset, None))
+            pid = self._sign_pid(session.true_id, session.id, session.opened)
             # Kept before the client learns of it: after a crash its token must still be good.
             changed = replace(session, generation=generation, start=start.after, pid=pid)
             await sessions.update_session(changed)
@@ -247,6 +251,7 @@ class Admission:
             sink,
             view,
             after=start.after,
+            outcome=start.outcome if start.gap is not None else "new",
             gap=start.gap,
         )
 
@@ -335,7 +340,7 @@ class Admission:
             true_id=true_id,
             name=name,
             method=method,
-            pid=self._tokens.sign_pid(true_id, session_id, generation),
+            pid=self._sign_pid(true_id, session_id, generation),
             last_seen=self._services.clock(),
             start=after,
             confirmed=after,
@@ -434,6 +439,9 @@ class Admission:
             "limits": self._settings.announced_limits,
         }
         return Admitted(connection, session.pid, greeting)
+
+    def _sign_pid(self, true_id: TrueId, session_id: SessionId, opened: int) -> str:
+        return self._tokens.sign_pid(true_id, session_id, opened, self._services.store.epoch)
 
     def _live_connection(self, session: Session) -> Connection | None:
         if session.connection_id is None:

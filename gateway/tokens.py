@@ -40,11 +40,15 @@ class ResumeToken:
 
 @dataclass(frozen=True, slots=True)
 class Pid:
-    """What a pid says once its signature is verified; `opened` is as in Session."""
+    """What a pid says once its signature is verified; `opened` is as in Session.
+
+    `epoch` is the store's: a session that was opened again in another one may look the same.
+    """
 
     true_id: TrueId
     session_id: SessionId
     opened: int = 1
+    epoch: str = ""
 
 
 class _Compact:
@@ -127,17 +131,19 @@ class Tokens:
             true_id, session_id, int(generation), str(epoch), str(name), str(method), issued_at
         )
 
-    def sign_pid(self, true_id: TrueId, session_id: SessionId, opened: int = 1) -> str:
+    def sign_pid(
+        self, true_id: TrueId, session_id: SessionId, opened: int = 1, epoch: str = ""
+    ) -> str:
         """Return the session's pid: the same string as long as the first key stays the same."""
-        return self._pid.dumps([true_id, session_id, opened])
+        return self._pid.dumps([true_id, session_id, opened, epoch])
 
     def verify_pid(self, pid: str) -> Pid | None:
         """Return what the pid says, or None if it is not one of ours."""
         try:
             if len(pid) > MAX_TOKEN_LENGTH:
                 return None
-            true_id, session_id, opened = self._pid.loads(pid)
-            return Pid(true_id, session_id, int(opened))
+            true_id, session_id, opened, epoch = self._pid.loads(pid)
+            return Pid(true_id, session_id, int(opened), str(epoch))
         except (BadData, ValueError, TypeError):
             return None
 

@@ -127,6 +127,7 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
         "mailbox": {
             "max_messages": 1000,
             "max_bytes": 1048576,
+            "when_full": "drop_oldest",
             "total_bytes": 268435456,
             "retention": 604800.0,
             "dedupe_window": 600.0,

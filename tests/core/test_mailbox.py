@@ -12,25 +12,21 @@ from gateway.messages import TrueId
 
 NO_LIMITS = Retention(max_messages=0, max_bytes=0, retention=0)
 #: What a message without data counts.
-OVERHEAD = StoredMessage(Position("e", 1, "n"), Draft(TrueId("ann"), None, b""), 0.0).size
-
-
-def draft(data: bytes = b"1") -> Draft:
-    return Draft(TrueId("ann"), TrueId("bob"), data)
+OVERHEAD = StoredMessage(1, b"e.1.1", b"", 0.0).size
 
 
 def filled(count: int, size: int = 0) -> Mailbox:
-    """Messages 1 to `count`, appended at the times 1 to `count`, with nonces n1, n2..."""
+    """Messages 1 to `count`, appended at the times 1 to `count`, with nonces a1, a2..."""
     mailbox = Mailbox()
     for number in range(1, count + 1):
-        mailbox.append(draft(b"x" * size), "e", f"n{number}", float(number))
+        mailbox.append(b"e", 0xA0 + number, b"x" * size, float(number))
     return mailbox
 
 
 def offsets(mailbox: Mailbox, after: int = 0, limit: int = 100, max_bytes: int = 0) -> list[int]:
     batch = mailbox.read(after, limit, max_bytes)
     assert batch.head == mailbox.head
-    return [message.position.offset for message in batch.messages]
+    return [message.offset for message in batch.messages]
 
 
 # Positions
@@ -81,15 +77,32 @@ def test_a_text_is_a_position_only_in_the_form_that_the_gateway_writes(text: str
 
 def test_offsets_begin_at_one_and_leave_no_hole() -> None:
     mailbox = Mailbox()
-    positions = [mailbox.append(draft(), "e", "n", 0.0).position for _ in range(3)]
-    assert [position.offset for position in positions] == [1, 2, 3]
+    messages = [mailbox.append(b"e", 1, b"1", 0.0) for _ in range(3)]
+    assert [message.offset for message in messages] == [1, 2, 3]
     assert (mailbox.first, mailbox.head, len(mailbox)) == (1, 3, 3)
 
 
 def test_an_appended_message_is_what_was_given() -> None:
-    message = Mailbox().append(draft(b"[1]"), "e", "n", 7.0)
-    assert message == StoredMessage(Position("e", 1, "n"), draft(b"[1]"), 7.0)
+    message = Mailbox().append(b"e", 0xAB, b"[1]", 7.0)
+    assert message == StoredMessage(1, b"e.1.ab", b"[1]", 7.0)
     assert message.size == OVERHEAD + 3
+
+
+def test_a_message_counts_what_its_draft_said_it_would() -> None:
+    draft = Draft(TrueId("ann"), TrueId("bob"), b"[1]", "key")
+    assert draft.size == Mailbox().append(b"e", 1, draft.body, 0.0).size
+
+
+@given(offset=st.integers(1, 20), nonce=st.integers(0, 2**40 - 1))
+@settings(deadline=None)
+def test_the_id_of_a_message_is_its_position(offset: int, nonce: int) -> None:
+    mailbox = Mailbox()
+    mailbox.head = offset - 1
+    message = mailbox.append(b"e1", nonce, b"1", 0.0)
+    position = Position("e1", offset, f"{nonce:x}")
+    assert message.id.decode() == str(position)
+    assert Position.parse(message.id.decode()) == position
+    assert mailbox.locate(position, "e1") is Located.HERE
 
 
 def test_an_empty_mailbox_begins_one_past_its_head() -> None:
@@ -97,10 +110,10 @@ def test_an_empty_mailbox_begins_one_past_its_head() -> None:
     assert (mailbox.first, mailbox.head, mailbox.size) == (1, 0, 0)
     assert offsets(mailbox) == []
     for number in range(3):
-        mailbox.append(draft(), "e", "n", float(number))
+        mailbox.append(b"e", 1, b"1", float(number))
     mailbox.trim(Retention(0, 0, retention=1.0), 100.0)
     assert (mailbox.first, mailbox.head, mailbox.size, len(mailbox)) == (4, 3, 0, 0)
-    assert mailbox.append(draft(), "e", "n", 100.0).position.offset == 4
+    assert mailbox.append(b"e", 1, b"1", 100.0).offset == 4
 
 
 @pytest.mark.parametrize(
@@ -153,9 +166,10 @@ def test_reading_what_was_trimmed_begins_at_the_oldest_kept() -> None:
 )
 def test_the_oldest_messages_go_first(limits: Retention, now: float, kept: list[int]) -> None:
     mailbox = filled(5, size=10)
-    freed = mailbox.trim(limits, now)
+    dropped = mailbox.trim(limits, now)
     assert offsets(mailbox) == kept
-    assert freed == (5 - len(kept)) * (OVERHEAD + 10)
+    assert dropped == 5 - len(kept)
+    assert mailbox.size == len(kept) * (OVERHEAD + 10)
     assert mailbox.head == 5
 
 
@@ -165,14 +179,14 @@ def test_the_oldest_messages_go_first(limits: Retention, now: float, kept: list[
 @pytest.mark.parametrize(
     ("position", "located"),
     [
-        (Position("e", 5, "n5"), Located.HERE),
-        (Position("e", 3, "n3"), Located.HERE),
-        (Position("e", 2, "n2"), Located.HERE),  # gone itself, but all after it is here
-        (Position("e", 1, "n1"), Located.TRIMMED),
+        (Position("e", 5, "a5"), Located.HERE),
+        (Position("e", 3, "a3"), Located.HERE),
+        (Position("e", 2, "a2"), Located.HERE),  # gone itself, but all after it is here
+        (Position("e", 1, "a1"), Located.TRIMMED),
         (Position("e", 0, ""), Located.TRIMMED),
-        (Position("e", 6, "n6"), Located.FOREIGN),
-        (Position("e", 4, "n5"), Located.FOREIGN),
-        (Position("other", 4, "n4"), Located.FOREIGN),
+        (Position("e", 6, "a6"), Located.FOREIGN),
+        (Position("e", 4, "a5"), Located.FOREIGN),
+        (Position("other", 4, "a4"), Located.FOREIGN),
         (Position("other", 0, ""), Located.FOREIGN),
     ],
 )
@@ -201,12 +215,14 @@ class MailboxAgainstModel(RuleBasedStateMachine):
     def kept(self) -> list[StoredMessage]:
         return self.ever[self.gone :]
 
-    @rule(size=st.integers(0, 300), nonce=st.sampled_from(["a", "b", "c"]), later=st.floats(0, 9))
-    def append(self, size: int, nonce: str, later: float) -> None:
+    @rule(size=st.integers(0, 300), nonce=st.sampled_from([10, 11, 12]), later=st.floats(0, 9))
+    def append(self, size: int, nonce: int, later: float) -> None:
         self.now += later
-        message = self.mailbox.append(draft(b"x" * size), "e", nonce, self.now)
+        message = self.mailbox.append(b"e", nonce, b"x" * size, self.now)
         self.ever.append(message)
-        assert message.position == Position("e", len(self.ever), nonce)
+        assert message == StoredMessage(
+            len(self.ever), b"e.%d.%x" % (len(self.ever), nonce), b"x" * size, self.now
+        )
 
     @rule(
         max_messages=st.integers(0, 6),
@@ -216,9 +232,8 @@ class MailboxAgainstModel(RuleBasedStateMachine):
     )
     def trim(self, max_messages: int, max_bytes: int, retention: float, later: float) -> None:
         self.now += later
-        size = sum(message.size for message in self.kept)
-        limits = Retention(max_messages, max_bytes, retention)
-        freed = self.mailbox.trim(limits, self.now)
+        gone = self.gone
+        dropped = self.mailbox.trim(Retention(max_messages, max_bytes, retention), self.now)
 
         def fits(kept: list[StoredMessage]) -> bool:
             return not kept or (
@@ -229,7 +244,8 @@ class MailboxAgainstModel(RuleBasedStateMachine):
 
         while not fits(self.kept):
             self.gone += 1
-        assert freed == size - sum(message.size for message in self.kept)
+        # What that freed is for the invariant.
+        assert dropped == self.gone - gone
 
     @rule(
         max_messages=st.integers(0, 12),
@@ -261,7 +277,7 @@ class MailboxAgainstModel(RuleBasedStateMachine):
         expected: list[StoredMessage] = []
         size = 0
         for message in self.kept:
-            if message.position.offset <= after:
+            if message.offset <= after:
                 continue
             size += message.size
             if len(expected) == limit or (expected and max_bytes and size > max_bytes):
@@ -279,7 +295,7 @@ class MailboxAgainstModel(RuleBasedStateMachine):
             expected = Located.FOREIGN
         elif offset < self.gone:
             expected = Located.TRIMMED
-        elif offset == self.gone or self.ever[offset - 1].position.nonce == nonce:
+        elif offset == self.gone or self.ever[offset - 1].id.endswith(f".{nonce}".encode()):
             expected = Located.HERE
         else:
             expected = Located.FOREIGN

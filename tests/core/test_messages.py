@@ -7,11 +7,11 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import UNSET, Raw
+from msgspec import Raw
 
 from gateway.errors import ProtocolViolation, RequestRefused
 from gateway.messages import (
-    Envelope,
+    SEND_PREFIX,
     ListPlayers,
     Logout,
     PresenceSet,
@@ -22,10 +22,12 @@ from gateway.messages import (
     decode_payload,
     decode_send,
     encode,
+    encode_body,
     encode_event,
     encode_message,
+    encode_volatile,
     event_name,
-    is_send,
+    without_offset,
 )
 
 KINDS: list[type] = [SendMessage, PresenceSet, PresenceWatch, ListPlayers, Logout]
@@ -55,28 +57,76 @@ def test_an_event_is_an_array_of_its_name_and_one_object() -> None:
 
 
 def test_a_message_carries_its_id_twice_for_clients_that_keep_offsets() -> None:
-    envelope = Envelope(id="e.1.n", sender="ann", data=Raw(b"[1]"), ts=5.0)
-    body = b'{"id":"e.1.n","from":"ann","data":[1],"ts":5.0}'
-    assert encode_message(envelope, offset=True) == b'["message",' + body + b',"e.1.n"]'
-    assert encode_message(envelope, offset=False) == b'["message",' + body + b"]"
+    array = encode_message(b"e.1.a", encode_body("ann", b"[1]", b"5.0"))
+    payload = b'{"id":"e.1.a","from":"ann","data":[1],"ts":5.0}'
+    assert array == b'["message",' + payload + b',"e.1.a"]'
+    assert without_offset(b"e.1.a", array) == b'["message",' + payload + b"]"
 
 
 def test_a_volatile_message_has_neither_id_nor_offset() -> None:
-    envelope = Envelope(id=UNSET, sender=None, data=Raw(b"1"), ts=5.0)
-    assert encode_message(envelope, offset=True) == b'["message",{"from":null,"data":1,"ts":5.0}]'
+    array = encode_volatile(encode_body(None, b"1", b"5.0"))
+    assert array == b'["message",{"from":null,"data":1,"ts":5.0}]'
 
 
-def test_room_and_type_are_there_when_the_sender_gave_them() -> None:
-    envelope = Envelope(id="i", sender="ann", data=Raw(b"1"), ts=5.0, room="hall", type="chat")
-    payload = json.loads(encode_message(envelope, offset=False))[1]
-    assert (payload["room"], payload["type"]) == ("hall", "chat")
+@pytest.mark.parametrize(
+    ("kind", "room", "rest"),
+    [
+        (None, None, b""),
+        ("chat", None, b',"type":"chat"'),
+        (None, "hall", b',"room":"hall"'),
+        ("chat", "hall", b',"room":"hall","type":"chat"'),
+    ],
+)
+def test_room_and_type_are_there_when_the_sender_gave_them(
+    kind: str | None, room: str | None, rest: bytes
+) -> None:
+    array = encode_message(b"i", encode_body("ann", b"1", b"5.0", kind, room))
+    payload = b'{"id":"i","from":"ann","data":1,"ts":5.0%b}' % rest
+    assert array == b'["message",%b,"i"]' % payload
+
+
+ids = st.from_regex(r"[a-z0-9]{1,16}\.[1-9][0-9]{0,17}\.[a-z0-9]{0,16}", fullmatch=True)
+
+
+@given(
+    message_id=ids,
+    sender=st.none() | st.text(),
+    data=json_values,
+    ts=st.integers(0, 2**33 * 1000),
+    kind=st.none() | st.text(),
+    room=st.none() | st.text(),
+)
+@settings(deadline=None)
+def test_a_message_is_json_in_each_form_and_its_keys_keep_their_order(
+    message_id: str,
+    sender: str | None,
+    data: object,
+    ts: int,
+    kind: str | None,
+    room: str | None,
+) -> None:
+    body = encode_body(sender, encode(data), b"%.3f" % (ts / 1000), kind, room)
+    expected: dict[str, object] = {"id": message_id, "from": sender, "data": data, "ts": ts / 1000}
+    expected |= {"room": room} if room is not None else {}
+    expected |= {"type": kind} if kind is not None else {}
+    array = encode_message(message_id.encode(), body)
+    name, payload, offset = json.loads(array)
+    assert (name, offset) == ("message", message_id)
+    # As lists: a dictionary is equal to one in another order.
+    assert list(payload.items()) == list(expected.items())
+    assert json.loads(without_offset(message_id.encode(), array)) == ["message", payload]
+    name, volatile = json.loads(encode_volatile(body))
+    assert name == "message"
+    del expected["id"]
+    assert list(volatile.items()) == list(expected.items())
 
 
 def test_data_goes_out_byte_for_byte_as_it_came_in() -> None:
     data = b'{ "b" : 1.50e2,"a":"\\u00e9\\/" }'
     request = decode_send(b'["message",{"target_id":"ann","data":%b}]' % data)
-    envelope = Envelope(id="i", sender="bob", data=request.data, ts=5.0)
-    assert data in encode_message(envelope, offset=True)
+    for form in (request.data, bytes(request.data)):
+        body = encode_body("bob", form, b"5.0")
+        assert b'"data":%b,"ts"' % data in encode_message(b"i", body)
 
 
 def test_a_receipt_has_all_fields_of_the_protocol() -> None:
@@ -96,10 +146,10 @@ def test_any_payload_survives_the_way_through(data: object, sender: str | None, 
     array = encode(["message", {"target_id": "ann", "data": data, "type": kind[:64]}])
     request = decode_send(array)
     assert request.type is not None
-    envelope = Envelope(id="e.1.n", sender=sender, data=request.data, ts=1.0, type=request.type)
-    name, payload, offset = json.loads(encode_message(envelope, offset=True))
-    assert (name, offset) == ("message", "e.1.n")
-    assert payload == {"id": "e.1.n", "from": sender, "data": data, "ts": 1.0, "type": kind[:64]}
+    body = encode_body(sender, request.data, b"1.0", request.type)
+    name, payload, offset = json.loads(encode_message(b"e.1.a", body))
+    assert (name, offset) == ("message", "e.1.a")
+    assert payload == {"id": "e.1.a", "from": sender, "data": data, "ts": 1.0, "type": kind[:64]}
 
 
 # In: events
@@ -131,7 +181,7 @@ def test_what_no_client_sends_breaks_the_protocol(array: bytes) -> None:
     ],
 )
 def test_the_hot_event_is_known_by_its_first_bytes(array: bytes, hot: bool) -> None:
-    assert is_send(array) is hot
+    assert array.startswith(SEND_PREFIX) is hot
 
 
 @pytest.mark.parametrize("depth", [2_000, 100_000])

@@ -8,13 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.mailbox import Batch, Draft, Mailbox, Position, Retention, StoredMessage
-from gateway.messages import TrueId
+from gateway.mailbox import Batch, Mailbox, Retention, StoredMessage
 from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
 
 
 def message(offset: int) -> StoredMessage:
-    return StoredMessage(Position("e", offset, "n"), Draft(TrueId("ann"), None, b"1"), 0.0)
+    return StoredMessage(offset, b"e.%d.1" % offset, b"1", 0.0)
 
 
 def batch(*offsets: int, head: int) -> Batch:
@@ -156,7 +155,7 @@ class Seam(RuleBasedStateMachine):
         super().__init__()
         self.mailbox = Mailbox()
         for _ in range(3):
-            self.mailbox.append(Draft(TrueId("ann"), None, b"1"), "e", "n", 0.0)
+            self.mailbox.append(b"e", 1, b"1", 0.0)
         self.trimmed = 0
         self.cursor = Cursor(1)
         self.written: list[int] = []
@@ -179,7 +178,7 @@ class Seam(RuleBasedStateMachine):
             match command:
                 case Write(messages):
                     for each in messages:
-                        self.write(each.position.offset)
+                        self.write(each.offset)
                 case Read(after):
                     self.questions.append((after, None))
                 case Lost(count):
@@ -198,8 +197,8 @@ class Seam(RuleBasedStateMachine):
 
     @rule()
     def append(self) -> None:
-        stored = self.mailbox.append(Draft(TrueId("ann"), None, b"1"), "e", "n", 0.0)
-        self.untold.append(stored.position.offset)
+        stored = self.mailbox.append(b"e", 1, b"1", 0.0)
+        self.untold.append(stored.offset)
 
     @alive
     @precondition(lambda self: self.untold)

@@ -31,22 +31,19 @@ def session(generation: int = 1) -> Session:
 
 def test_the_newest_token_rotates() -> None:
     subject = session(generation=5)
-    subject.present(5)
-    assert subject.generation == 6
+    assert subject.present(5) == 6
 
 
 def test_the_token_before_it_is_answered_by_the_newest_again() -> None:
     subject = session(generation=5)
     for _ in range(3):
-        subject.present(4)
-        assert subject.generation == 5
+        assert subject.present(4) == 5
 
 
 def test_the_token_before_it_is_spent_once_the_newest_was_used() -> None:
     subject = session(generation=5)
-    subject.present(4)
-    subject.present(5)
-    subject.present(5)  # its reply was lost
+    for presented in (4, 5, 5):  # the reply to the first 5 was lost
+        subject.generation = subject.present(presented)
     with pytest.raises(ConnectRefused) as caught:
         subject.present(4)
     assert caught.value.code == "token_reused"
@@ -61,13 +58,21 @@ def test_any_other_generation_is_theft_and_changes_nothing(generation: int) -> N
     assert subject == session(generation=5)
 
 
+@pytest.mark.parametrize("generation", [4, 5])
+def test_presenting_a_token_changes_nothing_by_itself(generation: int) -> None:
+    # The caller first has the store keep the new generation.
+    subject = session(generation=5)
+    assert [subject.present(generation) for _ in range(2)] == [generation + 1] * 2
+    assert subject == session(generation=5)
+
+
 @given(lost=st.lists(st.booleans(), max_size=50))
 @settings(deadline=None)
 def test_a_client_that_uses_its_newest_token_is_never_taken_for_a_thief(lost: list[bool]) -> None:
     subject = session()
     held = 1
     for reply_lost in lost:
-        subject.present(held)
+        subject.generation = subject.present(held)
         if not reply_lost:
             held = subject.generation
         assert subject.generation - held in {0, 1}
@@ -81,7 +86,7 @@ def test_a_copied_token_ends_the_session_once_both_have_moved_on(uses: list[str]
     for who in uses:
         current = subject.generation
         try:
-            subject.present(held[who])
+            subject.generation = subject.present(held[who])
         except ConnectRefused:
             assert held[who] < current - 1
             return

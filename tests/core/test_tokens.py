@@ -100,6 +100,12 @@ def test_a_pid_says_under_which_generation_its_session_was_opened() -> None:
     assert tokens().verify_pid(again) == Pid(ANN, SESSION, opened=4)
 
 
+def test_a_pid_says_in_which_store_its_session_was_opened() -> None:
+    pids = [tokens().sign_pid(ANN, SESSION, 4, epoch) for epoch in ("e1", "e2")]
+    assert len(set(pids)) == 2
+    assert tokens().verify_pid(pids[0]) == Pid(ANN, SESSION, opened=4, epoch="e1")
+
+
 def test_the_first_key_signs_and_all_keys_verify() -> None:
     old, both, new = tokens("old"), tokens("new", "old"), tokens("new")
     from_old = old.sign_token(ANN, SESSION, 1, "e1", "Ann", "guest")

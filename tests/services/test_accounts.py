@@ -20,16 +20,20 @@ ANN, BOB = TrueId("acc-ann"), TrueId("acc-bob")
 class File:
     """The accounts, and what follows them."""
 
-    def __init__(self, world: World, executor: ThreadPoolExecutor, *present: TrueId) -> None:
-        self.present = frozenset(present)
-        world.store.know(present)
-        self.accounts = Accounts(
-            lambda: self.present, executor, world.store, world.revocation, self.present
-        )
+    def __init__(self, world: World, executor: ThreadPoolExecutor) -> None:
+        self.present: frozenset[TrueId] = frozenset()
+        self.accounts = Accounts(lambda: self.present, executor, world.store, world.revocation)
 
     async def check(self, *present: TrueId) -> None:
         self.present = frozenset(present)
         await self.accounts.check()
+
+
+async def started(world: World, executor: ThreadPoolExecutor, *present: TrueId) -> File:
+    """Return a file with these accounts; the gateway has looked at it once."""
+    file = File(world, executor)
+    await file.check(*present)
+    return file
 
 
 @pytest.fixture
@@ -38,20 +42,21 @@ def executor() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-def status(world: World, true_id: TrueId) -> str:
-    world.store.expire(world.clock.now)
+async def status(world: World, true_id: TrueId) -> str:
+    await world.store.expire(world.clock.now)
     results: list[object] = []
-    world.store.append(Draft(true_id, None, b"1"), world.clock.now, results.append)
+    draft = Draft(true_id, None, b"1")
+    world.store.append(draft, world.clock.now, lambda draft, result: results.append(result))
     return type(results[0]).__name__
 
 
 @scenario
 async def test_an_added_account_can_be_written_to(executor: ThreadPoolExecutor) -> None:
     world = World()
-    file = File(world, executor, ANN)
-    assert (status(world, ANN), status(world, BOB)) == ("Accepted", "UnknownTarget")
+    file = await started(world, executor, ANN)
+    assert (await status(world, ANN), await status(world, BOB)) == ("Accepted", "UnknownTarget")
     await file.check(ANN, BOB)
-    assert status(world, BOB) == "Accepted"
+    assert await status(world, BOB) == "Accepted"
 
 
 @scenario
@@ -60,7 +65,7 @@ async def test_a_removed_account_loses_its_sessions(
 ) -> None:
     caplog.set_level(logging.INFO)
     world = World()
-    file = File(world, executor, ANN, BOB)
+    file = await started(world, executor, ANN, BOB)
     ann, bob = await world.connect(username="ann"), await world.connect(username="bob")
     for _ in range(2):
         await file.check(BOB)
@@ -68,15 +73,15 @@ async def test_a_removed_account_loses_its_sessions(
     assert (await world.refused({"token": ann.token})).code == "session_revoked"
     assert f"player {ANN} is gone" in caplog.text
     # Nobody can write to it any more.
-    assert (status(world, ANN), status(world, BOB)) == ("UnknownTarget", "Accepted")
+    assert (await status(world, ANN), await status(world, BOB)) == ("UnknownTarget", "Accepted")
     await file.check(ANN, BOB)
-    assert status(world, ANN) == "Accepted"
+    assert await status(world, ANN) == "Accepted"
 
 
 @scenario
 async def test_a_file_that_is_away_for_a_moment_ends_nothing(executor: ThreadPoolExecutor) -> None:
     world = World()
-    file = File(world, executor, ANN)
+    file = await started(world, executor, ANN)
     ann = await world.connect(username="ann")
     for _ in range(3):
         await file.check()
@@ -87,7 +92,7 @@ async def test_a_file_that_is_away_for_a_moment_ends_nothing(executor: ThreadPoo
 @scenario
 async def test_what_the_store_could_not_do_is_tried_again(executor: ThreadPoolExecutor) -> None:
     world = World()
-    file = File(world, executor, ANN)
+    file = await started(world, executor, ANN)
     ann = await world.connect(username="ann")
     await file.check()
     world.store.down = True

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ProtocolViolation
-from gateway.messages import TrueId
+from gateway.messages import TrueId, encode
 from tests.services.world import Client, World, scenario, settled
 
 
@@ -31,7 +33,7 @@ async def test_a_message_is_delivered_and_acknowledged() -> None:
     receipt = ann.call("message", {"target_id": bob.true_id, "data": {"x": [1]}, "type": "chat"})
     assert receipt == {
         "ok": True,
-        "id": "e1.1.n1",
+        "id": "e1.1.1",
         "status": "delivered",
         "connections": 1,
         "duplicate": False,
@@ -39,13 +41,13 @@ async def test_a_message_is_delivered_and_acknowledged() -> None:
     assert bob.events[-1] == [
         "message",
         {
-            "id": "e1.1.n1",
+            "id": "e1.1.1",
             "from": ann.true_id,
             "type": "chat",
             "data": {"x": [1]},
             "ts": world.clock.now,
         },
-        "e1.1.n1",
+        "e1.1.1",
     ]
     assert ann.messages == []
 
@@ -60,7 +62,7 @@ async def test_a_client_that_opted_out_gets_no_trailing_offset() -> None:
     client = await world.connect(pid=client.pid, recovery=False)
     assert client.data == ["a", "b"]
     assert [len(event) for event in client.events[1:]] == [2, 2]
-    assert client.last_id == "e1.2.n2"
+    assert client.last_id == "e1.2.2"
 
 
 @scenario
@@ -98,6 +100,40 @@ async def test_a_message_without_ack_is_answered_only_when_it_is_refused() -> No
         "target_id",
         "message",
     )
+
+
+@scenario
+async def test_the_receipt_of_a_message_that_is_stored_after_the_close_goes_nowhere() -> None:
+    world = World()
+    ann = await world.guest()
+    pending: list[Callable[[], None]] = []
+    append = world.store.append
+    world.store.append = lambda *asked: pending.append(partial(append, *asked))  # type: ignore[method-assign]
+    assert ann.call("message", {"target_id": ann.true_id, "data": 1}) is None
+    ann.emit("message", {"target_id": "nobody", "data": 1})
+    assert ann.call("message", {"target_id": "nobody", "data": 1}) is None
+    ann.lose()
+    for answer in pending:
+        answer()
+    assert (ann.acks, ann.messages, ann.payloads("error")) == ({}, [], [])
+    # It was accepted all the same.
+    assert (await world.connect(pid=ann.pid)).data == [1]
+
+
+@scenario
+async def test_receipts_come_with_the_ack_ids_of_their_messages() -> None:
+    world = World()
+    ann = await world.guest()
+    pending: list[Callable[[], None]] = []
+    append = world.store.append
+    world.store.append = lambda *asked: pending.append(partial(append, *asked))  # type: ignore[method-assign]
+    for ack_id, target_id in ((5, ann.true_id), (None, ann.true_id), (6, "nobody")):
+        ann.link.receive(encode(["message", {"target_id": target_id, "data": 1}]), ack_id)
+    assert ann.acks == {}
+    for answer in pending:
+        answer()
+    assert {ack_id: ack["ok"] for ack_id, ack in ann.acks.items()} == {5: True, 6: False}
+    assert ann.acks[5]["id"] == "e1.1.1"
 
 
 @scenario
@@ -490,6 +526,108 @@ async def test_an_answer_of_the_store_after_the_close_is_ignored() -> None:
     back.link.close("logout", reconnect=False)
     world.store.answer_reads()
     assert back.data == []
+
+
+# The store fails
+
+
+def down(world: World) -> None:
+    world.store.down = True
+
+
+def up(world: World) -> None:
+    world.store.down = False
+
+
+@scenario
+async def test_a_replay_that_cannot_be_read_ends_the_connection_and_the_client_comes_back() -> None:
+    world = World()
+    client = await world.guest()
+    client.lose()
+    world.write(client, *range(3))
+    world.store.slow = True
+    back = await world.connect(pid=client.pid)
+    down(world)
+    world.store.answer_reads()
+    assert back.data == []
+    assert back.closed == ("store_unavailable", True)
+    assert world.metric("closed_connections", "store_unavailable") == 1
+    assert len(world.registry) == 0
+    up(world)
+    world.store.slow = False
+    again = await world.connect(pid=client.pid)
+    assert again.data == [0, 1, 2]
+
+
+@scenario
+async def test_a_replay_that_fails_in_the_middle_goes_on_from_there() -> None:
+    world = World()
+    client = await world.guest()
+    client.lose()
+    world.write(client, *range(90))
+    world.store.slow = True
+    back = await world.connect(pid=client.pid)
+    world.store.reads.pop(0)()
+    assert back.data == list(range(64))
+    down(world)
+    world.store.answer_reads()
+    assert back.closed == ("store_unavailable", True)
+    up(world)
+    world.store.slow = False
+    again = await world.connect(pid=client.pid, offset=back.last_id)
+    assert again.resumed == (True, "resumed", 26, None)
+    assert again.data == list(range(64, 90))
+
+
+@scenario
+async def test_a_congested_client_that_cannot_be_caught_up_comes_back() -> None:
+    world = World()
+    client = await world.guest()
+    client.room = 1
+    world.write(client, "a", "b")
+    down(world)
+    client.drain()
+    assert client.data == ["a"]
+    assert client.closed == ("store_unavailable", True)
+    up(world)
+    back = await world.connect(pid=client.pid, offset=client.last_id)
+    assert back.data == ["b"]
+
+
+@scenario
+async def test_a_read_that_fails_after_the_close_changes_nothing() -> None:
+    world = World()
+    client = await world.guest()
+    client.lose()
+    world.store.slow = True
+    back = await world.connect(pid=client.pid)
+    back.lose()
+    down(world)
+    world.store.answer_reads()
+    assert back.closed is None
+    assert world.metric("closed_connections", "store_unavailable") == 0
+
+
+@scenario
+async def test_a_client_that_is_up_to_date_needs_no_store() -> None:
+    world = World()
+    ann, bob = await world.guest("Ann"), await world.guest("Bob")
+    down(world)
+    assert ann.call("message", {"target_id": bob.true_id, "data": 1, "volatile": True})["ok"]
+    refusal = ann.call("message", {"target_id": bob.true_id, "data": 2})
+    assert error_of(refusal) == ("unavailable", None)
+    ann.emit("message", {"target_id": bob.true_id, "data": 3})
+    (error,) = ann.payloads("error")
+    assert (error["code"], error["event"]) == ("unavailable", "message")
+    assert error_of(ann.call("logout") or await answered(ann)) == ("unavailable", None)
+    assert (ann.closed, bob.closed, bob.data) == (None, None, [1])
+
+
+async def answered(client: Client) -> dict[str, object]:
+    """Return the newest ack, once everybody had a turn."""
+    await settled()
+    ack: dict[str, object] = client.acks[max(client.acks)]
+    return ack
 
 
 # Heartbeat

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 
 from gateway.errors import RequestRefused, StoreUnavailable
-from tests.services.world import LIFETIME, Client, World, scenario, settled
+from gateway.messages import TrueId
+from gateway.store import Ban
+from tests.services.world import LIFETIME, Client, Gate, World, scenario, settled
 
 
 @scenario
@@ -52,7 +55,7 @@ async def test_a_revoked_session_stays_revoked_as_long_as_its_token_lives() -> N
         (LIFETIME * 2, "token_expired"),
     ):
         world.clock.now = begin + age
-        world.store.expire(world.clock.now)
+        await world.store.expire(world.clock.now)
         assert (await world.refused({"token": client.token})).code == code
 
 
@@ -96,7 +99,7 @@ async def test_a_logout_everywhere_ends_sessions_that_the_store_has_forgotten() 
     for client in (lost, bob):
         client.lose()
     world.clock.now += 101
-    world.store.expire(world.clock.now)
+    await world.store.expire(world.clock.now)
     ann = await world.connect(username="ann")
     log_out(world, ann, True, lambda: None)
     await settled()
@@ -108,7 +111,7 @@ async def test_a_logout_everywhere_ends_sessions_that_the_store_has_forgotten() 
     again = await world.connect(username="ann")
     again.lose()
     world.clock.now += 101
-    world.store.expire(world.clock.now)
+    await world.store.expire(world.clock.now)
     assert (await world.connect(token=again.token)).greeting["outcome"] == "expired"
 
 
@@ -121,6 +124,136 @@ async def test_a_player_is_revoked_as_a_whole_and_alone() -> None:
     assert (first.closed, bob.closed) == (("account_removed", False), None)
     for client in (first, second):
         assert (await world.refused({"token": client.token})).code == "session_revoked"
+
+
+@scenario
+async def test_a_connection_of_the_session_is_closed_though_the_store_has_forgotten_it() -> None:
+    world = World()
+    client = await world.guest()
+    session = client.link.session
+    await world.store.revoke_session(session.id, world.clock.now)
+    await world.revocation.revoke(session, "kicked")
+    assert client.closed == ("kicked", False)
+
+
+@scenario
+async def test_every_connection_of_a_session_is_closed() -> None:
+    world = World()
+    client = await world.guest()
+    session = client.link.session
+    # As when one that was taken over has not closed yet.
+    session.connection_id = None
+    second = await world.connect(pid=client.pid)
+    assert len(world.registry) == 2
+    await world.revocation.revoke(session, "kicked")
+    assert (client.closed, second.closed) == (("kicked", False), ("kicked", False))
+
+
+@scenario
+async def test_revocations_of_a_session_come_in_turn() -> None:
+    world = World()
+    client = await world.guest()
+    session = client.link.session
+    gate = world.store.gates["revoke_session"] = Gate(after=True)
+    tasks = [asyncio.create_task(world.revocation.revoke(session, reason)) for reason in ("a", "b")]
+    await settled()
+    assert gate.reached
+    assert world.store.calls.count("revoke_session") == 1
+    # Not before the store has it.
+    assert client.closed is None
+    gate.open()
+    await asyncio.gather(*tasks)
+    assert client.closed == ("a", False)
+    assert len(world.locks) == 0
+
+
+@scenario
+async def test_a_logout_everywhere_that_fails_half_way_leaves_the_asking_session() -> None:
+    world = World()
+    first, second = [await world.connect(username="ann") for _ in range(2)]
+    world.store.broken.add("sessions_of")
+    failures: list[RequestRefused] = []
+    world.revocation.log_out(first.link.session, True, lambda: None, failures.append)
+    await settled()
+    assert [error.code for error in failures] == ["unavailable"]
+    assert (first.closed, second.closed) == (None, None)
+    world.store.broken.clear()
+    log_out(world, first, True, lambda: None)
+    await settled()
+    assert (first.closed, second.closed) == (("logout", False), ("logout", False))
+
+
+# Bans
+
+
+@scenario
+async def test_a_ban_closes_all_that_the_player_has_open_and_nothing_else() -> None:
+    world = World()
+    first, second, bob = [await world.connect(username=name) for name in ("ann", "ann", "bob")]
+    copy = await world.connect(token=first.token)
+    await world.revocation.ban(first.true_id, Ban(None, "cheating"))
+    for client in (first, second, copy):
+        assert client.closed == ("banned", False)
+    assert bob.closed is None
+    assert list(world.registry) == [bob.link]
+    assert world.metric("closed_connections", "banned") == 3
+    assert world.presence.get(first.true_id)["connections"] == 0
+
+
+@scenario
+async def test_the_sessions_of_a_banned_player_wait_for_the_end_of_the_ban() -> None:
+    world = World()
+    client = await world.connect(username="ann")
+    world.write(client, "a")
+    await world.revocation.ban(client.true_id, Ban(None, ""))
+    # Messages wait, too.
+    world.write(client, "b")
+    assert client.data == ["a"]
+    for auth in ({"username": "ann"}, {"token": client.token}, {"pid": client.pid}):
+        assert (await world.refused(auth)).code == "banned"
+    await world.revocation.lift_ban(client.true_id)
+    back = await world.connect(token=client.token, offset=client.last_id)
+    assert back.resumed == (True, "resumed", 1, None)
+    assert back.session_id == client.session_id
+    assert back.data == ["b"]
+
+
+@scenario
+async def test_a_ban_of_somebody_who_was_never_here_holds() -> None:
+    world = World()
+    await world.revocation.ban(TrueId("acc-eve"), Ban(None, ""))
+    assert (await world.refused({"username": "eve"})).code == "banned"
+    await world.revocation.lift_ban(TrueId("acc-eve"))
+    assert (await world.connect(username="eve")).greeting["outcome"] == "new"
+    # Nor does it hurt to lift what is not there.
+    await world.revocation.lift_ban(TrueId("acc-bob"))
+
+
+@scenario
+async def test_the_last_ban_counts() -> None:
+    world = World()
+    ann = TrueId("acc-ann")
+    await world.revocation.ban(ann, Ban(None, "for good"))
+    await world.revocation.ban(ann, Ban(world.clock.now + 10, "a moment"))
+    error = await world.refused({"username": "ann"})
+    assert (error.retry_after, "a moment" in error.message) == (10.0, True)
+    await world.time_passes(10)
+    await world.connect(username="ann")
+
+
+@scenario
+async def test_a_ban_that_cannot_be_kept_closes_nothing() -> None:
+    world = World()
+    client = await world.connect(username="ann")
+    world.store.down = True
+    with pytest.raises(StoreUnavailable):
+        await world.revocation.ban(client.true_id, Ban(None, ""))
+    with pytest.raises(StoreUnavailable):
+        await world.revocation.lift_ban(client.true_id)
+    world.store.down = False
+    assert client.closed is None
+    client.lose()
+    assert (await world.connect(token=client.token)).greeting["resumed"]
 
 
 @scenario

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 from typing import Any, ParamSpec
@@ -18,22 +19,25 @@ from gateway.auth import Authentication, Identity
 from gateway.auth.guest import GuestAuthenticator
 from gateway.connection import Connection, ConnectionLimits, Services
 from gateway.delivery import Delivery
-from gateway.errors import ConnectRefused, StoreUnavailable
-from gateway.mailbox import AppendDone, Batch, Draft, Retention
+from gateway.errors import ConnectRefused, RequestRefused, StoreUnavailable
+from gateway.locks import KeyedLocks
+from gateway.mailbox import Draft, Position, Retention
 from gateway.messages import Receipt, SendMessage, SessionId, TrueId, encode
 from gateway.metrics import Metrics
 from gateway.presence import Presence
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.session import Session
-from gateway.stores.memory import MemoryLimits, MemoryStore
+from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
+from gateway.stores.memory import MemoryStore
 from gateway.tokens import Tokens
 
 ADDRESS = "192.0.2.1"
 LIFETIME = 1000.0
 GRACE = 30.0
-LIMITS = MemoryLimits(
+LIMITS = StoreLimits(
     mailbox=Retention(max_messages=100, max_bytes=0, retention=0),
+    refuse_when_full=False,
     total_bytes=0,
     dedupe_window=600.0,
     dedupe_keys=256,
@@ -69,33 +73,66 @@ class Clock:
         return self.now
 
 
+class Gate:
+    """Where a call of the store waits: before it is carried out, or with its answer."""
+
+    def __init__(self, *, after: bool = False) -> None:
+        self.after = after
+        self.reached = False
+        self._opened = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.reached = True
+        await self._opened.wait()
+
+    def open(self) -> None:
+        self._opened.set()
+
+
 class Store(MemoryStore):
-    """The memory store; it can be made to fail, or to answer reads only when told to."""
+    """The memory store; it can be made to fail, to wait, or to answer reads when told to."""
 
     down = False
     slow = False
 
-    def __init__(self, limits: MemoryLimits, epoch: str) -> None:
-        numbers = count(1)
-        super().__init__(limits, epoch, lambda: f"n{next(numbers)}")
+    def __init__(
+        self, limits: StoreLimits, epoch: str, on_dropped: Callable[[str, int], None]
+    ) -> None:
+        super().__init__(limits, epoch, count(1), on_dropped)
         self.reads: list[Callable[[], None]] = []
+        #: The names of all coroutines called, in order.
+        self.calls: list[str] = []
+        #: Gates, and calls that fail, by name or by their place in `calls`.
+        self.gates: dict[str | int, Gate] = {}
+        self.broken: set[str | int] = set()
+        #: Told what `update_session` was given.
+        self.on_update: Callable[[Session], object] = lambda session: None
+
+    @asynccontextmanager
+    async def _call(self, name: str) -> AsyncIterator[None]:
+        number = len(self.calls)
+        self.calls.append(name)
+        if self.down or self.broken & {name, number}:
+            raise StoreUnavailable("down")
+        gate = self.gates.get(name) or self.gates.get(number)
+        if gate is not None and not gate.after:
+            await gate.wait()
+        yield
+        if gate is not None and gate.after:
+            await gate.wait()
 
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         if self.down:
-            done(StoreUnavailable("down"))
+            done(draft, StoreUnavailable("down"))
         else:
             super().append(draft, now, done)
 
-    def read(
-        self,
-        true_id: TrueId,
-        after: int,
-        limit: int,
-        max_bytes: int,
-        done: Callable[[Batch], None],
-    ) -> None:
+    def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
         def answer() -> None:
-            MemoryStore.read(self, true_id, after, limit, max_bytes, done)
+            if self.down:
+                done(StoreUnavailable("down"))
+            else:
+                MemoryStore.read(self, true_id, after, limit, max_bytes, done)
 
         if self.slow:
             self.reads.append(answer)
@@ -107,20 +144,67 @@ class Store(MemoryStore):
         while self.reads:
             self.reads.pop(0)()
 
+    async def view(self, true_id: TrueId, position: Position | None = None) -> View:
+        async with self._call("view"):
+            return await super().view(true_id, position)
+
+    async def know(self, true_ids: Iterable[TrueId]) -> None:
+        async with self._call("know"):
+            await super().know(true_ids)
+
+    async def forget(self, true_ids: Iterable[TrueId]) -> None:
+        async with self._call("forget"):
+            await super().forget(true_ids)
+
     async def session(self, session_id: SessionId) -> Session | None:
-        if self.down:
-            raise StoreUnavailable("down")
-        return await super().session(session_id)
+        async with self._call("session"):
+            return await super().session(session_id)
+
+    async def sessions_of(self, true_id: TrueId) -> tuple[Session, ...]:
+        async with self._call("sessions_of"):
+            return await super().sessions_of(true_id)
+
+    async def add_session(self, session: Session) -> None:
+        async with self._call("add_session"):
+            await super().add_session(session)
+
+    async def update_session(self, session: Session) -> None:
+        async with self._call("update_session"):
+            self.on_update(session)
+            await super().update_session(session)
 
     async def revoke_session(self, session_id: SessionId, now: float) -> None:
-        if self.down:
-            raise StoreUnavailable("down")
-        await super().revoke_session(session_id, now)
+        async with self._call("revoke_session"):
+            await super().revoke_session(session_id, now)
 
     async def revoke_player(self, true_id: TrueId, now: float) -> None:
-        if self.down:
-            raise StoreUnavailable("down")
-        await super().revoke_player(true_id, now)
+        async with self._call("revoke_player"):
+            await super().revoke_player(true_id, now)
+
+    async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
+        async with self._call("is_revoked"):
+            return await super().is_revoked(session_id, true_id, issued_at)
+
+    async def set_ban(self, true_id: TrueId, ban: Ban | None) -> None:
+        async with self._call("set_ban"):
+            await super().set_ban(true_id, ban)
+
+    async def ban_of(self, true_id: TrueId, now: float) -> Ban | None:
+        async with self._call("ban_of"):
+            return await super().ban_of(true_id, now)
+
+
+class Sender:
+    """An Origin that keeps what it is told, with the ack id."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Receipt | RequestRefused, int | None]] = []
+
+    def on_receipt(self, receipt: Receipt, ack_id: int) -> None:
+        self.told.append((receipt, ack_id))
+
+    def on_refused(self, error: RequestRefused, ack_id: int | None) -> None:
+        self.told.append((error, ack_id))
 
 
 class Accounts:
@@ -278,15 +362,16 @@ class World:
     ) -> None:
         self.clock = clock or Clock()
         self.monotonic = Clock()
-        self.store = Store(replace(LIMITS, **limits), epoch)
         self.metrics = Metrics()
+        self.store = Store(replace(LIMITS, **limits), epoch, self.metrics.dropped)
         self.registry: Registry[Connection] = Registry()
         self.presence = Presence(GRACE)
         connections_of = self.registry.connections_of
         self.delivery = Delivery(
             self.store, connections_of, self.metrics, self.clock, message_bytes
         )
-        self.revocation = Revocation(self.store, connections_of, self.clock)
+        self.locks = KeyedLocks()
+        self.revocation = Revocation(self.store, connections_of, self.clock, self.locks)
         self.tokens = Tokens(["a secret key of this world"], LIFETIME, self.clock)
         self.accounts = Accounts()
         guests, sessions = count(1), count(1)
@@ -320,6 +405,7 @@ class World:
                 announced_limits={"message_bytes": message_bytes},
             ),
             lambda: SessionId(f"{epoch}-s{next(sessions)}"),
+            self.locks,
         )
 
     def restarted(self) -> World:
@@ -336,8 +422,12 @@ class World:
         """Send a CONNECT with this auth payload."""
         client = Client(alive=alive)
         client.room = room
-        client.admitted(await self.admission.admit(auth, address, client))
+        await self.admit(client, address=address, **auth)
         return client
+
+    async def admit(self, client: Client, *, address: str = ADDRESS, **auth: object) -> None:
+        """Let this client send a CONNECT."""
+        client.admitted(await self.admission.admit(auth, address, client))
 
     async def guest(self, name: str = "Ann", *, alive: bool = True) -> Client:
         return await self.connect(alive=alive, guest=True, name=name)
@@ -355,9 +445,22 @@ class World:
         """Let the game's backend send messages."""
         target_id = target.true_id if isinstance(target, Client) else target
         for each in data:
-            receipts: list[object] = []
-            self.delivery.send(None, SendMessage(target_id, Raw(encode(each))), receipts.append)
-            assert [type(receipt) for receipt in receipts] == [Receipt]
+            backend = Sender()
+            self.delivery.send(None, SendMessage(target_id, Raw(encode(each))), backend, 1)
+            assert [type(told) for told, _ in backend.told] == [Receipt]
+
+    async def sessions(self, true_id: TrueId) -> tuple[Session, ...]:
+        """Return the player's sessions, without a call that counts."""
+        return await MemoryStore.sessions_of(self.store, true_id)
+
+    async def head(self, true_id: TrueId) -> int:
+        """Return the offset of the newest message in a mailbox."""
+        return (await self.store.view(true_id)).head
+
+    async def time_passes(self, seconds: float) -> None:
+        """Move the clock, and let the store forget what is too old by then."""
+        self.clock.now += seconds
+        await self.store.expire(self.clock.now)
 
     def metric(self, name: str, label: str) -> float:
         """Return a counter's value, by the one label it has."""

@@ -178,11 +178,14 @@ async def test_frame_may_come_byte_by_byte(world: World, size: int) -> None:
 
 async def test_frame_for_many_is_built_once(world: World) -> None:
     prefix, body = b"42", b'["message",1]'
-    frame = world.websockets.text_frame(prefix, body)
-    assert world.websockets.text_frame(prefix, body) is frame
-    other = world.websockets.text_frame(prefix, b'["message",2]')
-    assert other == b'\x81\x0f42["message",2]'
-    assert world.websockets.text_frame(prefix, body) == frame
+    (first, first_peer), (second, second_peer) = await world.open(), await world.open()
+    first.link.send_text(prefix, body)
+    frame = world.websockets.last_frame
+    second.link.send_text(prefix, body)
+    assert world.websockets.last_frame is frame
+    second.link.send_text(prefix, b'["message",2]')
+    for peer, expected in ((first_peer, frame), (second_peer, frame + b'\x81\x0f42["message",2]')):
+        assert await receive_exactly(peer, len(expected)) == expected
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])

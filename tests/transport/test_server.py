@@ -106,6 +106,42 @@ async def test_accounts_come_and_go_while_it_runs(
     assert await connect_refused(link, {"token": ada.session["token"]}) == "session_revoked"
 
 
+# Mailboxes
+
+
+async def queued(clients: Clients, number: int) -> list[str]:
+    """Send messages to a player who is away; return what became of each."""
+    away, sender = [await clients.player("websocket") for _ in range(2)]
+    await away.link.send("1")
+    await soon(ended(away.link))
+    message = {"target_id": away.true_id, "data": 1}
+    receipts = [await sender.call("message", message) for _ in range(number)]
+    return [receipt.get("status") or receipt["error"]["code"] for receipt in receipts]
+
+
+@pytest.mark.settings(mailbox={"max_messages": 2, "when_full": "refuse"})
+async def test_full_mailbox_refuses_when_that_is_configured(clients: Clients) -> None:
+    assert await queued(clients, 4) == ["queued", "queued", "mailbox_full", "mailbox_full"]
+    text = (await clients.fetch("/metrics")).body.decode()
+    assert 'gateway_limit_hits_total{limit="mailbox.max_messages"} 2.0' in text
+    assert "gateway_dropped_messages_total{" not in text
+
+
+@pytest.mark.settings(mailbox={"max_messages": 2})
+async def test_full_mailbox_drops_its_oldest_by_default_and_counts_them(clients: Clients) -> None:
+    assert await queued(clients, 4) == ["queued"] * 4
+    text = (await clients.fetch("/metrics")).body.decode()
+    assert 'gateway_dropped_messages_total{reason="trimmed"} 2.0' in text
+
+
+async def test_gateway_whose_store_is_away_is_not_ready(gateway: Gateway, clients: Clients) -> None:
+    gateway._store.available = False  # type: ignore[misc]
+    response = await clients.fetch("/readyz")
+    assert (response.code, b"store" in response.body) == (503, True)
+    gateway._store.available = True  # type: ignore[misc]
+    assert (await clients.fetch("/readyz")).code == 200
+
+
 # Drain
 
 
