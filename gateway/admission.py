@@ -18,7 +18,7 @@ from gateway.connect_request import ConnectRequest
 from gateway.connection import Connection, ConnectionLimits, Services, Sink, announce
 from gateway.errors import ConnectRefused, StoreUnavailable
 from gateway.limits import KeyedBuckets
-from gateway.locks import KeyedLocks
+from gateway.locks import KeyedLocks, player_key
 from gateway.mailbox import Position
 from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.network import network_of
@@ -121,15 +121,18 @@ class Admission:
             await store.know([identity.true_id])
         view = await store.view(identity.true_id)
         here = self._services.registry.connections_of(identity.true_id)
-        return await self._open(
-            identity.true_id,
-            identity.name,
-            identity.method,
-            request,
-            sink,
-            view,
-            after=view.head if here else view.confirmed,
-        )
+        session_id = self._new_session_id()
+        async with self._locks.hold(session_id):
+            return await self._open(
+                session_id,
+                identity.true_id,
+                identity.name,
+                identity.method,
+                request,
+                sink,
+                view,
+                after=view.head if here else view.confirmed,
+            )
 
     async def _check_ban(self, true_id: TrueId) -> None:
         now = self._services.clock()
@@ -190,7 +193,7 @@ class Admission:
             live = self._live_connection(session)
             if live is not None and await live.answers(self._settings.probe_timeout):
                 # The original still holds the token that the newcomer copied.
-                return await self._fork(session, request, sink)
+                return await self._fork(session, token, request, sink)
             if live is not None and await sessions.session(session.id) is None:
                 # It was dropped while its connection was probed.
                 return await self._reopen(request, token, sink)
@@ -216,8 +219,7 @@ class Admission:
         sessions = self._services.sessions
         if not await self._authentication.still_valid(token.method, token.true_id):
             await sessions.revoke_session(token.session_id, self._services.clock())
-        if await sessions.is_revoked(token.session_id, token.true_id, token.issued_at):
-            raise _revoked()
+        await self._check_revoked(token)
         await self._check_ban(token.true_id)
         start, view = await self._start(token.true_id, request, wanted=None)
         outcome: Outcome = "store_reset"
@@ -226,6 +228,7 @@ class Admission:
         # Without an offset nobody knows what the client had.
         gap = start.gap if request.offset is not None else Gap(None, None)
         return await self._open(
+            token.session_id,
             token.true_id,
             token.name,
             token.method,
@@ -235,25 +238,31 @@ class Admission:
             after=start.after,
             outcome=outcome,
             gap=gap,
-            session_id=token.session_id,
             generation=token.generation + 1,
+            token=token,
         )
 
-    async def _fork(self, session: Session, request: ConnectRequest, sink: Sink) -> Admitted:
+    async def _fork(
+        self, session: Session, token: ResumeToken, request: ConnectRequest, sink: Sink
+    ) -> Admitted:
         """A duplicated tab: its original is alive, so the newcomer gets a session of its own."""
         view = await self._services.store.view(session.true_id)
         start, view = await self._start(session.true_id, request, wanted=view.head)
-        return await self._open(
-            session.true_id,
-            session.name,
-            session.method,
-            request,
-            sink,
-            view,
-            after=start.after,
-            outcome=start.outcome if start.gap is not None else "new",
-            gap=start.gap,
-        )
+        session_id = self._new_session_id()
+        async with self._locks.hold(session_id):
+            return await self._open(
+                session_id,
+                session.true_id,
+                session.name,
+                session.method,
+                request,
+                sink,
+                view,
+                after=start.after,
+                outcome=start.outcome if start.gap is not None else "new",
+                gap=start.gap,
+                token=token,
+            )
 
     async def _session(self, session_id: SessionId) -> Session | None:
         """Return the session if the store has it.
@@ -303,6 +312,7 @@ class Admission:
 
     async def _open(
         self,
+        session_id: SessionId,
         true_id: TrueId,
         name: str,
         method: str,
@@ -313,24 +323,10 @@ class Admission:
         after: int,
         outcome: Outcome = "new",
         gap: Gap | None = None,
-        session_id: SessionId | None = None,
         generation: int = 1,
+        token: ResumeToken | None = None,
     ) -> Admitted:
-        if session_id is None:
-            session_id = self._new_session_id()
-            async with self._locks.hold(session_id):
-                return await self._open(
-                    true_id,
-                    name,
-                    method,
-                    request,
-                    sink,
-                    view,
-                    after=after,
-                    outcome=outcome,
-                    gap=gap,
-                    session_id=session_id,
-                )
+        """Add a session and connect it. The caller holds its lock."""
         oldest = view.first - 1
         if gap is None and after < oldest:
             gap = Gap(None, oldest - after)
@@ -347,18 +343,27 @@ class Admission:
             generation=generation,
             opened=generation,
         )
-        self._check_connections(session)
-        self._check_new_sessions(request.address)
-        try:
-            await self._services.sessions.add_session(session)
-        except SessionsFull:
-            self._services.metrics.limit_hit("sessions")
-            raise ConnectRefused(
-                "server_full", "too many sessions: try again later", _RETRY_AFTER
-            ) from None
-        # Whoever bans looks for sessions afterwards: one of both sees the other.
-        await self._check_ban(true_id)
-        return self._connect(session, request, sink, view, after, outcome, gap, resumed=False)
+        # Whoever bans or revokes a player then looks for what is open: it is open by then, or
+        # it sees the ban.
+        async with self._locks.hold(player_key(true_id)):
+            await self._check_ban(true_id)
+            if token is not None:
+                await self._check_revoked(token)
+            self._check_connections(session)
+            self._check_new_sessions(request.address)
+            try:
+                await self._services.sessions.add_session(session)
+            except SessionsFull:
+                self._services.metrics.limit_hit("sessions")
+                raise ConnectRefused(
+                    "server_full", "too many sessions: try again later", _RETRY_AFTER
+                ) from None
+            return self._connect(session, request, sink, view, after, outcome, gap, resumed=False)
+
+    async def _check_revoked(self, token: ResumeToken) -> None:
+        sessions = self._services.sessions
+        if await sessions.is_revoked(token.session_id, token.true_id, token.issued_at):
+            raise _revoked()
 
     def _check_connections(self, session: Session) -> None:
         limit = self._settings.connections_per_player

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
+from gateway.messages import TrueId
+
 
 class KeyedLocks:
     """A lock for each key; it exists only while it is wanted."""
@@ -30,3 +32,8 @@ class KeyedLocks:
                 del self._locks[key]
             else:
                 self._locks[key] = (lock, users - 1)
+
+
+def player_key(true_id: TrueId) -> Hashable:
+    """Return the key of what concerns a whole player; taken after a session's, never before."""
+    return ("player", true_id)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import itertools
-import math
 import re
 import sys
 from collections import deque
@@ -141,19 +140,26 @@ class Mailbox:
         self.size += len(body) + OVERHEAD
         return message
 
-    def trim(self, limits: Retention, now: float) -> int:
-        """Drop the oldest messages beyond the limits; return how many."""
+    def trim(self, limits: Retention, now: float) -> tuple[int, int]:
+        """Drop the oldest messages beyond the limits.
+
+        Returns how many went because they were too old, and how many to make room.
+        """
         messages = self._messages
+        expired = trimmed = 0
         if isinstance(messages, tuple):
-            return 0
-        dropped = 0
+            return expired, trimmed
+        if limits.retention:
+            oldest = now - limits.retention
+            while messages and messages[0].ts < oldest:
+                self.size -= len(messages.popleft().body) + OVERHEAD
+                expired += 1
         most = limits.max_messages or sys.maxsize
         bytes_ = limits.max_bytes or sys.maxsize
-        oldest = now - limits.retention if limits.retention else -math.inf
-        while messages and (len(messages) > most or self.size > bytes_ or messages[0].ts < oldest):
+        while messages and (len(messages) > most or self.size > bytes_):
             self.size -= len(messages.popleft().body) + OVERHEAD
-            dropped += 1
-        return dropped
+            trimmed += 1
+        return expired, trimmed
 
     def excess(self, limits: Retention, size: int) -> int:
         """Return the bytes that `trim` would free if a message of `size` bytes were appended."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.errors import RequestRefused, StoreUnavailable
-from gateway.locks import KeyedLocks
+from gateway.locks import KeyedLocks, player_key
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.store import Ban, SessionStore
@@ -60,7 +60,8 @@ class Revocation:
 
         The session `but` is left for the caller to revoke. Raises StoreUnavailable.
         """
-        await self._sessions.revoke_player(true_id, self._clock())
+        async with self._locks.hold(player_key(true_id)):
+            await self._sessions.revoke_player(true_id, self._clock())
         for session in await self._sessions.sessions_of(true_id):
             if session.id != but:
                 await self.revoke(session, reason)
@@ -70,7 +71,8 @@ class Revocation:
 
         Raises StoreUnavailable.
         """
-        await self._sessions.set_ban(true_id, ban)
+        async with self._locks.hold(player_key(true_id)):
+            await self._sessions.set_ban(true_id, ban)
         for session in await self._sessions.sessions_of(true_id):
             async with self._locks.hold(session.id):
                 self._disconnect(session, "banned")

@@ -6,8 +6,11 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gateway.errors import ConfigError
 from gateway.store import Store, StoreLimits
+from gateway.store_url import parse_store_url
 from gateway.stores.memory import MemoryStore
+from gateway.stores.sqlite import SqliteStore
 
 
 def build_store(
@@ -15,9 +18,16 @@ def build_store(
 ) -> Store:
     """Return the store that the URL names; it is not open yet.
 
-    `on_dropped` is told of messages that went unread: see MemoryStore.
+    `on_dropped` is told of messages that went unread: see MemoryStore. Raises ConfigError for
+    a URL that names no store.
     """
-    return MemoryStore(limits, secrets.token_hex(4), nonces(), on_dropped)
+    try:
+        parsed = parse_store_url(url)
+    except ValueError as error:
+        raise ConfigError(f"store.url: {error}") from None
+    if parsed.kind == "memory":
+        return MemoryStore(limits, secrets.token_hex(4), nonces(), on_dropped)
+    return SqliteStore(state_dir / parsed.path, parsed.synchronous, limits, nonces(), on_dropped)
 
 
 def nonces() -> Iterator[int]:

@@ -134,9 +134,11 @@ class MemoryStore:
                     return
                 needed += KEY_BYTES
         mailbox = target.mailbox
-        if limits.refuse_when_full and not self._fits(target, size, now):
-            done(draft, MailboxFull("mailbox.max_messages"))
-            return
+        if limits.refuse_when_full:
+            limit = self._full(target, size, now)
+            if limit is not None:
+                done(draft, MailboxFull(limit))
+                return
         if (
             limits.total_bytes
             and self.bytes + needed > limits.total_bytes
@@ -145,29 +147,40 @@ class MemoryStore:
             done(draft, MailboxFull("mailbox.total_bytes"))
             return
         message = mailbox.append(self._epoch, next(self._nonces), draft.body, now)
-        self.bytes += needed - self._trim(target, now, "trimmed")
+        self.bytes += needed - self._trim(target, now)
         if sender is not None and key is not None:
             sender.sent[key] = (now, draft.target_id, message.id)
         done(draft, Accepted(message.id, message))
 
-    def _trim(self, player: _Player, now: float, reason: str) -> int:
+    def _trim(self, player: _Player, now: float) -> int:
         """Keep a mailbox within its limits; return the bytes freed."""
         mailbox = player.mailbox
         before = mailbox.size
-        dropped = mailbox.trim(self._limits.mailbox, now)
-        if dropped:
-            unread = min(dropped, mailbox.first - 1 - player.confirmed)
-            if unread > 0:
-                self._on_dropped(reason, unread)
+        expired, trimmed = mailbox.trim(self._limits.mailbox, now)
+        if expired or trimmed:
+            # The oldest went first; of what went, the newest ones may be unread.
+            unread = mailbox.first - 1 - player.confirmed
+            if (count := min(trimmed, unread)) > 0:
+                self._on_dropped("trimmed", count)
+            if (count := min(expired, unread - trimmed)) > 0:
+                self._on_dropped("expired", count)
         return before - mailbox.size
 
-    def _fits(self, target: _Player, size: int, now: float) -> bool:
-        """Make room in one mailbox by what is too old and what all sessions have confirmed."""
+    def _full(self, target: _Player, size: int, now: float) -> str | None:
+        """Name the limit that a message would exceed, if its mailbox is not to drop any.
+
+        What is too old and what all sessions have confirmed makes room first.
+        """
         limits = self._limits.mailbox
-        self.bytes -= self._trim(target, now, "expired")
-        if target.mailbox.excess(limits, size):
-            self.bytes -= target.mailbox.drop_through(target.read_by_all())
-        return not target.mailbox.excess(limits, size)
+        mailbox = target.mailbox
+        self.bytes -= self._trim(target, now)
+        if mailbox.excess(limits, size):
+            self.bytes -= mailbox.drop_through(target.read_by_all())
+        if not mailbox.excess(limits, size):
+            return None
+        if limits.max_messages and len(mailbox) >= limits.max_messages:
+            return "mailbox.max_messages"
+        return "mailbox.max_bytes"
 
     def _known_key(
         self, sender: _Player, key: str, target_id: TrueId, now: float
@@ -205,7 +218,7 @@ class MemoryStore:
         """
         limits = self._limits
         mailbox = target.mailbox
-        self.bytes -= self._trim(target, now, "expired")
+        self.bytes -= self._trim(target, now)
         while self.bytes + needed - mailbox.excess(limits.mailbox, size) > limits.total_bytes:
             if not self._reclaimable:
                 return False
@@ -352,7 +365,7 @@ class MemoryStore:
                 break
             self._drop(session)
         for true_id, player in list(self._players.items()):
-            self.bytes -= self._trim(player, now, "expired")
+            self.bytes -= self._trim(player, now)
             self._expire_keys(player, now)
             if player.ban is not None and player.ban.until is not None and player.ban.until <= now:
                 player.ban = None

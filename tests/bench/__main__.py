@@ -2,56 +2,64 @@
 
 Each round runs every peer once for each scenario, the server alone on one core and the load
 on another. Printed are medians over the rounds, their spread, and the median of the ratios to
-Node's plain Socket.IO, round by round. Machines differ: only the ratios mean something.
+Node's plain Socket.IO, round by round, and the shares that server and load had of their cores
+during the measurement. Machines differ: only the ratios mean something.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import resource
 import statistics
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.bench import scenarios
-from tests.bench.servers import LOAD_CORE, Server, running
+from tests.bench.client import Load
+from tests.bench.servers import LOAD_CORE, Meter, running
 
 PEERS = ("gateway", "plain", "recovery", "uws", "stock")
 REFERENCE = "plain"
-Scenario = Callable[[Server, argparse.Namespace], Awaitable[dict[str, float]]]
+Figures = dict[str, float]
+Scenario = Callable[[Load, Meter, argparse.Namespace], Figures]
 
 
-async def _direct(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    return {"direct, messages/s": await scenarios.direct(server, options.seconds, ack=False)}
+def _direct(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    rate, latencies = scenarios.direct(load, meter, options.seconds, ack=False)
+    hundredths = statistics.quantiles(latencies, n=100)
+    return {
+        "direct, messages/s": rate,
+        "direct, ms at p50": 1000 * hundredths[49],
+        "direct, ms at p99": 1000 * hundredths[98],
+    }
 
 
-async def _receipts(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    return {"direct with receipts": await scenarios.direct(server, options.seconds, ack=True)}
+def _receipts(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    rate, _ = scenarios.direct(load, meter, options.seconds, ack=True)
+    return {"direct with receipts": rate}
 
 
-async def _crowd(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    rate = await scenarios.crowd(server, options.seconds, options.idle)
+def _crowd(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    rate = scenarios.crowd(load, meter, options.seconds, options.idle)
     return {f"direct among {options.idle} idle": rate}
 
 
-async def _fan_out(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    return {"fan-out, deliveries/s": await scenarios.fan_out(server, options.seconds)}
+def _fan_out(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    return {"fan-out, deliveries/s": scenarios.fan_out(load, meter, options.seconds)}
 
 
-async def _connects(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    return {"connects/s": await scenarios.connects(server, options.connects)}
+def _connects(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    return {"connects/s": scenarios.connects(load, meter, options.connects)}
 
 
-async def _resumes(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    return {"resumes/s": await scenarios.resumes(server, options.connects)}
+def _resumes(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    return {"resumes/s": scenarios.resumes(load, meter, options.connects)}
 
 
-async def _idle(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    memory, cpu = await scenarios.idle(server, options.idle, options.seconds * 10)
+def _idle(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    memory, cpu = scenarios.idle(load, meter, options.idle, options.seconds * 10)
     return {f"KiB for each of {options.idle} idle": memory, "CPU % of them": 100 * cpu}
 
 
@@ -87,13 +95,14 @@ def main() -> int:
     options = parser.parse_args()
     _prepare()
     results: dict[str, dict[str, Series]] = {}
+    good = True
     for number in range(1, options.rounds + 1):
         for scenario in options.scenarios:
             for peer in options.peers:
                 print(f"round {number}: {scenario}, {peer}", file=sys.stderr, flush=True)
-                _measure(results, scenario, peer, number, options)
+                good &= _measure(results, scenario, peer, number, options)
     _print(results, options.peers)
-    return 0
+    return 0 if good else 1
 
 
 def _prepare() -> None:
@@ -108,22 +117,22 @@ def _measure(
     peer: str,
     number: int,
     options: argparse.Namespace,
-) -> None:
-    with running(peer) as server:
-        cpu, load, start = server.cpu(), time.process_time(), time.perf_counter()
-        try:
-            figures = asyncio.run(SCENARIOS[scenario](server, options))
-        except (OSError, TimeoutError) as error:
-            print(f"{peer} failed in {scenario}: {error}", file=sys.stderr)
-            return
-        wall = time.perf_counter() - start
-        shares = ((server.cpu() - cpu) / wall, (time.process_time() - load) / wall)
+) -> bool:
+    """Measure once; say why and return false if the server or a connection failed."""
+    try:
+        with running(peer) as server, Load(server.url) as load:
+            meter = Meter(server)
+            figures = SCENARIOS[scenario](load, meter, options)
+    except OSError as error:
+        print(f"{peer} failed in {scenario}: {error}", file=sys.stderr)
+        return False
     for measure, value in figures.items():
         series = results.setdefault(measure, {}).setdefault(peer, Series())
         series.values += [None] * (number - 1 - len(series.values))
         series.values.append(value)
-        series.server_cpu.append(shares[0])
-        series.load_cpu.append(shares[1])
+        series.server_cpu.append(meter.server_share)
+        series.load_cpu.append(meter.load_share)
+    return True
 
 
 def _print(results: dict[str, dict[str, Series]], peers: list[str]) -> None:

@@ -1,82 +1,224 @@
-"""A bare Socket.IO client for load: picows, raw packets, nothing decoded that need not be."""
+"""The load: one thread, one epoll, and for each connection as little as can be.
+
+The generator must not be the bottleneck of the fastest server. Of a chunk it walks the heads of
+the frames and compares the first bytes of the payloads; only the event `session` is ever parsed.
+Most of what is left are the system calls. Every wait is bounded: a server that stalls, refuses
+or closes raises an OSError, of which TimeoutError and ConnectionError are kinds.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable
-from typing import Any
+import select
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-import picows
-from picows import WSFrame, WSListener, WSMsgType, WSTransport
+from tests.bench import frames
 
-MESSAGE = b'42["message",'
+#: Connections under way at once.
+AT_ONCE: Final = 200
+#: How long nothing may happen that should, in seconds.
+PATIENCE: Final = 20.0
+
+_CHUNK: Final = 65536
+_MESSAGE: Final = b'42["message",'
+_SESSION: Final = b'42["session",'
+_CLOSE, _PING, _PONG = 8, 9, 10
+_ENGINE_PONG: Final = frames.frame(b"3")
 
 
-class LoadClient(WSListener):  # type: ignore[misc]
-    """One connected player. `on_message` is called for each event `message`."""
+class Load:
+    """The connections to one server, and the loop that reads them."""
 
-    def __init__(self, auth: dict[str, Any]) -> None:
-        self.auth = auth
-        self.session: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.on_message: Callable[[], None] | None = None
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._address = (parts.hostname, parts.port)
+        self._upgrade = frames.upgrade(parts.netloc)
+        self._epoll = select.epoll()
+        self._clients: dict[int, Client] = {}
+        #: What every connection reads into, with room for looking past the end of a chunk.
+        self.buffer = bytearray(_CHUNK + 16)
+        self.connected = 0
+
+    def connect(self, packets: list[bytes]) -> list[Client]:
+        """Connect a client for each frame of a CONNECT, and wait for their events `session`."""
+        clients: list[Client] = []
+        self.connected = 0
+        deadline = time.monotonic() + PATIENCE
+        while (connected := self.connected) < len(packets):
+            for packet in packets[len(clients) : connected + AT_ONCE]:
+                clients.append(self._open(packet))
+            self._read(deadline - time.monotonic())
+            if self.connected > connected:
+                deadline = time.monotonic() + PATIENCE
+            elif time.monotonic() > deadline:
+                counts = f"{connected} of {len(packets)} connections are up"
+                raise TimeoutError(f"{counts}, and no other came up within {PATIENCE:.0f} s")
+        return clients
+
+    def _open(self, packet: bytes) -> Client:
+        connection = socket.socket()
+        connection.settimeout(PATIENCE)
+        connection.connect(self._address)
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client = Client(self, connection, packet)
+        self._clients[connection.fileno()] = client
+        self._epoll.register(connection, select.EPOLLIN)
+        client.send(self._upgrade)
+        return client
+
+    def run(self, seconds: float, pause: float = 0.0) -> None:
+        """Read what arrives, for so long.
+
+        With a pause before each look, in seconds, more connections are ready at each: that saves
+        a wake-up for every few frames, where nothing waits for an answer within the pause.
+        """
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if pause:
+                time.sleep(pause)
+            self._read(left)
+
+    def _read(self, seconds: float) -> None:
+        """Wait for something to arrive, at most so long, and read it."""
+        clients = self._clients
+        for descriptor, _ in self._epoll.poll(max(seconds, 0)):
+            clients[descriptor].read()
+
+    def close(self, clients: Iterable[Client]) -> None:
+        """Cut connections."""
+        for client in list(clients):
+            del self._clients[client.descriptor]
+            client.close()
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(self._clients.values())
+        self._epoll.close()
+
+
+class Client:
+    """A connection. `on_messages` is called with how many events `message` a chunk brought."""
+
+    __slots__ = (
+        "_kept",
+        "_load",
+        "_packet",
+        "_receive",
+        "_session",
+        "_socket",
+        "_upgraded",
+        "acked",
+        "on_messages",
+        "received",
+    )
+
+    def __init__(self, load: Load, connection: socket.socket, packet: bytes) -> None:
+        self._load = load
+        self._socket = connection
+        self._receive = connection.recv_into
+        self._packet = packet
+        self._session = b""
+        self._upgraded = False
+        #: The start of a frame that has not arrived whole.
+        self._kept = b""
+        self.on_messages: Callable[[int], None] | None = None
         self.received = 0
         self.acked = 0
-        self.transport: WSTransport | None = None
 
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self.transport = transport
+    @property
+    def descriptor(self) -> int:
+        return self._socket.fileno()
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type != WSMsgType.TEXT:
-            if frame.msg_type == WSMsgType.CLOSE:
-                transport.disconnect()
-            return
-        data = frame.get_payload_as_bytes()
-        if data.startswith(MESSAGE):
-            self.received += 1
-            if self.on_message is not None:
-                self.on_message()
-        elif data.startswith(b"43"):
-            self.acked += 1
-        elif data == b"2":
-            transport.send(WSMsgType.TEXT, b"3")
-        elif data.startswith(b"0"):
-            transport.send(WSMsgType.TEXT, b"40" + json.dumps(self.auth).encode())
-        elif data.startswith(b'42["session",'):
-            self.session.set_result(json.loads(data[2:])[1])
-        elif data.startswith(b"44"):
-            self.session.set_exception(ConnectionRefusedError(data.decode()))
+    def session(self) -> dict[str, Any]:
+        """Parse the payload of the event `session`."""
+        event: list[Any] = json.loads(self._session[2:])
+        payload: dict[str, Any] = event[1]
+        return payload
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.transport = None
-        if not self.session.done():
-            self.session.set_exception(ConnectionResetError("closed before the session"))
-
-    def send(self, packet: bytes) -> None:
-        if self.transport is not None:
-            self.transport.send(WSMsgType.TEXT, packet)
+    def send(self, data: bytes) -> None:
+        """Write frames at once. So few are under way that only a stalled server has no room."""
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent != len(data):
+            raise TimeoutError("the server does not read: there is no room to write")
 
     def close(self) -> None:
-        if self.transport is not None:
-            self.transport.disconnect(graceful=False)
+        self._socket.close()
 
+    def read(self) -> None:
+        """Read a chunk and handle the frames that are whole."""
+        buffer = self._load.buffer
+        if kept := len(self._kept):
+            buffer[:kept] = self._kept
+            end = kept + self._receive(memoryview(buffer)[kept:_CHUNK])
+        else:
+            end = self._receive(buffer, _CHUNK)
+        if end == kept:
+            raise ConnectionResetError("the server closed a connection")
+        at = messages = 0
+        if not self._upgraded and not (at := self._read_head(end)):
+            self._kept = bytes(buffer[:end])
+            return
+        while end - at >= 2:
+            # What lies beyond the end is stale, but then `stop` is beyond it, too.
+            if (size := buffer[at + 1]) < 126:
+                start = at + 2
+            else:
+                if size > 126:
+                    raise ConnectionError("a server's frame is of 64 KiB or more, or masked")
+                start = at + 4
+                size = buffer[at + 2] << 8 | buffer[at + 3]
+            if (stop := start + size) > end:
+                break
+            if buffer.startswith(_MESSAGE, start):
+                messages += 1
+            else:
+                self._on_frame(buffer[at] & 0x0F, bytes(buffer[start:stop]))
+            at = stop
+        if kept or at != end:
+            self._kept = bytes(buffer[at:end])
+        if messages:
+            self.received += messages
+            if self.on_messages is not None:
+                self.on_messages(messages)
 
-async def connect(url: str, auth: dict[str, Any]) -> LoadClient:
-    """Connect and wait for the event `session`."""
-    address = url.rstrip("/").replace("http://", "ws://") + "/socket.io/?EIO=4&transport=websocket"
-    client = LoadClient(auth)
-    await picows.ws_connect(lambda: client, address, websocket_handshake_timeout=60)
-    await client.session
-    return client
+    def _read_head(self, end: int) -> int:
+        """Return where the frames begin, after the answer to the upgrade; 0 until it is whole."""
+        buffer = self._load.buffer
+        found = buffer.find(b"\r\n\r\n", 0, end)
+        if found < 0:
+            return 0
+        head = bytes(buffer[:found])
+        if not head.startswith(b"HTTP/1.1 101 ") or frames.ACCEPT not in head:
+            status = head.partition(b"\r")[0].decode()
+            raise ConnectionRefusedError(f"the server did not upgrade: {status}")
+        self._upgraded = True
+        return found + 4
 
-
-async def connect_many(url: str, auths: list[dict[str, Any]], at_once: int) -> list[LoadClient]:
-    """Connect all, so many at once."""
-    gate = asyncio.Semaphore(at_once)
-
-    async def one(auth: dict[str, Any]) -> LoadClient:
-        async with gate:
-            return await connect(url, auth)
-
-    return list(await asyncio.gather(*(one(auth) for auth in auths)))
+    def _on_frame(self, opcode: int, payload: bytes) -> None:
+        if payload.startswith(b"43"):
+            self.acked += 1
+        elif payload.startswith(b"0{"):
+            self.send(self._packet)
+        elif payload.startswith(_SESSION):
+            self._session = payload
+            self._load.connected += 1
+        elif payload == b"2":
+            self.send(_ENGINE_PONG)
+        elif payload.startswith((b"44", b'42["error",')):
+            raise ConnectionRefusedError(f"the server refused: {payload.decode()}")
+        elif opcode == _CLOSE:
+            raise ConnectionResetError(f"the server closed a connection: {payload!r}")
+        elif opcode == _PING:
+            self.send(frames.frame(payload, _PONG))

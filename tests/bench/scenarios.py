@@ -2,126 +2,150 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from typing import Any
+from typing import Final
 
-from tests.bench.client import LoadClient, connect_many
-from tests.bench.servers import Server
+from tests.bench import frames
+from tests.bench.client import Client, Load
+from tests.bench.servers import Meter
 
-CLIENTS = 100
-IN_FLIGHT = 4
-RECEIVERS = 1000
-DATA = "x" * 64
-AT_ONCE = 200
-
-
-def guests(count: int) -> list[dict[str, Any]]:
-    """Return the auth payloads of so many new players; our peers ignore them."""
-    return [{"guest": True, "name": "load"} for _ in range(count)]
-
-
-def message(target: str, ack: bool) -> bytes:
-    """Return the packet of a message to a player."""
-    payload = json.dumps({"target_id": target, "data": DATA})
-    return f'42{"1" if ack else ""}["message",{payload}]'.encode()
+CLIENTS: Final = 100
+IN_FLIGHT: Final = 4
+RECEIVERS: Final = 1000
+DATA: Final = "x" * 64
+#: Of the reads in `fan_out`, in seconds: short beside the thousand deliveries that the server
+#: has still to make when the next message is sent.
+PAUSE: Final = 0.001
+#: What comes before the measurement.
+WARM_UP: Final = 1.0
 
 
-async def direct(server: Server, seconds: float, ack: bool) -> float:
-    """Messages per second: a ring of clients, each with four messages under way to the next."""
-    clients = await connect_many(server.url, guests(CLIENTS), AT_ONCE)
-    for index, client in enumerate(clients):
-        target = clients[(index + 1) % CLIENTS]
-        packet = message(client.session.result() and target.session.result()["true_id"], ack)
-        target.on_message = lambda sender=client, packet=packet: sender.send(packet)
-        for _ in range(IN_FLIGHT):
-            client.send(packet)
-    rate = await _rate(clients, seconds)
-    _close(clients)
-    return rate
+def guests(count: int) -> list[bytes]:
+    """Return the CONNECT of so many new players; our peers ignore what is in it."""
+    return [frames.connect({"guest": True, "name": "load"})] * count
 
 
-async def crowd(server: Server, seconds: float, count: int) -> float:
+def resuming(clients: list[Client]) -> list[bytes]:
+    """Return CONNECTs that resume sessions: the gateway reads the token, its peers the player."""
+    sessions = [client.session() for client in clients]
+    return [
+        frames.connect({"token": session["token"], "player": session["true_id"]})
+        for session in sessions
+    ]
+
+
+class Pair:
+    """A sender and its target: each message that arrives is followed by another.
+
+    Those that arrive in one chunk are followed in one write. One of those under way is timed.
+    """
+
+    def __init__(self, sender: Client, target: Client, ack: bool) -> None:
+        packet = frames.message(target.session()["true_id"], DATA, ack)
+        self._send = sender.send
+        self._packets = [packet * count for count in range(IN_FLIGHT + 1)]
+        self._before = IN_FLIGHT
+        self._sent = time.perf_counter()
+        #: From the write to the read, in seconds.
+        self.latencies: list[float] = []
+        target.on_messages = self._on_messages
+        sender.send(self._packets[IN_FLIGHT])
+
+    def _on_messages(self, count: int) -> None:
+        self._before -= count
+        if self._before <= 0:
+            # The last one of those we write now comes when all that are under way have come.
+            now = time.perf_counter()
+            self.latencies.append(now - self._sent)
+            self._before, self._sent = IN_FLIGHT, now
+        self._send(self._packets[count])
+
+
+def direct(load: Load, meter: Meter, seconds: float, ack: bool) -> tuple[float, list[float]]:
+    """Messages per second: a ring of clients, each with four messages under way to the next.
+
+    Also returned are latencies in seconds, of about every fourth message.
+    """
+    clients = load.connect(guests(CLIENTS))
+    targets = clients[1:] + clients[:1]
+    pairs = [Pair(*pair, ack) for pair in zip(clients, targets, strict=True)]
+    load.run(WARM_UP)
+    for pair in pairs:
+        pair.latencies.clear()
+    rate = _rate(load, clients, meter, seconds)
+    load.close(clients)
+    return rate, [latency for pair in pairs for latency in pair.latencies]
+
+
+def crowd(load: Load, meter: Meter, seconds: float, count: int) -> float:
     """Messages per second as in `direct`, while so many others are connected and idle."""
-    others = await connect_many(server.url, guests(count), AT_ONCE)
-    rate = await direct(server, seconds, ack=False)
-    _close(others)
-    return rate
+    load.connect(guests(count))
+    return direct(load, meter, seconds, ack=False)[0]
 
 
-async def fan_out(server: Server, seconds: float) -> float:
+def fan_out(load: Load, meter: Meter, seconds: float) -> float:
     """Deliveries per second: one sender to a player with a thousand connections."""
-    first = await connect_many(server.url, guests(2), 2)
-    sender, player = first
-    session = player.session.result()
-    auths = [{"token": session["token"], "player": session["true_id"]}] * (RECEIVERS - 1)
-    receivers = [player, *await connect_many(server.url, auths, AT_ONCE)]
-    packet = message(session["true_id"], False)
-    waiting = [0]
+    sender, player = load.connect(guests(2))
+    receivers = [player, *load.connect(resuming([player]) * (RECEIVERS - 1))]
+    packet = frames.message(player.session()["true_id"], DATA, ack=False)
+    waiting = 2 * RECEIVERS
 
-    def on_message() -> None:
-        waiting[0] -= 1
-        if waiting[0] <= RECEIVERS:
-            waiting[0] += RECEIVERS
+    def on_messages(count: int) -> None:
+        nonlocal waiting
+        waiting -= count
+        if waiting <= RECEIVERS:
+            waiting += RECEIVERS
             sender.send(packet)
 
     for receiver in receivers:
-        receiver.on_message = on_message
-    waiting[0] = 2 * RECEIVERS
-    sender.send(packet)
-    sender.send(packet)
-    rate = await _rate(receivers, seconds)
-    _close([sender, *receivers])
-    return rate
+        receiver.on_messages = on_messages
+    sender.send(packet * 2)
+    load.run(WARM_UP, PAUSE)
+    return _rate(load, receivers, meter, seconds, PAUSE)
 
 
-async def connects(server: Server, count: int) -> float:
+def connects(load: Load, meter: Meter, count: int) -> float:
     """Connects per second, from the TCP connect to the event `session`."""
-    start = time.perf_counter()
-    clients = await connect_many(server.url, guests(count), AT_ONCE)
-    rate = count / (time.perf_counter() - start)
-    _close(clients)
-    return rate
+    with meter:
+        load.connect(guests(count))
+    return count / meter.seconds
 
 
-async def resumes(server: Server, count: int) -> float:
+def resumes(load: Load, meter: Meter, count: int) -> float:
     """Resumes per second, by token, of players whose connections were cut."""
-    clients = await connect_many(server.url, guests(count), AT_ONCE)
-    auths = [
-        {"token": session["token"], "player": session["true_id"]}
-        for session in (client.session.result() for client in clients)
-    ]
-    _close(clients)
-    await asyncio.sleep(1)
-    start = time.perf_counter()
-    clients = await connect_many(server.url, auths, AT_ONCE)
-    rate = count / (time.perf_counter() - start)
-    _close(clients)
-    return rate
+    clients = load.connect(guests(count))
+    packets = resuming(clients)
+    load.close(clients)
+    time.sleep(1)
+    with meter:
+        load.connect(packets)
+    return count / meter.seconds
 
 
-async def idle(server: Server, count: int, seconds: float) -> tuple[float, float]:
+def idle(load: Load, meter: Meter, count: int, seconds: float) -> tuple[float, float]:
     """KiB of RSS per idle connection, and the CPU share of all of them with heartbeats."""
-    before = server.rss()
-    clients = await connect_many(server.url, guests(count), AT_ONCE)
-    await asyncio.sleep(2)
-    memory = (server.rss() - before) / count / 1024
-    cpu = server.cpu()
-    await asyncio.sleep(seconds)
-    share = (server.cpu() - cpu) / seconds
-    _close(clients)
-    return memory, share
+    before = meter.server.rss()
+    load.connect(guests(count))
+    load.run(2)
+    memory = (meter.server.rss() - before) / count / 1024
+    with meter:
+        load.run(seconds)
+    return memory, meter.server_share
 
 
-async def _rate(clients: list[LoadClient], seconds: float) -> float:
-    await asyncio.sleep(1)
-    before, start = sum(client.received for client in clients), time.perf_counter()
-    await asyncio.sleep(seconds)
-    received = sum(client.received for client in clients) - before
-    return received / (time.perf_counter() - start)
+def _rate(
+    load: Load, clients: list[Client], meter: Meter, seconds: float, pause: float = 0.0
+) -> float:
+    """Return the messages per second that arrive; they must still do so in the second half."""
+    counts = [_received(clients)]
+    with meter:
+        for _ in range(2):
+            load.run(seconds / 2, pause)
+            counts.append(_received(clients))
+    if counts[2] == counts[1]:
+        raise TimeoutError(f"no message arrived within {seconds / 2:.1f} s")
+    return (counts[2] - counts[0]) / meter.seconds
 
 
-def _close(clients: list[LoadClient]) -> None:
-    for client in clients:
-        client.close()
+def _received(clients: list[Client]) -> int:
+    return sum(client.received for client in clients)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.gateway_process import GatewayProcess, own_environment
+from tests.gateway_process import TIMEOUT, GatewayProcess, own_environment
 
 PEERS = Path(__file__).resolve().parent / "peers"
 SERVER_CORE = 0
@@ -51,6 +53,28 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+class Meter:
+    """How long the body of its `with` took, and what processor time went into it meanwhile.
+
+    Shares are of one core: the server's, and ours, who are its load.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.seconds = self.server_share = self.load_share = 0.0
+        self._start = (0.0, 0.0, 0.0)
+
+    def _read(self) -> tuple[float, float, float]:
+        return time.perf_counter(), self.server.cpu(), time.process_time()
+
+    def __enter__(self) -> None:
+        self._start = self._read()
+
+    def __exit__(self, *_: object) -> None:
+        wall, cpu, load = (now - then for now, then in zip(self._read(), self._start, strict=True))
+        self.seconds, self.server_share, self.load_share = wall, cpu / wall, load / wall
+
+
 @contextmanager
 def running(peer: str) -> Iterator[Server]:
     """Start a peer on its core; end it afterwards."""
@@ -65,12 +89,18 @@ def _gateway(peer: str) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as state:
         config = {**CONFIG, "server": {"websocket": websocket}}
         gateway = GatewayProcess(Path(state), config=config)
-        gateway.start()
+        try:
+            gateway.start()
+        except AssertionError as error:
+            raise ChildProcessError(str(error)) from None
         try:
             os.sched_setaffinity(gateway.pid, {SERVER_CORE})
             yield Server(gateway.pid, gateway.url)
         finally:
-            gateway.kill()
+            try:
+                gateway.kill()
+            except AssertionError:
+                raise ChildProcessError(f"the gateway ended by itself:\n{gateway.log}") from None
 
 
 @contextmanager
@@ -86,9 +116,10 @@ def _other(peer: str) -> Iterator[Server]:
         try:
             os.sched_setaffinity(process.pid, {SERVER_CORE})
             assert process.stdout is not None
-            line = process.stdout.readline()
+            ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+            line = process.stdout.readline() if ready else ""
             if not line.startswith("Serving "):
-                raise SystemExit(f"{peer} did not start: {line!r}")
+                raise ChildProcessError(f"it did not start: {line!r}")
             yield Server(process.pid, line.split()[1])
         finally:
             process.kill()

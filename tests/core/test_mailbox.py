@@ -166,9 +166,12 @@ def test_reading_what_was_trimmed_begins_at_the_oldest_kept() -> None:
 )
 def test_the_oldest_messages_go_first(limits: Retention, now: float, kept: list[int]) -> None:
     mailbox = filled(5, size=10)
-    dropped = mailbox.trim(limits, now)
+    expired, trimmed = mailbox.trim(limits, now)
     assert offsets(mailbox) == kept
-    assert dropped == 5 - len(kept)
+    assert expired == sum(
+        limits.retention > 0 and ts < now - limits.retention for ts in range(1, 6)
+    )
+    assert expired + trimmed == 5 - len(kept)
     assert mailbox.size == len(kept) * (OVERHEAD + 10)
     assert mailbox.head == 5
 
@@ -233,7 +236,10 @@ class MailboxAgainstModel(RuleBasedStateMachine):
     def trim(self, max_messages: int, max_bytes: int, retention: float, later: float) -> None:
         self.now += later
         gone = self.gone
-        dropped = self.mailbox.trim(Retention(max_messages, max_bytes, retention), self.now)
+        old = sum(bool(retention) and each.ts < self.now - retention for each in self.kept)
+        expired, trimmed = self.mailbox.trim(
+            Retention(max_messages, max_bytes, retention), self.now
+        )
 
         def fits(kept: list[StoredMessage]) -> bool:
             return not kept or (
@@ -245,7 +251,7 @@ class MailboxAgainstModel(RuleBasedStateMachine):
         while not fits(self.kept):
             self.gone += 1
         # What that freed is for the invariant.
-        assert dropped == self.gone - gone
+        assert (expired, trimmed) == (old, self.gone - gone - old)
 
     @rule(
         max_messages=st.integers(0, 12),

@@ -22,9 +22,11 @@ _FILES: Final = sorted(NODE_TESTS.glob("*.test.mjs"))
 
 
 @pytest.fixture
-def node_gateway(start_gateway: StartGateway) -> GatewayProcess:
+def node_gateway(file: Path, start_gateway: StartGateway) -> GatewayProcess:
     """Short waits where a test waits for the gateway, but heartbeats far apart."""
+    in_memory = file.name.endswith(".memory.test.mjs")
     return start_gateway(
+        store={"url": "memory://" if in_memory else "sqlite:///gateway.db"},
         users={_USERNAME: _PASSWORD},
         auth={"methods": ["guest", "password"]},
         resume={"probe_timeout": 0.5},

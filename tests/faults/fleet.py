@@ -161,4 +161,7 @@ class Fleet:
             for player in self.players
             if not player.online
         ]
-        return f"{self.acked} acked, away: {away}, refused: {dict(self.refusals)}"
+        return (
+            f"{self.acked} acked, away: {away}, refused: {dict(self.refusals)}, "
+            f"complaints: {self.log.complaints[:3]}"
+        )

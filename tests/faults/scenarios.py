@@ -7,8 +7,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +66,7 @@ class Report:
     connects: int
     longest_outage: float
     findings: Findings
-    notes: str = ""
+    notes: str
 
 
 @dataclass(slots=True)
@@ -80,8 +80,9 @@ class _Stage:
     chance: random.Random
     faults: int = 0
 
-    def report(self, scenario: str, notes: str = "") -> Report:
+    def report(self, scenario: str, *notes: str) -> Report:
         fleet = self.fleet
+        refused = (f"{count} {code}" for code, count in sorted(fleet.refusals.items()))
         return Report(
             scenario,
             self.faults,
@@ -90,7 +91,7 @@ class _Stage:
             fleet.connects,
             fleet.longest_outage,
             check(fleet.log),
-            notes,
+            ", ".join([*notes, *(f"refused {each}" for each in refused)]),
         )
 
 
@@ -128,10 +129,10 @@ async def _stage(
     variables: dict[str, str] | None = None,
     may_complain: bool = False,
 ) -> AsyncIterator[_Stage]:
-    """A gateway under load; at the end it has to stop cleanly unless it `may_complain`."""
+    """A gateway under load; unless it `may_complain`, its end and its log have to be clean."""
     chance = random.Random(plan.seed)
     gateway = GatewayProcess(directory, config=_config(plan, directory), variables=variables)
-    with gateway:
+    with _serving(gateway, may_complain=may_complain):
         async with Proxy(gateway.port, chance) as proxy:
             port = proxy.port if through_proxy else gateway.port
             address = ("127.0.0.1", port)
@@ -139,8 +140,19 @@ async def _stage(
             async with fleet:
                 await fleet.flows(_BACK)
                 yield _Stage(plan, gateway, fleet, proxy if through_proxy else None, chance)
-        if may_complain:
-            gateway.kill()
+
+
+@contextmanager
+def _serving(gateway: GatewayProcess, *, may_complain: bool) -> Iterator[None]:
+    if not may_complain:
+        with gateway:
+            yield
+        return
+    gateway.start()
+    try:
+        yield
+    finally:
+        gateway.kill()
 
 
 async def kill(plan: Plan, directory: Path) -> Report:
@@ -200,8 +212,8 @@ async def proxy(plan: Plan, directory: Path) -> Report:
         stage.faults = network.faults.total()
         await stage.fleet.flows(_BACK)
         await stage.fleet.settle(plan.settle)
-        kinds = (f"{fault.name.lower()} {count}" for fault, count in network.faults.items())
-        return stage.report("proxy", ", ".join(sorted(kinds)))
+        kinds = (f"{count} {fault.name.lower()}" for fault, count in network.faults.items())
+        return stage.report("proxy", *kinds)
 
 
 async def clock(plan: Plan, directory: Path) -> Report:
@@ -278,8 +290,7 @@ async def disk(plan: Plan, directory: Path) -> Report:
                 await stage.fleet.flows(_BACK)
                 slowest = max(slowest, time.monotonic() - freed)
             await stage.fleet.settle(plan.settle)
-            refusals = stage.fleet.refusals["unavailable"]
-            return stage.report("disk", f"{refusals} refusals, well again in {slowest:.1f} s")
+            return stage.report("disk", f"well again in {slowest:.1f} s")
 
 
 async def _until_ready(gateway: GatewayProcess, status: int) -> None:

@@ -1309,20 +1309,8 @@ async def test_an_admission_in_the_middle_of_a_revocation_is_refused(way: str) -
         "pid over",
         "token",
         "token over",
-        pytest.param(
-            "fork",
-            marks=pytest.mark.xfail(
-                reason="revoke_player looks for sessions once: one that is forked while it waits "
-                "for the lock of the original stays"
-            ),
-        ),
-        pytest.param(
-            "reopen",
-            marks=pytest.mark.xfail(
-                reason="_reopen does not look again whether its session was revoked once it is "
-                "added, as it does for bans"
-            ),
-        ),
+        "fork",
+        "reopen",
     ],
 )
 @scenario
@@ -1338,7 +1326,6 @@ async def test_a_player_revoked_in_the_middle_of_an_admission_has_nothing_left(w
 
 
 # Here the probe takes its time: no store need wait for it.
-@pytest.mark.xfail(reason="as above: revoke_player looks for sessions once")
 @scenario
 async def test_a_logout_everywhere_ends_the_copy_that_is_probing_its_original() -> None:
     world = World()
@@ -1349,11 +1336,13 @@ async def test_a_logout_everywhere_ends_the_copy_that_is_probing_its_original() 
     other.call("logout", {"everywhere": True})
     await settled()
     first.link.on_pong()
-    copy = await newcomer
+    with pytest.raises(ConnectRefused) as caught:
+        await newcomer
+    assert caught.value.code == "session_revoked"
     await settled()
     assert first.closed == ("logout", False)
     assert other.closed == ("logout", False)
-    assert copy.closed == ("logout", False)
+    assert await world.sessions(ACCOUNT) == ()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -1362,10 +1351,6 @@ async def test_whichever_call_fails_the_client_is_told_to_wait_and_may_come_agai
     world, auth = await before_admission(way)
     expected = (await world.connect(**auth)).resumed
     numbers = list(dict.fromkeys(number for number, _ in await moments(way)))
-    if way in {"login", "fork", "reopen"}:
-        # The last look for a ban: see below.
-        assert world.store.calls[-2:] == ["add_session", "ban_of"]
-        del numbers[-1]
     for number in numbers:
         world, auth = await before_admission(way)
         links = list(world.registry)
@@ -1384,52 +1369,23 @@ async def test_whichever_call_fails_the_client_is_told_to_wait_and_may_come_agai
         assert (await world.connect(**auth)).resumed == expected
 
 
-LEFT_OVER = pytest.mark.xfail(
-    reason="_open leaves the session that it has added when the look for a ban after it refuses or "
-    "fails; one that was opened again is then taken for resumed, and what was lost is not told"
-)
-
-
-@pytest.mark.parametrize("how", ["down", "banned"])
 @pytest.mark.parametrize("way", ["login", "fork", "reopen"])
-@LEFT_OVER
 @scenario
-async def test_whoever_is_refused_after_their_session_was_added_leaves_none(
-    way: str, how: str
-) -> None:
-    world, auth = await before_admission(way)
-    expected = (await world.connect(**auth)).resumed
+async def test_whoever_is_banned_while_their_session_is_added_is_closed(way: str) -> None:
     number = (await moments(way))[-1][0]
     world, auth = await before_admission(way)
-    sessions = await world.sessions(ACCOUNT)
-    if how == "down":
-        world.store.broken.add(number)
-        assert (await world.refused(auth)).code == "unavailable"
-    else:
-        _, refusal = await interrupted(
-            world, auth, (number, False), partial(world.store.set_ban, ACCOUNT, Ban(None, ""))
-        )
-        assert refusal is not None
-        assert refusal.code == "banned"
-        await world.revocation.lift_ban(ACCOUNT)
-    assert (await world.connect(**auth)).resumed == expected
-    assert len(await world.sessions(ACCOUNT)) == len(sessions) + 1
+    client, refusal = await interrupted(
+        world, auth, (number, False), partial(world.revocation.ban, ACCOUNT, Ban(None, ""))
+    )
+    assert refusal is None
+    assert client.closed == ("banned", False)
+    assert len(world.registry) == 0
+    assert (await world.refused(auth)).code == "banned"
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param(
-            way,
-            marks=pytest.mark.xfail(
-                reason="nothing keeps a session in the store while it is being resumed"
-            ),
-        )
-        for way in ("pid", "token")
-    ],
-)
+@pytest.mark.parametrize("way", ["pid", "token"])
 @scenario
-async def test_a_session_that_is_being_resumed_does_not_make_room_for_another(way: str) -> None:
+async def test_a_session_that_makes_room_while_it_is_resumed_is_told_later(way: str) -> None:
     for moment in await moments(way):
         world, auth = await before_admission(way)
         world.store._limits = replace(world.store._limits, sessions=1)
@@ -1440,8 +1396,11 @@ async def test_a_session_that_is_being_resumed_does_not_make_room_for_another(wa
                 await world.connect(username="bob")
 
         client, refusal = await interrupted(world, auth, moment, bob_comes)
-        if refusal is None and client.link.session is session:
-            assert await world.sessions(ACCOUNT) == (session,)
+        if refusal is None and session not in await world.sessions(ACCOUNT):
+            world.store._limits = replace(world.store._limits, sessions=0)
+            client.lose()
+            again = await world.connect(token=client.token)
+            assert again.resumed[:2] == (False, "expired")
 
 
 # Time

@@ -325,7 +325,6 @@ async def test_a_full_mailbox_has_room_again_once_its_messages_are_too_old() -> 
     assert world.metric("dropped_messages", "expired") == 1
 
 
-@pytest.mark.xfail(reason="MemoryStore.append names mailbox.max_messages whatever the limit is")
 @scenario
 async def test_a_mailbox_that_is_full_by_its_bytes_names_that_limit() -> None:
     world = await known(World(refuse_when_full=True, mailbox=Retention(0, 1000, 0)))
@@ -368,7 +367,6 @@ async def test_messages_that_become_too_old_unread_are_counted() -> None:
     assert world.metric("dropped_messages", "trimmed") == 0
 
 
-@pytest.mark.xfail(reason="MemoryStore.append counts what it finds too old as trimmed")
 @scenario
 async def test_messages_that_an_append_finds_too_old_are_counted_as_expired() -> None:
     world = await known(World(mailbox=Retention(0, 0, 100.0)))

@@ -2,39 +2,86 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Client, control, guest } from "./helpers.mjs";
 
-test("a crash of the gateway keeps the player; what was lost is said", async () => {
-  let token;
-  const player = new Client((present) => present(token ? { token } : { guest: true, name: "Ada" }));
-  player.socket.on("session", (session) => {
-    token = session.token;
-  });
-  await player.ready();
-  const other = await guest("Bob");
-  const { true_id: trueId, session_id: sessionId } = player.session;
-  await other.send(trueId, 1);
-  await player.received(1);
-
+test("a crash of the gateway is a recovered connection, nothing lost or doubled", async () => {
+  const ada = await guest("Ada");
+  const bob = await guest("Bob");
+  await bob.send(ada.trueId, 1, { id: "one" });
+  await ada.received(1);
   await control("kill");
-  await player.until("the loss", () => player.disconnects.length);
+  await ada.until("the crash", () => ada.disconnects.length);
   await control("start");
-  await player.ready(2);
-  assert.equal(player.trueId, trueId);
-  assert.equal(player.session.name, "Ada");
-  assert.equal(player.session.outcome, "store_reset");
-  // It goes on under its name, but with a new pid: the client knows that it is not recovered.
-  assert.equal(player.session.session_id, sessionId);
-  assert.equal(player.session.resumed, false);
-  assert.notEqual(player.session.gap, null);
-  assert.equal(player.socket.recovered, false);
-  const back = await guest("Cem");
-  assert.equal((await back.send(trueId, 2)).status, "delivered");
-  assert.deepEqual(await player.received(2), [1, 2]);
-  player.drop();
-  await player.ready(3);
-  assert.equal(player.socket.recovered, true);
-  assert.equal(player.session.outcome, "resumed");
-  await player.settle();
-  assert.deepEqual(player.data, [1, 2]);
+  await Promise.all([ada.ready(2), bob.ready(2)]);
+  for (const player of [ada, bob]) {
+    assert.equal(player.socket.recovered, true);
+    assert.equal(player.session.outcome, "resumed");
+    assert.equal(player.session.gap, null);
+  }
+  assert.equal((await bob.send(ada.trueId, 1, { id: "one" })).duplicate, true);
+  assert.equal((await bob.send(ada.trueId, 2, { id: "two" })).duplicate, false);
+  await ada.received(2);
+  await ada.settle();
+  assert.deepEqual(ada.data, [1, 2]);
+});
+
+test("what waits for a player who is away outlives a crash", async () => {
+  const ada = await guest("Ada");
+  const bob = await guest("Bob");
+  const { trueId } = ada;
+  await bob.send(trueId, 1);
+  await ada.received(1);
+  const { token } = ada.session;
+  const offset = ada.messages[0].envelope.id;
+  ada.close();
+  for (const number of [2, 3]) {
+    await control("kill");
+    await control("start");
+    await bob.ready(number);
+    // Whether the gateway has noticed that she is gone makes no difference to what is kept.
+    assert.equal((await bob.send(trueId, number)).ok, true);
+  }
+  const again = new Client({ token, offset });
+  await again.ready();
+  assert.equal(again.trueId, trueId);
+  assert.equal(again.session.resumed, true);
+  assert.deepEqual(await again.received(2), [2, 3]);
+  await again.settle();
+  assert.deepEqual(again.data, [2, 3]);
+});
+
+test("what was revoked stays so over a crash", async () => {
+  const left = await guest("Ada");
+  const { token: leftToken } = left.session;
+  await left.ask("logout", {});
+  const stolen = await guest("Bob");
+  const { token: first } = stolen.session;
+  stolen.close();
+  let owner = new Client({ token: first });
+  const { token: second } = await owner.ready();
+  owner.close();
+  owner = new Client({ token: second });
+  await owner.ready();
+  owner.close();
+  const thief = new Client({ token: first });
+  assert.equal((await thief.refused()).code, "token_reused");
+  thief.close();
+  const lasting = await guest("Cem");
+  const { token: oldest } = lasting.session;
+  lasting.close();
+  owner = new Client({ token: oldest });
+  const { token: newest } = await owner.ready();
+  owner.close();
+  owner = new Client({ token: newest });
+  await owner.ready();
+  owner.close();
+  await control("kill");
+  await control("start");
+  for (const token of [leftToken, second]) {
+    const client = new Client({ token }, { reconnection: false });
+    assert.equal((await client.refused()).code, "session_revoked");
+    client.close();
+  }
+  const reused = new Client({ token: oldest }, { reconnection: false });
+  assert.equal((await reused.refused()).code, "token_reused");
 });
 
 test("a stop asks the players to come back, each at another time", async () => {

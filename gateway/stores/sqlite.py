@@ -1,0 +1,414 @@
+"""The sqlite store: one file that survives the process, the default.
+
+Two threads own the connections: `Writer` decides and commits, `Reader` answers reads. This
+module is the event loop's side: it queues, and keeps at hand what is asked often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.errors import GatewayError, StoreUnavailable
+from gateway.mailbox import Draft, Located, Position, locate
+from gateway.messages import SessionId, TrueId
+from gateway.session import Session
+from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
+from gateway.stores import sqlite_revocations
+from gateway.stores.sqlite_jobs import Jobs
+from gateway.stores.sqlite_live import LiveSessions, Save
+from gateway.stores.sqlite_pending import SessionChange
+from gateway.stores.sqlite_reader import Done, Reader, ViewRow
+from gateway.stores.sqlite_revocations import Revocations, load_bans
+from gateway.stores.sqlite_schema import escape
+from gateway.stores.sqlite_writer import Answer, Answers, Job, Writer
+
+logger = logging.getLogger(__name__)
+
+#: Appends and jobs that may wait for the writer; beyond it they are refused.
+_MAX_QUEUED: Final = 50_000
+#: How long a change of a session may wait for a transaction that takes it along, in seconds.
+_SAVE_DELAY: Final = 1.0
+#: What one transaction of `expire` looks at.
+_CHUNK: Final = 1000
+
+_RECOVER: Final = """UPDATE sessions SET last_seen = ?,
+    idle = (SELECT coalesce(max(idle), 0) + 1 FROM sessions) WHERE idle IS NULL"""
+_LAST_IDLE: Final = "SELECT coalesce(max(idle), 0) FROM sessions"
+_EPOCH: Final = "SELECT value FROM meta WHERE name = 'epoch'"
+
+
+class SqliteStore:
+    """A whole store in the file `path`; `synchronous` is FULL or NORMAL.
+
+    `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
+    before any session had confirmed them, and whether they were `expired` or `trimmed`.
+    `clock` returns Unix seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        synchronous: str,
+        limits: StoreLimits,
+        nonces: Iterator[int],
+        on_dropped: Callable[[str, int], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.epoch = ""
+        self.bytes = 0
+        self.session_count = 0
+        self.available = False
+        self._path = path
+        self._limits = limits
+        self._on_dropped = on_dropped
+        self._clock = clock
+        self._live = LiveSessions()
+        self._revoked = Revocations(0)
+        self._revoked_players = Revocations(0)
+        self._bans: dict[TrueId, Ban] = {}
+        self._restored = False
+        self._closing = False
+        self._save_timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._writer = Writer(
+            path, synchronous, limits, nonces, self._restore, self._deliver, self._set_available
+        )
+        self._reader = Reader(path, lambda: self.epoch, self._deliver_reads, self._on_reader_error)
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        """See Store.open."""
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._writer.start)
+        self._reader.start()
+
+    async def close(self) -> None:
+        """See Store.close."""
+        if self._closing:
+            return
+        self._closing = True
+        self._queue_saves()
+        self.available = False
+        await asyncio.to_thread(self._reader.stop)
+        await asyncio.to_thread(self._writer.stop)
+        # What the threads delivered last is called in the turn after this one.
+        await asyncio.sleep(0)
+
+    def _restore(self, connection: sqlite3.Connection) -> str:
+        """Take from the file what is kept at hand. Called in a thread of the writer's."""
+        if not self._restored:
+            connection.execute(_RECOVER, (self._clock(),))
+        revoked = Revocations(sqlite_revocations.MAX_REVOCATIONS)
+        revoked.load(connection, "session")
+        players = Revocations(sqlite_revocations.MAX_REVOCATIONS)
+        players.load(connection, "player")
+        bans = load_bans(connection)
+        (last_idle,) = connection.execute(_LAST_IDLE).fetchone()
+        (epoch,) = connection.execute(_EPOCH).fetchone()
+        self._live.next_idle = max(self._live.next_idle, last_idle + 1)
+        self._revoked, self._revoked_players, self._bans = revoked, players, bans
+        self.epoch = epoch
+        self._restored = True
+        return str(epoch)
+
+    # From the threads
+
+    def _call(self, callback: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            logger.warning("%s: the event loop is closed, nobody hears the answer", self._path)
+
+    def _deliver(self, answers: Answers) -> None:
+        self._call(self._on_answers, answers)
+
+    def _deliver_reads(self, answers: list[tuple[Done, Any]]) -> None:
+        self._call(self._on_reads, answers)
+
+    def _on_reader_error(self, error: BaseException) -> None:
+        self._writer.suspect(error)
+
+    def _set_available(self, available: bool) -> None:
+        if available and self._writer.totals is not None:
+            self.bytes, self.session_count = self._writer.totals
+        self.available = available and not self._closing
+        if available:
+            self._reader.reopen()
+            self._call(self._start_saving)
+
+    # On the loop
+
+    def _on_answers(self, answers: Answers) -> None:
+        if answers.bytes is not None and answers.sessions is not None:
+            self.bytes, self.session_count = answers.bytes, answers.sessions
+        for answer in answers.answers:
+            self._answer(answer)
+        for reason, count in answers.dropped:
+            self._on_dropped(reason, count)
+
+    def _answer(self, answer: Answer) -> None:
+        item, result = answer
+        try:
+            if isinstance(item, Job):
+                item.done(result)
+            else:
+                item[2](item[0], result)
+        except Exception:
+            logger.exception("an answer of the store was not taken")
+
+    def _on_reads(self, answers: list[tuple[Done, Any]]) -> None:
+        for done, result in answers:
+            try:
+                done(result)
+            except Exception:
+                logger.exception("an answer of the store was not taken")
+
+    def _refusal(self) -> StoreUnavailable | None:
+        if not self.available:
+            return StoreUnavailable("the store is not available")
+        if len(self._writer) >= _MAX_QUEUED:
+            return StoreUnavailable("the store does not keep up")
+        return None
+
+    async def _do(
+        self,
+        run: Callable[[Jobs], Any],
+        players: Iterable[str] = (),
+        sessions: Iterable[str] = (),
+        then: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """Run a job and return its result, `then` being called with it first of all.
+
+        Raises the GatewayError that the job raised, or StoreUnavailable.
+        """
+        refusal = self._refusal()
+        if refusal is not None:
+            raise refusal
+        future = self._loop.create_future()
+
+        def done(result: Any) -> None:
+            if then is not None and not isinstance(result, GatewayError):
+                then(result)
+            _resolve(future, result)
+
+        self._put(Job(run, done, tuple(players), tuple(sessions)))
+        return await future
+
+    def _put(self, job: Job) -> None:
+        # What was saved before counts for what is asked now.
+        if self._live.waiting:
+            self._queue_saves()
+        self._writer.put(job)
+
+    # Mailboxes
+
+    def append(self, draft: Draft, now: float, done: AppendDone) -> None:
+        """See MailboxStore.append; a refusal because of overload may overtake other answers."""
+        if not self.available or len(self._writer) >= _MAX_QUEUED:
+            self._loop.call_soon(done, draft, self._refusal() or StoreUnavailable("full"))
+            return
+        if self._live.waiting:
+            self._queue_saves()
+        self._writer.put((draft, now, done))
+
+    def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
+        """See MailboxStore.read."""
+        if self.available:
+            self._reader.read(true_id, after, limit, max_bytes, done)
+        else:
+            self._loop.call_soon(done, StoreUnavailable("the store is not available"))
+
+    async def _ask(self, ask: Callable[[Done], None]) -> Any:
+        """Ask the reader and return its answer. Raises StoreUnavailable."""
+        if not self.available:
+            raise StoreUnavailable("the store is not available")
+        future = self._loop.create_future()
+        ask(functools.partial(_resolve, future))
+        return await future
+
+    async def view(self, true_id: TrueId, position: Position | None = None) -> View:
+        """See MailboxStore.view."""
+        row: ViewRow = await self._ask(functools.partial(self._reader.view, true_id, position))
+        head, first, confirmed, nonce = row
+        located = Located.FOREIGN
+        if position is not None:
+            stored = None if nonce is None else f"{self.epoch}.{position.offset}.{nonce:x}".encode()
+            located = locate(position, self.epoch, first, head, stored)
+        return View(head, first, max(confirmed, self._live.confirmed(true_id)), located)
+
+    async def know(self, true_ids: Iterable[TrueId]) -> None:
+        """See MailboxStore.know."""
+        await self._know(true_ids, permanent=True)
+
+    async def forget(self, true_ids: Iterable[TrueId]) -> None:
+        """See MailboxStore.forget; what is left of the players goes with `expire`."""
+        await self._know(true_ids, permanent=False)
+
+    async def _know(self, true_ids: Iterable[TrueId], *, permanent: bool) -> None:
+        players: list[str] = list(true_ids)
+        if players:
+            await self._do(lambda jobs: jobs.know(players, permanent), players)
+
+    # Sessions
+
+    async def session(self, session_id: SessionId) -> Session | None:
+        """See SessionStore.session."""
+        session = self._live.get(session_id)
+        if session is not None and self.available:
+            return session
+        found: list[Session] = await self._ask(functools.partial(self._reader.session, session_id))
+        return self._live.newest(found[0]) if found else None
+
+    async def sessions_of(self, true_id: TrueId) -> tuple[Session, ...]:
+        """See SessionStore.sessions_of."""
+        found: list[Session] = await self._ask(functools.partial(self._reader.sessions_of, true_id))
+        sessions = [newest for each in found if (newest := self._live.newest(each)) is not None]
+        return tuple(sorted(sessions, key=lambda session: session.last_seen))
+
+    async def add_session(self, session: Session) -> None:
+        """See SessionStore.add_session."""
+        place = self._live.place(session)
+
+        def then(gone: list[SessionId]) -> None:
+            for session_id in gone:
+                self._live.dropped(session_id)
+            self._live.added(session)
+
+        await self._do(
+            lambda jobs: jobs.add_session(session, place), [session.true_id], [session.id], then
+        )
+
+    async def update_session(self, session: Session) -> None:
+        """See SessionStore.update_session."""
+        change = SessionChange(
+            escape(session.id),
+            generation=session.generation,
+            pid=session.pid,
+            start=session.start,
+        )
+        await self._do(lambda jobs: jobs.save([(session.true_id, change)]), [session.true_id])
+
+    def save_session(self, session: Session) -> None:
+        """See SessionStore.save_session."""
+        if self._live.save(session) and not self._closing:
+            self._start_saving()
+
+    def _start_saving(self) -> None:
+        if self._save_timer is None and self._live.waiting:
+            self._save_timer = self._loop.call_later(_SAVE_DELAY, self._queue_saves)
+
+    def _queue_saves(self) -> None:
+        if self._save_timer is not None:
+            self._save_timer.cancel()
+            self._save_timer = None
+        if not self.available:
+            return
+        saves = self._live.take()
+        if saves:
+            self._writer.put(
+                Job(
+                    lambda jobs: jobs.save([save.change() for save in saves]),
+                    functools.partial(self._on_saved, saves),
+                    tuple({save.session.true_id for save in saves}),
+                )
+            )
+
+    def _on_saved(self, saves: list[Save], result: Any) -> None:
+        if isinstance(result, GatewayError):
+            self._live.failed(saves)
+            if self.available:
+                self._start_saving()
+        else:
+            self._live.saved(saves)
+
+    # Revocations and bans
+
+    async def revoke_session(self, session_id: SessionId, now: float) -> None:
+        """See SessionStore.revoke_session."""
+        live = self._live.get(session_id)
+        if live is not None:
+            self.save_session(live)
+
+        def then(_: Any) -> None:
+            self._live.dropped(session_id)
+            self._revoked.add(session_id, now)
+
+        await self._do(
+            lambda jobs: jobs.revoke("session", session_id, now), sessions=[session_id], then=then
+        )
+
+    async def revoke_player(self, true_id: TrueId, now: float) -> None:
+        """See SessionStore.revoke_player."""
+        await self._do(
+            lambda jobs: jobs.revoke("player", true_id, now),
+            then=lambda _: self._revoked_players.add(true_id, now),
+        )
+
+    async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
+        """See SessionStore.is_revoked."""
+        self._check_available()
+        if self._revoked.get(session_id) is not None:
+            return True
+        not_before = self._revoked_players.get(true_id) or 0.0
+        return issued_at <= max(not_before, self._revoked.until, self._revoked_players.until)
+
+    async def set_ban(self, true_id: TrueId, ban: Ban | None) -> None:
+        """See SessionStore.set_ban."""
+
+        def then(_: Any) -> None:
+            if ban is None:
+                self._bans.pop(true_id, None)
+            else:
+                self._bans[true_id] = ban
+
+        await self._do(lambda jobs: jobs.set_ban(true_id, ban), [true_id], then=then)
+
+    async def ban_of(self, true_id: TrueId, now: float) -> Ban | None:
+        """See SessionStore.ban_of."""
+        self._check_available()
+        ban = self._bans.get(true_id)
+        return ban if ban is not None and (ban.until is None or ban.until > now) else None
+
+    def _check_available(self) -> None:
+        if not self.available:
+            raise StoreUnavailable("the store is not available")
+
+    # Expiry
+
+    async def expire(self, now: float) -> None:
+        """See Store.expire; in small transactions, so that appends come in between."""
+
+        def then(result: tuple[list[SessionId], bool]) -> None:
+            for session_id in result[0]:
+                self._live.dropped(session_id)
+
+        more = True
+        while more:
+            _, more = await self._do(lambda jobs: jobs.expire_sessions(now, _CHUNK), then=then)
+        more = True
+        while more:
+            more = await self._do(lambda jobs: jobs.expire_rest(now, _CHUNK))
+        oldest = now - self._limits.token_lifetime - 1
+        self._revoked.expire(oldest)
+        self._revoked_players.expire(oldest)
+        for true_id, ban in list(self._bans.items()):
+            if ban.until is not None and ban.until <= now:
+                self._bans.pop(true_id, None)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    """Hand a result to who waits for it, if they still do."""
+    if future.done():
+        return
+    if isinstance(result, GatewayError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

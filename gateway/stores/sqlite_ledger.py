@@ -1,0 +1,336 @@
+"""The writer's decisions about messages: what the memory store decides, over a file.
+
+A ledger belongs to one connection. After a failure it is dropped with it: what it knows may
+be more than the file has.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from gateway.errors import GatewayError
+from gateway.mailbox import OVERHEAD, Draft, StoredMessage
+from gateway.store import (
+    Accepted,
+    KeysFull,
+    KeyTaken,
+    MailboxFull,
+    StoreLimits,
+    UnknownTarget,
+)
+from gateway.stores.memory import KEY_BYTES
+from gateway.stores.sqlite_players import Player, Players, encode
+from gateway.stores.sqlite_schema import escape, unescape
+
+_KEYS: Final = """SELECT json_group_array(json_array(k.sender, k.key, k.ts, k.target, k.offset,
+        k.nonce))
+    FROM json_each(?) AS e CROSS JOIN keys AS k
+    ON k.sender = (e.value ->> 0) AND k.key = (e.value ->> 1)"""
+_OLDEST_KEY: Final = "SELECT json_array(min(ts)) FROM keys WHERE sender = ?"
+_OLD_KEYS_OF: Final = (
+    "SELECT json_group_array(json_array(sender, key)) FROM keys WHERE sender = ? AND ts < ?"
+)
+_OLD_KEYS: Final = """SELECT json_group_array(json_array(sender, key))
+    FROM (SELECT sender, key FROM keys WHERE ts < ? ORDER BY ts LIMIT ?)"""
+_OLD_MESSAGES: Final = f"""SELECT json_group_array(json_array(mailbox, offset, size, ts))
+    FROM (SELECT mailbox, offset, length(body) + {OVERHEAD} AS size, ts
+        FROM messages ORDER BY seq LIMIT ?)"""  # noqa: S608
+_SIZE_THROUGH: Final = f"""SELECT json_array(coalesce(sum(length(body) + {OVERHEAD}), 0))
+    FROM messages WHERE mailbox = ? AND offset <= ?"""  # noqa: S608
+_FLOOR: Final = "SELECT json_array(min(confirmed)) FROM sessions WHERE player = ?"
+_RECLAIMABLE: Final = """SELECT json_group_array(id) FROM
+    (SELECT id FROM players WHERE reclaim IS NOT NULL ORDER BY reclaim LIMIT 1)"""
+_MAX_RECLAIM: Final = "SELECT json_array(coalesce(max(reclaim), 0)) FROM players"
+
+#: A key that is remembered: its time, target, offset and nonce.
+_Key = tuple[float, str, int, int]
+
+
+class Ledger:
+    """Mailboxes and idempotency keys; `dropped` collects what on_dropped is told later."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        limits: StoreLimits,
+        epoch: str,
+        nonces: Iterator[int],
+    ) -> None:
+        self.players = Players(connection)
+        self.limits = limits
+        self._epoch = epoch.encode()
+        self._nonces = nonces
+        mailboxes, keys = self.players.totals()
+        self.bytes = mailboxes + keys * KEY_BYTES
+        self.dropped: list[tuple[str, int]] = []
+        self._keys: dict[tuple[int, str], _Key | None] = {}
+        self._reclaims: int = self.players.select(_MAX_RECLAIM)[0]
+        self._may_reclaim = True
+
+    def prefetch(
+        self, appends: Iterable[tuple[Draft, float, object]], others: Iterable[str]
+    ) -> None:
+        """Read at once what these messages and a look at other players will need."""
+        targets: dict[str, int] = {}
+        true_ids: set[str] = set(others)
+        keyed = []
+        remember = self.limits.dedupe_window > 0
+        for draft, _, _ in appends:
+            target_id = draft.target_id
+            targets[target_id] = targets.get(target_id, 0) + 1
+            if remember and draft.key is not None and draft.sender is not None:
+                true_ids.add(draft.sender)
+                keyed.append(draft)
+        true_ids.update(targets)
+        self.players.prefetch(true_ids, targets, self.limits.mailbox)
+        wanted = {}
+        for draft in keyed:
+            sender = self.players.get(draft.sender or "")
+            # A sender without any keys has not this one either.
+            if sender is not None and draft.key is not None:
+                wanted[sender.id, draft.key] = sender.keys
+        self._keys = dict.fromkeys(wanted)
+        self._load_keys([key for key, others_ in wanted.items() if others_])
+
+    def _load_keys(self, wanted: list[tuple[int, str]]) -> None:
+        if wanted:
+            text = encode([(sender, escape(key)) for sender, key in wanted]).decode()
+            for sender, key, *entry in self.players.select(_KEYS, text):
+                ts, target, offset, nonce = entry
+                self._keys[sender, unescape(key)] = (ts, unescape(target), offset, nonce)
+
+    def append(self, draft: Draft, now: float) -> Accepted | GatewayError:
+        """Decide on a message: see MailboxStore.append."""
+        players = self.players
+        target = players.get(draft.target_id)
+        if target is None:
+            return UnknownTarget(draft.target_id)
+        limits = self.limits
+        body = draft.body
+        size = needed = len(body) + OVERHEAD
+        key = draft.key
+        sender = None
+        if key is not None and draft.sender is not None and limits.dedupe_window > 0:
+            sender = players.get(draft.sender)
+            if sender is not None:
+                known = self._known_key(sender, key, draft.target_id, now)
+                if known is not None:
+                    return known
+                needed += KEY_BYTES
+        if limits.refuse_when_full and not self._fits(target, size, now):
+            return MailboxFull("mailbox.max_messages")
+        if (
+            limits.total_bytes
+            and self.bytes + needed > limits.total_bytes
+            and not self._reclaim(target, sender, size, needed, now)
+        ):
+            return MailboxFull("mailbox.total_bytes")
+        pending = players.pending
+        head = target.head + 1
+        nonce = next(self._nonces)
+        pending.add_message(target.id, head, nonce, now, body)
+        # Sizes are at hand from the oldest on: the newest joins when there is no gap.
+        if len(target.oldest) == head - target.first:
+            target.oldest.append((size, now))
+        target.head = head
+        target.bytes += size
+        self.bytes += needed
+        players.dirty[target.id] = target
+        self._trim(target, now, "trimmed")
+        if sender is not None and key is not None:
+            text = escape(key)
+            pending.new_keys[sender.id, text] = (
+                sender.id,
+                text,
+                now,
+                escape(draft.target_id),
+                head,
+                nonce,
+            )
+            self._keys[sender.id, key] = (now, draft.target_id, head, nonce)
+            sender.keys += 1
+            players.dirty[sender.id] = sender
+        message_id = b"%b.%d.%x" % (self._epoch, head, nonce)
+        return Accepted(message_id, StoredMessage(head, message_id, body, now))
+
+    # Keys
+
+    def _known_key(
+        self, sender: Player, key: str, target_id: str, now: float
+    ) -> Accepted | GatewayError | None:
+        """Return how the store answers without storing anything; None if the key is new."""
+        limits = self.limits
+        entry = self._keys.get((sender.id, key))
+        if entry is not None:
+            ts, sent_to, offset, nonce = entry
+            if ts >= now - limits.dedupe_window:
+                if sent_to != target_id:
+                    return KeyTaken("the key was used for a message to another player")
+                return Accepted(b"%b.%d.%x" % (self._epoch, offset, nonce), None)
+            self._expire_keys_of(sender, now)
+        if limits.dedupe_keys and sender.keys >= limits.dedupe_keys:
+            self._expire_keys_of(sender, now)
+            if sender.keys >= limits.dedupe_keys:
+                oldest = self._oldest_key(sender)
+                return KeysFull(
+                    f"the sender has {limits.dedupe_keys} keys already",
+                    oldest + limits.dedupe_window - now,
+                )
+        return None
+
+    def _oldest_key(self, sender: Player) -> float:
+        if sender.oldest_key is None:
+            self.players.flush()
+            sender.oldest_key = self.players.select(_OLDEST_KEY, sender.id)[0]
+        return sender.oldest_key or 0.0
+
+    def _expire_keys_of(self, sender: Player, now: float) -> None:
+        oldest = now - self.limits.dedupe_window
+        if sender.keys and self._oldest_key(sender) < oldest:
+            self.players.flush()
+            self._lose_keys(self.players.select(_OLD_KEYS_OF, sender.id, oldest))
+
+    def expire_keys(self, now: float, limit: int) -> bool:
+        """Forget keys that have outlived the window; return whether there may be more."""
+        self.players.flush()
+        gone = self.players.select(_OLD_KEYS, now - self.limits.dedupe_window, limit)
+        self._lose_keys(gone)
+        return len(gone) == limit
+
+    def _lose_keys(self, gone: list[tuple[int, str]]) -> None:
+        self.players.by_ids({number for number, _ in gone})
+        for number, text in gone:
+            sender = self.players.by_id(number)
+            sender.keys -= 1
+            sender.oldest_key = None
+            self.players.dirty[number] = sender
+            self._keys[number, unescape(text)] = None
+        self.players.pending.lost_keys.extend(gone)
+        self.bytes -= len(gone) * KEY_BYTES
+
+    # Room
+
+    def _trim(self, player: Player, now: float, reason: str) -> None:
+        """Keep a mailbox within its limits."""
+        limits = self.limits.mailbox
+        most, bytes_ = limits.max_messages, limits.max_bytes
+        oldest = now - limits.retention if limits.retention else None
+        first = player.first
+        while player.first <= player.head:
+            if (most and player.head - player.first >= most) or (bytes_ and player.bytes > bytes_):
+                pass
+            elif oldest is None or self.players.oldest(player, 0)[1] >= oldest:
+                break
+            size, _ = self.players.oldest(player, 0)
+            player.oldest.popleft()
+            player.first += 1
+            player.bytes -= size
+            self.bytes -= size
+        if player.first > first:
+            self._dropped(player, first, reason)
+
+    def _dropped(self, player: Player, first: int, reason: str) -> None:
+        """Note that the messages from `first` to before the player's first go unread."""
+        self.players.dirty[player.id] = player
+        self.players.pending.trim(player.id, first, player.first - 1)
+        unread = min(player.first - first, player.first - 1 - player.confirmed)
+        if unread > 0:
+            self.dropped.append((reason, unread))
+
+    def _excess(self, player: Player, size: int) -> int:
+        """Return the bytes that go if a message of `size` bytes is appended: Mailbox.excess."""
+        limits = self.limits.mailbox
+        count = player.head - player.first + 1
+        freed = 0
+        for index in range(count):
+            if not (limits.max_messages and count - index > limits.max_messages - 1) and not (
+                limits.max_bytes and player.bytes - freed > limits.max_bytes - size
+            ):
+                break
+            freed += self.players.oldest(player, index)[0]
+        return freed
+
+    def _fits(self, player: Player, size: int, now: float) -> bool:
+        """Make room in one mailbox by what is too old and what all sessions have confirmed."""
+        self._trim(player, now, "expired")
+        if self._excess(player, size):
+            self._drop_read(player)
+        return not self._excess(player, size)
+
+    def _drop_read(self, player: Player) -> None:
+        """Drop what all sessions of the player have confirmed."""
+        if player.floor is None:
+            self.players.flush()
+            found = self.players.select(_FLOOR, player.id)[0] if player.sessions else None
+            player.floor = player.confirmed if found is None else found
+        through = min(player.floor, player.head)
+        if through < player.first:
+            return
+        self.players.flush()
+        size = self.players.select(_SIZE_THROUGH, player.id, through)[0]
+        self.players.pending.trim(player.id, player.first, through)
+        for _ in range(min(len(player.oldest), through - player.first + 1)):
+            player.oldest.popleft()
+        player.first = through + 1
+        player.bytes -= size
+        self.bytes -= size
+        self.players.dirty[player.id] = player
+
+    def confirmed(self, player: Player, offset: int) -> None:
+        """Note that a session has confirmed up to an offset, or is gone."""
+        player.confirmed = max(player.confirmed, offset)
+        player.floor = None
+        if player.head >= player.first and player.reclaim is None:
+            self._reclaims += 1
+            player.reclaim = self._reclaims
+            self._may_reclaim = True
+        self.players.dirty[player.id] = player
+
+    def _reclaim(
+        self, target: Player, sender: Player | None, size: int, needed: int, now: float
+    ) -> bool:
+        """Make room for a message in a store that is full: see MemoryStore._reclaim."""
+        limits = self.limits
+        if sender is not None:
+            self._expire_keys_of(sender, now)
+        self._trim(target, now, "expired")
+        while self.bytes + needed - self._excess(target, size) > limits.total_bytes:
+            if not self._may_reclaim:
+                return False
+            self.players.flush()
+            found = self.players.select(_RECLAIMABLE)
+            if not found:
+                self._may_reclaim = False
+                return False
+            player = self.players.by_id(found[0])
+            player.reclaim = None
+            self.players.dirty[player.id] = player
+            self._drop_read(player)
+        return True
+
+    def expire_messages(self, now: float, limit: int) -> bool:
+        """Drop messages that are too old; return whether there may be more."""
+        retention = self.limits.mailbox.retention
+        if not retention:
+            return False
+        self.players.flush()
+        rows = self.players.select(_OLD_MESSAGES, limit)
+        gone: dict[int, list[int]] = {}
+        more = len(rows) == limit
+        for mailbox, _, size, ts in rows:
+            if ts >= now - retention:
+                more = False
+                break
+            gone.setdefault(mailbox, []).append(size)
+        for player in self.players.by_ids(gone):
+            first = player.first
+            for size in gone[player.id]:
+                if player.oldest:
+                    player.oldest.popleft()
+                player.first += 1
+                player.bytes -= size
+                self.bytes -= size
+            self._dropped(player, first, "expired")
+        return more

@@ -1,0 +1,137 @@
+"""Sessions whose newest state is in memory: those in use, and those not saved yet."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.messages import SessionId, TrueId
+from gateway.session import Session
+from gateway.stores.sqlite_jobs import IN_USE
+from gateway.stores.sqlite_pending import SessionChange
+from gateway.stores.sqlite_schema import escape
+
+#: Sessions dropped lately: a late word about them must not bring them back.
+_MAX_DROPPED: Final = 16_384
+
+
+@dataclass(slots=True, eq=False)
+class Save:
+    """What is to be saved of a session. `idle` as in SessionChange."""
+
+    session: Session
+    confirmed: int
+    last_seen: float
+    idle: int | None
+
+    def change(self) -> tuple[str, SessionChange]:
+        """Return the player's id and the row's change."""
+        session = self.session
+        return session.true_id, SessionChange(
+            escape(session.id), self.confirmed, self.last_seen, self.idle
+        )
+
+
+class LiveSessions:
+    """The identity map of sessions in use, over what is on its way to the file."""
+
+    def __init__(self) -> None:
+        #: The place of the session next to lose its connection.
+        self.next_idle = 1
+        self._in_use: dict[SessionId, Session] = {}
+        self._queued: dict[SessionId, Save] = {}
+        self._unsaved: dict[SessionId, Save] = {}
+        self._confirmed: dict[TrueId, Save] = {}
+        self._dropped: OrderedDict[SessionId, None] = OrderedDict()
+
+    def get(self, session_id: SessionId) -> Session | None:
+        """Return the session if what is in memory is newer than the file."""
+        session = self._in_use.get(session_id)
+        if session is None and session_id in self._unsaved:
+            session = self._unsaved[session_id].session
+        return session
+
+    def newest(self, found: Session) -> Session | None:
+        """Return what is to be used for a session read from the file; None if it is gone."""
+        if found.id in self._dropped:
+            return None
+        return self.get(found.id) or found
+
+    def confirmed(self, true_id: TrueId) -> int:
+        """Return what the player has confirmed that is not saved yet."""
+        save = self._confirmed.get(true_id)
+        return save.confirmed if save is not None else 0
+
+    def place(self, session: Session) -> int | None:
+        """Return the place of a new session among the idle, None if it has a connection."""
+        if session.connection_id is not None:
+            return None
+        self.next_idle += 1
+        return self.next_idle
+
+    def added(self, session: Session) -> None:
+        """The file has a new session."""
+        self._dropped.pop(session.id, None)
+        if session.connection_id is not None:
+            self._in_use[session.id] = session
+
+    def dropped(self, session_id: SessionId) -> None:
+        """The file has lost a session."""
+        for kept in (self._in_use, self._unsaved, self._queued):
+            kept.pop(session_id, None)
+        self._dropped[session_id] = None
+        self._dropped.move_to_end(session_id)
+        if len(self._dropped) > _MAX_DROPPED:
+            self._dropped.popitem(last=False)
+
+    def save(self, session: Session) -> bool:
+        """Queue a session to be saved; return whether it is the first one queued."""
+        key = session.id
+        idle: int | None = None
+        if session.connection_id is not None:
+            idle = IN_USE
+            if key not in self._dropped:
+                self._in_use[key] = session
+        elif self._in_use.pop(key, None) is not None:
+            idle = self.place(session)
+        earlier = self._queued.get(key)
+        if earlier is not None and idle is None:
+            idle = earlier.idle
+        first = not self._queued
+        save = Save(session, session.confirmed, session.last_seen, idle)
+        self._queued[key] = save
+        if key not in self._dropped:
+            self._unsaved[key] = save
+        if save.confirmed >= self.confirmed(session.true_id):
+            self._confirmed[session.true_id] = save
+        return first
+
+    def take(self) -> list[Save]:
+        """Return what is queued; it is under way now."""
+        saves = list(self._queued.values())
+        self._queued.clear()
+        return saves
+
+    def saved(self, saves: list[Save]) -> None:
+        """These are in the file."""
+        for save in saves:
+            session = save.session
+            if self._unsaved.get(session.id) is save:
+                del self._unsaved[session.id]
+            if self._confirmed.get(session.true_id) is save:
+                del self._confirmed[session.true_id]
+
+    def failed(self, saves: list[Save]) -> None:
+        """These are not in the file: queue those that nothing newer has replaced."""
+        for save in saves:
+            newer = self._queued.get(save.session.id)
+            if newer is None:
+                self._queued[save.session.id] = save
+            elif newer.idle is None:
+                newer.idle = save.idle
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is queued."""
+        return bool(self._queued)

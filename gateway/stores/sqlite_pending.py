@@ -1,0 +1,163 @@
+"""What a transaction of the sqlite store has decided and not yet written, and its writing.
+
+sqlite3 gives up the interpreter's lock for each step of a statement, and a busy event loop
+gives it back only after sys.getswitchinterval(). So everything is written by one statement
+however much it is: an insert into a view, whose trigger unpacks JSON. Without an explicit
+transaction that statement is also the commit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+import msgspec
+
+#: Columns: messages and bodies, trims, players, keys gone and new, sessions gone, new, changed.
+SETUP: Final = (
+    """CREATE TEMP VIEW pending AS SELECT NULL AS messages, NULL AS bodies, NULL AS trims,
+        NULL AS players, NULL AS lost_keys, NULL AS new_keys, NULL AS lost_sessions,
+        NULL AS new_sessions, NULL AS changed_sessions""",
+    """CREATE TEMP TRIGGER write_pending INSTEAD OF INSERT ON pending BEGIN
+    INSERT INTO messages (mailbox, offset, nonce, ts, body)
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3,
+            substr(NEW.bodies, value ->> 4, value ->> 5)
+        FROM json_each(NEW.messages);
+    DELETE FROM messages WHERE seq IN (
+        SELECT m.seq FROM json_each(NEW.trims) AS t CROSS JOIN messages AS m
+        ON m.mailbox = (t.value ->> 0)
+            AND m.offset BETWEEN (t.value ->> 1) AND (t.value ->> 2));
+    INSERT INTO players (id, true_id, permanent, head, first, bytes, keys, sessions, confirmed,
+            reclaim)
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+            value ->> 6, value ->> 7, value ->> 8, value ->> 9
+        FROM json_each(NEW.players) WHERE true
+        ON CONFLICT (id) DO UPDATE SET permanent = excluded.permanent, head = excluded.head,
+            first = excluded.first, bytes = excluded.bytes, keys = excluded.keys,
+            sessions = excluded.sessions, confirmed = excluded.confirmed,
+            reclaim = excluded.reclaim;
+    DELETE FROM keys WHERE (sender, key) IN (
+        SELECT value ->> 0, value ->> 1 FROM json_each(NEW.lost_keys));
+    INSERT OR REPLACE INTO keys (sender, key, ts, target, offset, nonce)
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+        FROM json_each(NEW.new_keys);
+    DELETE FROM sessions WHERE id IN (SELECT value FROM json_each(NEW.lost_sessions));
+    INSERT INTO sessions (id, player, name, method, pid, last_seen, start, confirmed, generation,
+            opened, idle)
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+            value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10
+        FROM json_each(NEW.new_sessions);
+    UPDATE sessions SET
+            confirmed = max(confirmed, coalesce(c.value ->> 1, 0)),
+            last_seen = coalesce(c.value ->> 2, last_seen),
+            idle = CASE c.value ->> 3 WHEN -1 THEN NULL ELSE coalesce(c.value ->> 3, idle) END,
+            generation = coalesce(c.value ->> 4, generation),
+            pid = coalesce(c.value ->> 5, pid),
+            start = coalesce(c.value ->> 6, start)
+        FROM json_each(NEW.changed_sessions) AS c WHERE sessions.id = (c.value ->> 0);
+    END""",
+)
+_WRITE: Final = "INSERT INTO temp.pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_encode: Final = msgspec.json.Encoder().encode
+MessageRow = tuple[int, int, int, float, int, int]
+PlayerRow = tuple[int, str, int, int, int, int, int, int, int, int | None]
+KeyRow = tuple[int, str, float, str, int, int]
+SessionRow = tuple[str, int, str, str, str, float, int, int, int, int, int | None]
+
+
+class SessionChange(msgspec.Struct, array_like=True, gc=False):
+    """New values of a session's columns; None keeps the old. An `idle` of -1 is in use."""
+
+    id: str
+    confirmed: int | None = None
+    last_seen: float | None = None
+    idle: int | None = None
+    generation: int | None = None
+    pid: str | None = None
+    start: int | None = None
+
+    def update(self, newer: SessionChange) -> None:
+        """Take over what the newer change sets."""
+        for name in ("confirmed", "last_seen", "idle", "generation", "pid", "start"):
+            value = getattr(newer, name)
+            if value is not None:
+                setattr(self, name, value)
+
+
+class Pending:
+    """Rows to write. Texts in them are escaped. The ledger fills it."""
+
+    __slots__ = (
+        "bodies",
+        "changed_sessions",
+        "lost_keys",
+        "lost_sessions",
+        "messages",
+        "new_keys",
+        "new_sessions",
+        "position",
+        "trims",
+    )
+
+    def __init__(self) -> None:
+        self.messages: list[MessageRow] = []
+        self.bodies: list[bytes] = []
+        #: Where the next body will begin in all of them together; SQLite counts from 1.
+        self.position = 1
+        self.trims: dict[int, tuple[int, int, int]] = {}
+        self.lost_keys: list[tuple[int, str]] = []
+        self.new_keys: dict[tuple[int, str], KeyRow] = {}
+        self.lost_sessions: list[str] = []
+        self.new_sessions: dict[str, SessionRow] = {}
+        self.changed_sessions: dict[str, SessionChange] = {}
+
+    def add_message(self, mailbox: int, offset: int, nonce: int, ts: float, body: bytes) -> None:
+        """Write a message."""
+        size = len(body)
+        self.messages.append((mailbox, offset, nonce, ts, self.position, size))
+        self.bodies.append(body)
+        self.position += size
+
+    def trim(self, mailbox: int, first: int, last: int) -> None:
+        """Delete messages by their offsets; `first` continues what was trimmed before."""
+        earlier = self.trims.get(mailbox)
+        self.trims[mailbox] = (mailbox, first if earlier is None else earlier[1], last)
+
+    def change_session(self, change: SessionChange) -> None:
+        """Change a session's columns, if there is that session."""
+        earlier = self.changed_sessions.get(change.id)
+        if earlier is None:
+            self.changed_sessions[change.id] = change
+        else:
+            earlier.update(change)
+
+    def lose_session(self, session_id: str) -> None:
+        """Delete a session."""
+        self.new_sessions.pop(session_id, None)
+        self.changed_sessions.pop(session_id, None)
+        self.lost_sessions.append(session_id)
+
+    def write(self, connection: sqlite3.Connection, players: list[PlayerRow]) -> None:
+        """Write all of it, with these players, if there is anything. Raises sqlite3.Error."""
+        columns = (
+            self.messages,
+            self.trims,
+            players,
+            self.lost_keys,
+            self.new_keys,
+            self.lost_sessions,
+            self.new_sessions,
+            self.changed_sessions,
+        )
+        if not any(columns):
+            return
+        texts = [_json(column) for column in columns]
+        connection.execute(_WRITE, (texts[0], b"".join(self.bodies), *texts[1:]))
+        self.__init__()  # type: ignore[misc]
+
+
+def _json(rows: list[object] | dict[object, object] | object) -> str | None:
+    if not rows:
+        return None
+    return _encode(list(rows.values()) if isinstance(rows, dict) else rows).decode()

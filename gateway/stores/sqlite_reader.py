@@ -1,0 +1,192 @@
+"""The reading thread of the sqlite store: answers what is queued by one statement a kind.
+
+Each statement gives one row, whatever it answers: see sqlite_pending on why.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.errors import StoreUnavailable
+from gateway.mailbox import OVERHEAD, Batch, Position, StoredMessage
+from gateway.messages import SessionId, TrueId
+from gateway.session import Session
+from gateway.stores.sqlite_players import decode, encode
+from gateway.stores.sqlite_schema import connect_reader, escape, unescape
+
+#: Asked: true_id, after, limit, max_bytes. The bodies come as one text, in the order of rows.
+_READ: Final = f"""WITH asked AS MATERIALIZED (
+        SELECT e.key AS number, p.id AS mailbox, p.head, max(p.first, (e.value ->> 1) + 1) AS start,
+            e.value ->> 2 AS most, e.value ->> 3 AS max_bytes
+        FROM json_each(?) AS e CROSS JOIN players AS p ON p.true_id = (e.value ->> 0)),
+    found AS (
+        SELECT number, start, max_bytes, offset, nonce, ts, body,
+            sum(length(body) + {OVERHEAD}) OVER (PARTITION BY number ORDER BY offset) AS total
+        FROM asked CROSS JOIN messages AS m
+        ON m.mailbox = asked.mailbox AND offset BETWEEN start AND start + most - 1)
+    SELECT (SELECT json_group_array(json_array(number, head)) FROM asked),
+        json_group_array(json_array(number, offset, nonce, ts, length(body))),
+        group_concat(CAST(body AS TEXT), '')
+    FROM found WHERE max_bytes = 0 OR total <= max_bytes OR offset = start"""  # noqa: S608
+#: Asked: true_id, offset.
+_VIEW: Final = """SELECT json_group_array(json_array(e.key, p.head, p.first, p.confirmed, m.nonce))
+    FROM json_each(?) AS e CROSS JOIN players AS p ON p.true_id = (e.value ->> 0)
+    LEFT JOIN messages AS m ON m.mailbox = p.id AND m.offset = (e.value ->> 1)"""
+_SESSION: Final = (
+    "json_array(e.key, s.id, p.true_id, s.name, s.method, s.pid, s.last_seen, s.start, "
+    "s.confirmed, s.generation, s.opened)"
+)
+_SESSIONS: Final = f"""SELECT json_group_array({_SESSION}) FROM json_each(?) AS e
+    CROSS JOIN sessions AS s ON s.id = e.value JOIN players AS p ON p.id = s.player"""  # noqa: S608
+_SESSIONS_OF: Final = f"""SELECT json_group_array({_SESSION}) FROM json_each(?) AS e
+    CROSS JOIN players AS p ON p.true_id = e.value JOIN sessions AS s ON s.player = p.id"""  # noqa: S608
+
+Done = Callable[[Any], None]
+#: head, first, confirmed, and the nonce of the message asked about, if it is there.
+ViewRow = tuple[int, int, int, int | None]
+NO_VIEW: Final[ViewRow] = (0, 1, 0, None)
+_UNAVAILABLE: Final = StoreUnavailable("the store cannot be read")
+
+
+class Reader:
+    """Owns the connection that reads. `deliver` and `on_error` are called in its thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        epoch: Callable[[], str],
+        deliver: Callable[[list[tuple[Done, Any]]], None],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        self._path = path
+        self._epoch = epoch
+        self._deliver = deliver
+        self._on_error = on_error
+        self._queue: queue.SimpleQueue[tuple[str, Any, Done] | None] = queue.SimpleQueue()
+        self._connection: sqlite3.Connection | None = None
+        self._reopen = False
+        self._thread = threading.Thread(target=self._run, name="sqlite-reader", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the file is opened for the first read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer what is queued and end the thread; blocks."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def reopen(self) -> None:
+        """Use a new connection from the next read on: the file may be another one."""
+        self._reopen = True
+
+    def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: Done) -> None:
+        """Call `done` with a Batch."""
+        self._queue.put(("read", (escape(true_id), after, limit, max_bytes), done))
+
+    def view(self, true_id: TrueId, position: Position | None, done: Done) -> None:
+        """Call `done` with a ViewRow."""
+        offset = position.offset if position is not None else 0
+        self._queue.put(("view", (escape(true_id), offset), done))
+
+    def session(self, session_id: SessionId, done: Done) -> None:
+        """Call `done` with a list of the session, if it is there."""
+        self._queue.put(("sessions", escape(session_id), done))
+
+    def sessions_of(self, true_id: TrueId, done: Done) -> None:
+        """Call `done` with a list of the player's sessions."""
+        self._queue.put(("sessions_of", escape(true_id), done))
+
+    # The thread
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            asked = [self._queue.get()]
+            while not self._queue.empty():
+                asked.append(self._queue.get())
+            running = None not in asked
+            batch = [each for each in asked if each is not None]
+            if batch:
+                self._deliver(self._answer(batch))
+        self._close()
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _answer(self, batch: list[tuple[str, Any, Done]]) -> list[tuple[Done, Any]]:
+        results: list[Any] = [_UNAVAILABLE] * len(batch)
+        if self._reopen:
+            self._reopen = False
+            self._close()
+        try:
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = connect_reader(self._path)
+            for kind, answer in (
+                ("read", self._read),
+                ("view", self._view),
+                ("sessions", self._sessions),
+                ("sessions_of", self._sessions_of),
+            ):
+                places = [place for place, each in enumerate(batch) if each[0] == kind]
+                if places:
+                    found = answer(connection, [batch[place][1] for place in places])
+                    for place, result in zip(places, found, strict=True):
+                        results[place] = result
+        except Exception as error:
+            self._close()
+            self._on_error(error)
+        return [(each[2], result) for each, result in zip(batch, results, strict=True)]
+
+    def _read(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
+        heads, rows, bodies = connection.execute(_READ, (encode(asked).decode(),)).fetchone()
+        found: list[list[StoredMessage]] = [[] for _ in asked]
+        epoch = self._epoch().encode()
+        position = 0
+        for number, offset, nonce, ts, size in decode(rows):
+            body = bodies[position : position + size]
+            position += size
+            found[number].append(
+                StoredMessage(offset, b"%b.%d.%x" % (epoch, offset, nonce), body, ts)
+            )
+        head_of = dict(decode(heads))
+        return [
+            Batch(tuple(sorted(messages, key=_offset)), head_of.get(number, 0))
+            for number, messages in enumerate(found)
+        ]
+
+    def _view(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
+        (text,) = connection.execute(_VIEW, (encode(asked).decode(),)).fetchone()
+        found = {number: tuple(row) for number, *row in decode(text)}
+        return [found.get(number, NO_VIEW) for number in range(len(asked))]
+
+    def _sessions(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
+        return _sessions(connection, _SESSIONS, asked)
+
+    def _sessions_of(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
+        return _sessions(connection, _SESSIONS_OF, asked)
+
+
+def _sessions(connection: sqlite3.Connection, statement: str, asked: list[Any]) -> list[Any]:
+    (text,) = connection.execute(statement, (encode(asked).decode(),)).fetchone()
+    found: list[list[Session]] = [[] for _ in asked]
+    for number, session_id, true_id, name, *rest in decode(text):
+        found[number].append(
+            Session(
+                SessionId(unescape(session_id)), TrueId(unescape(true_id)), unescape(name), *rest
+            )
+        )
+    return found
+
+
+def _offset(message: StoredMessage) -> int:
+    return message.offset

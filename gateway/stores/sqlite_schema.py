@@ -1,0 +1,212 @@
+"""The sqlite store's file: its tables, their versions, and how it is opened.
+
+Ids and keys come from clients, so they are escaped where they pass through SQLite's JSON
+functions, which end a text at its first NUL.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.errors import ConfigError
+
+_CHECKPOINT_PAGES: Final = 4000
+_CACHE_KIB: Final = 32_768
+#: How long another program's lock is waited for, in milliseconds.
+_BUSY_TIMEOUT: Final = 1000
+
+_VERSION_1: Final = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    """CREATE TABLE players (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        true_id TEXT NOT NULL UNIQUE,
+        permanent INTEGER NOT NULL,
+        head INTEGER NOT NULL,
+        first INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        keys INTEGER NOT NULL,
+        sessions INTEGER NOT NULL,
+        confirmed INTEGER NOT NULL,
+        reclaim INTEGER)""",
+    "CREATE INDEX players_reclaim ON players (reclaim) WHERE reclaim IS NOT NULL",
+    """CREATE INDEX players_empty ON players (id)
+        WHERE permanent = 0 AND sessions = 0 AND keys = 0 AND first > head""",
+    """CREATE TABLE messages (
+        seq INTEGER PRIMARY KEY,
+        mailbox INTEGER NOT NULL,
+        offset INTEGER NOT NULL,
+        nonce INTEGER NOT NULL,
+        ts REAL NOT NULL,
+        body BLOB NOT NULL,
+        UNIQUE (mailbox, offset))""",
+    """CREATE TABLE keys (
+        sender INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        ts REAL NOT NULL,
+        target TEXT NOT NULL,
+        offset INTEGER NOT NULL,
+        nonce INTEGER NOT NULL,
+        PRIMARY KEY (sender, key)) WITHOUT ROWID""",
+    "CREATE INDEX keys_ts ON keys (ts)",
+    """CREATE TABLE sessions (
+        id TEXT NOT NULL UNIQUE,
+        player INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        method TEXT NOT NULL,
+        pid TEXT NOT NULL,
+        last_seen REAL NOT NULL,
+        start INTEGER NOT NULL,
+        confirmed INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        opened INTEGER NOT NULL,
+        idle INTEGER)""",
+    "CREATE INDEX sessions_player ON sessions (player)",
+    "CREATE INDEX sessions_idle ON sessions (idle)",
+    """CREATE TABLE revocations (
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        at REAL NOT NULL,
+        PRIMARY KEY (kind, id)) WITHOUT ROWID""",
+    "CREATE INDEX revocations_at ON revocations (at)",
+    "CREATE TABLE bans (true_id TEXT PRIMARY KEY, until REAL, reason TEXT NOT NULL) WITHOUT ROWID",
+)
+
+Migration = Callable[[sqlite3.Connection], None]
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in _VERSION_1:
+        connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (secrets.token_hex(4),))
+    connection.execute("INSERT INTO meta VALUES ('writes', 0)")
+
+
+#: The n-th turns a file of version n into one of version n + 1.
+MIGRATIONS: Final[tuple[Migration, ...]] = (_create,)
+
+
+def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migration]) -> None:
+    """Bring the file to the newest version, each step in a transaction of its own.
+
+    Raises ConfigError for a file that a newer release has written.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(steps):
+        raise ConfigError(
+            f"{path} has format {version}, and this release knows up to {len(steps)}: "
+            "install the release that wrote it or a newer one, or name another file in store.url"
+        )
+    for number in range(version, len(steps)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            steps[number](connection)
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def prepare(path: Path) -> None:
+    """Make the file, readable by its owner only, and its folders. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def lock(path: Path) -> int:
+    """Keep other gateways out; return the descriptor that holds the lock.
+
+    It is a lock on a file beside the store, so that other programs may read the store
+    (backups). Raises ConfigError when another process has it, and OSError.
+    """
+    beside = path.with_name(path.name + ".lock")
+    beside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConfigError(
+            f"{path} is in use by another gateway: stop that one, or name another file in store.url"
+        ) from None
+    return descriptor
+
+
+def connect(path: Path, synchronous: str) -> sqlite3.Connection:
+    """Return a connection for writing. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        # First a look: a file that is no database must not be written to.
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * 4096 * 2}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Return a connection for reading; texts come as bytes. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.text_factory = bytes
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def escape(text: str) -> str:
+    """Return the text without NUL, other than any other text's."""
+    if "\0" in text or "\1" in text:
+        return text.replace("\1", "\1A").replace("\0", "\1B")
+    return text
+
+
+def unescape(text: str) -> str:
+    """Undo `escape`."""
+    if "\1" in text:
+        return text.replace("\1B", "\0").replace("\1A", "\1")
+    return text
+
+
+_REASONS: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full: make room on it",
+    sqlite3.SQLITE_IOERR: "reading or writing failed: is the disk full or broken?",
+    sqlite3.SQLITE_BUSY: "another program has locked the file: end it",
+    sqlite3.SQLITE_LOCKED: "another program has locked the file: end it",
+    sqlite3.SQLITE_READONLY: "the file may not be written: give it to the gateway's user",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: look at its permissions and its folder's",
+    sqlite3.SQLITE_PERM: "the file may not be opened: give it to the gateway's user",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop the gateway and restore a backup, or move "
+    "the file away to begin with an empty one",
+    sqlite3.SQLITE_NOTADB: "the file is no database, or is damaged: stop the gateway and restore "
+    "a backup, or move the file away to begin with an empty one",
+}
+
+
+def primary_code(error: BaseException) -> int | None:
+    """Return SQLite's primary result code of an error, None if it has none."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell whether the error says that the file itself is bad."""
+    return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def explain(error: BaseException) -> str:
+    """Return what is wrong and how to fix it, for the log."""
+    reason = _REASONS.get(primary_code(error) or 0)
+    return f"{error}: {reason}" if reason is not None else str(error)

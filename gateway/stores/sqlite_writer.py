@@ -1,0 +1,273 @@
+"""The writer thread of the sqlite store: takes what is queued, one transaction at a time.
+
+The next transaction begins when the last one is answered, with all that has come meanwhile:
+the slower the disk, the larger the transactions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.errors import ConfigError, GatewayError, StoreUnavailable
+from gateway.mailbox import Draft
+from gateway.store import AppendDone, StoreLimits
+from gateway.stores import sqlite_schema as schema
+from gateway.stores.sqlite_jobs import Jobs
+from gateway.stores.sqlite_ledger import Ledger
+from gateway.stores.sqlite_pending import SETUP
+
+logger = logging.getLogger(__name__)
+
+#: Items of one transaction: more would answer the first of them too late.
+_MAX_BATCH: Final = 2000
+_RETRY: Final = 1.0
+#: Looking through a damaged file takes long: the pause doubles up to this.
+_MAX_RETRY: Final = 60.0
+_PROBE: Final = "UPDATE meta SET value = value + 1 WHERE name = 'writes'"
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Something to do in a transaction; `done` is called on the loop with what `run` returned.
+
+    Or with a GatewayError. `players` and `sessions` are what it will look at.
+    """
+
+    run: Callable[[Jobs], Any]
+    done: Callable[[Any], None]
+    players: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+
+
+Append = tuple[Draft, float, AppendDone]
+Answer = tuple[Append | Job, Any]
+
+
+@dataclass(slots=True)
+class Answers:
+    """What came of a transaction. All of it is called back in one turn of the event loop."""
+
+    answers: list[Answer]
+    dropped: list[tuple[str, int]] = field(default_factory=list)
+    bytes: int | None = None
+    sessions: int | None = None
+
+
+class Writer:
+    """Owns the connection that writes. `deliver` takes Answers; it is called in the thread.
+
+    `restore` is called in the thread with each new connection, before `on_available(True)`,
+    and returns the store's epoch; with False it tells that the store can no longer be
+    written.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        synchronous: str,
+        limits: StoreLimits,
+        nonces: Iterator[int],
+        restore: Callable[[sqlite3.Connection], str],
+        deliver: Callable[[Answers], None],
+        on_available: Callable[[bool], None],
+    ) -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._limits = limits
+        self._nonces = nonces
+        self._restore = restore
+        self._deliver = deliver
+        self._on_available = on_available
+        self._queue: deque[Append | Job] = deque()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._asleep = False
+        self._stopping = False
+        self._connection: sqlite3.Connection | None = None
+        self._jobs: Jobs | None = None
+        self._damaged = False
+        self._pause = _RETRY
+        self._told = ""
+        self._lock: int | None = None
+        #: The store's bytes and sessions at its opening.
+        self.totals: tuple[int, int] | None = None
+        self._suspicion: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, item: Append | Job) -> None:
+        """Queue something. Called by one thread, the event loop's."""
+        self._queue.append(item)
+        if self._asleep:
+            self._asleep = False
+            self._wake.put(None)
+
+    def suspect(self, error: BaseException) -> None:
+        """Look whether the file is damaged, as `error` says. Called by any thread."""
+        self._suspicion = error
+        self._wake.put(None)
+
+    def start(self) -> None:
+        """Open the file and begin. Raises ConfigError, and nothing else."""
+        try:
+            self._open()
+        except ConfigError:
+            self._drop()
+            self._unlock()
+            raise
+        except Exception as error:
+            self._fail(error)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is queued and end the thread; blocks."""
+        self._stopping = True
+        self._wake.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # The thread
+
+    def _run(self) -> None:
+        while True:
+            batch = self._take()
+            if not batch:
+                if self._stopping:
+                    break
+                self._wait()
+            elif self._jobs is None:
+                self._refuse(batch)
+            else:
+                self._write(batch, self._jobs)
+        if self._connection is not None:
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.Error as error:
+                logger.warning("%s: no checkpoint: %s", self._path, error)
+        self._drop()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take(self) -> list[Append | Job]:
+        take = self._queue.popleft
+        return [take() for _ in range(min(len(self._queue), _MAX_BATCH))]
+
+    def _wait(self) -> None:
+        self._asleep = True
+        # Something may have come before the flag was up.
+        if self._queue:
+            self._asleep = False
+            return
+        try:
+            self._wake.get(timeout=self._pause if self._jobs is None else None)
+        except queue.Empty:
+            self._try_again()
+        self._asleep = False
+        if self._suspicion is not None and self._jobs is not None:
+            self._fail(self._suspicion)
+        self._suspicion = None
+
+    def _write(self, batch: list[Append | Job], jobs: Jobs) -> None:
+        ledger = jobs.ledger
+        try:
+            answers = self._decide(batch, jobs)
+            ledger.players.commit()
+        except Exception as error:
+            self._fail(error)
+            self._refuse(batch)
+            return
+        dropped, ledger.dropped = ledger.dropped, []
+        self._deliver(Answers(answers, dropped, ledger.bytes, jobs.session_count))
+
+    def _decide(self, batch: list[Append | Job], jobs: Jobs) -> list[Answer]:
+        appends = [item for item in batch if type(item) is tuple]
+        others = [item for item in batch if isinstance(item, Job)]
+        jobs.ledger.prefetch(appends, [each for job in others for each in job.players])
+        jobs.prefetch_sessions([each for job in others for each in job.sessions])
+        append = jobs.ledger.append
+        answers: list[Answer] = []
+        for item in batch:
+            if isinstance(item, Job):
+                try:
+                    answers.append((item, item.run(jobs)))
+                except GatewayError as error:
+                    answers.append((item, error))
+            else:
+                answers.append((item, append(item[0], item[1])))
+        return answers
+
+    def _refuse(self, batch: list[Append | Job]) -> None:
+        error = StoreUnavailable("the store cannot be written")
+        self._deliver(Answers([(item, error) for item in batch]))
+
+    # Opening, failing, and opening again
+
+    def _open(self) -> None:
+        if self._lock is None:
+            self._lock = schema.lock(self._path)
+        schema.prepare(self._path)
+        connection = self._connection = schema.connect(self._path, self._synchronous)
+        if self._damaged:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+        schema.migrate(connection, self._path, schema.MIGRATIONS)
+        for statement in SETUP:
+            connection.execute(statement)
+        connection.execute(_PROBE)
+        epoch = self._restore(connection)
+        jobs = self._jobs = Jobs(Ledger(connection, self._limits, epoch, self._nonces))
+        self.totals = (jobs.ledger.bytes, jobs.session_count)
+        self._damaged = False
+        self._pause = _RETRY
+        self._on_available(True)
+
+    def _drop(self) -> None:
+        connection, self._connection, self._jobs = self._connection, None, None
+        if connection is not None:
+            # Closing rolls back what was not committed.
+            try:
+                connection.close()
+            except sqlite3.Error as error:
+                logger.warning("%s: %s", self._path, error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Give up the connection; whatever was under way is rolled back."""
+        self._on_available(False)
+        self._drop()
+        self._damaged |= schema.is_damage(error)
+        if self._damaged:
+            self._pause = min(_MAX_RETRY, 2 * self._pause)
+        text = schema.explain(error)
+        if text != self._told:
+            self._told = text
+            traceback = None if isinstance(error, (sqlite3.Error, OSError)) else error
+            logger.error(
+                "the store %s is not available: %s; the gateway tries again by itself",
+                self._path,
+                text,
+                exc_info=traceback,
+            )
+
+    def _try_again(self) -> None:
+        try:
+            self._open()
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._told = ""
+            logger.warning("the store %s is available again", self._path)
