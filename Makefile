@@ -19,7 +19,7 @@ BENCH_PEERS := tests/bench/peers
 
 # What tests run, as command:package of Debian. Nothing is installed that is there.
 TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver systemd-analyze:systemd \
-    node:nodejs npm:npm
+    node:nodejs npm:npm faketime:faketime
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -21,8 +21,8 @@ from gateway.config_checks import (
     wrong_origin,
     wrong_public_url,
     wrong_secret,
-    wrong_store,
 )
+from gateway.store_url import wrong_store_url
 
 #: Whole numbers stay exact in JSON, durations within what timers and time stamps can hold.
 MAX_NUMBER: Final = 2**53 - 1
@@ -270,7 +270,7 @@ class MailboxConfig:
         ),
     )
     total_bytes: int = field(
-        default=268_435_456,
+        default=1_073_741_824,
         metadata=_limit(
             "Size of all mailboxes and idempotency keys together. Messages that have arrived "
             "everywhere go first; without any, new messages are refused.",
@@ -301,9 +301,12 @@ class StoreConfig:
     """Section `store`: where mailboxes and sessions live."""
 
     url: str = field(
-        default="memory://",
+        default="sqlite:///gateway.db",
         metadata=_about(
-            "Only memory:// in this release: a restart forgets everything.", check=wrong_store
+            "sqlite:///FILE in the state directory, or sqlite:////ABSOLUTE/FILE; behind it "
+            "?synchronous=NORMAL is faster and may lose the last moments in a power cut, which "
+            "FULL, the default, survives. memory:// forgets everything at a restart.",
+            check=wrong_store_url,
         ),
     )
 

@@ -14,7 +14,6 @@ MIN_SECRET_CHARACTERS: Final = 32
 MAX_PORT: Final = 65535
 MAX_HOST_CHARACTERS: Final = 253
 
-_LATER_STORES: Final = frozenset({"sqlite", "redis", "rediss", "unix", "valkey", "valkeys"})
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _ORIGIN: Final = re.compile(
     r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]*:[0-9a-f:.]*\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?"
@@ -84,16 +83,6 @@ def wrong_network(network: str) -> str | None:
             return "must be an IP address or a network such as 10.0.0.0/8"
         return f'has bits set beyond its prefix; write "{meant}" or the bare address'
     return None
-
-
-def wrong_store(url: str) -> str | None:
-    """The URL of a store that this release has."""
-    if url == "memory://":
-        return None
-    scheme = url.partition(":")[0].lower()
-    if scheme in _LATER_STORES:
-        return f'the store "{scheme}" is not available in this release; write "memory://"'
-    return 'must be "memory://"'
 
 
 def wrong_file_name(name: str) -> str | None:

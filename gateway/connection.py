@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -104,8 +105,8 @@ class Connection:
         "_cursor",
         "_limits",
         "_pinged",
-        "_pongs",
         "_presence_bucket",
+        "_probes",
         "_services",
         "_sink",
         "_stale_presence",
@@ -140,8 +141,10 @@ class Connection:
                 limits.messages_per_second, limits.burst, services.monotonic()
             )
         self._commands: deque[Command] | None = None
+        #: Cursor positions of the pings that are not answered yet.
         self._pinged: list[int] = []
-        self._pongs: list[asyncio.Future[None]] | None = None
+        #: Who waits for a pong, and for the how manyth from now on.
+        self._probes: list[tuple[int, asyncio.Future[None]]] | None = None
         self._stale_presence: set[TrueId] | None = None
         self._presence_bucket: TokenBucket | None = None
 
@@ -245,12 +248,17 @@ class Connection:
         if self._pinged and (position := self._pinged.pop(0)) > self.session.confirmed:
             self.session.confirm(position)
             self._services.sessions.save_session(self.session)
-        self._end_probes()
+        if self._probes is not None:
+            # A pong that was under way already proves nothing of now.
+            self._probes = [(pongs - 1, waiter) for pongs, waiter in self._probes]
+            self._end_probes(0)
 
-    def _end_probes(self) -> None:
-        waiters, self._pongs = self._pongs, None
-        for waiter in waiters or ():
-            if not waiter.done():
+    def _end_probes(self, pongs: float) -> None:
+        """Wake those who wait for no more than so many pongs."""
+        probes = self._probes or ()
+        self._probes = [probe for probe in probes if probe[0] > pongs] or None
+        for missing, waiter in probes:
+            if missing <= pongs and not waiter.done():
                 waiter.set_result(None)
 
     async def answers(self, timeout: float) -> bool:
@@ -261,8 +269,8 @@ class Connection:
         if self.closed:
             return False
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pongs = [*(self._pongs or ()), waiter]
         self._sink.ping()
+        self._probes = [*(self._probes or ()), (len(self._pinged), waiter)]
         try:
             await asyncio.wait_for(waiter, timeout)
         except TimeoutError:
@@ -416,7 +424,7 @@ class Connection:
         )
         announce(changes, services.registry)
         # Cancelled, they would take the newcomer that waits in `answers` with them.
-        self._end_probes()
+        self._end_probes(math.inf)
 
 
 _Handler = Callable[[Connection, Any, int | None], None]

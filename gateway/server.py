@@ -280,6 +280,9 @@ class Gateway:
         gauge("player_connections", "Connections of players", lambda: len(self._registry))
         gauge("players", "Players with a connection", lambda: self._registry.players)
         gauge("sessions", "Sessions kept", lambda: self._store.session_count)
+        gauge(
+            "store_available", "1 while the store can be written", lambda: self._store.available
+        )
         gauge("mailbox_bytes", "Size of all mailboxes", lambda: self._store.bytes)
 
     def _not_ready(self) -> str | None:

@@ -137,7 +137,7 @@ class Jobs:
         if kind == "session" and key in self._owners:
             self._lose(key, self._owners[key])
         self._players.begin()
-        self._players.connection.execute(_REVOKE, (kind, key, now))
+        self._players.connection.execute(_REVOKE, (kind, escape(key), now))
 
     # Players
 

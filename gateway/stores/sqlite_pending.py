@@ -21,7 +21,7 @@ SETUP: Final = (
     """CREATE TEMP TRIGGER write_pending INSTEAD OF INSERT ON pending BEGIN
     INSERT INTO messages (mailbox, offset, nonce, ts, body)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3,
-            substr(NEW.bodies, value ->> 4, value ->> 5)
+            coalesce(substr(NEW.bodies, value ->> 4, value ->> 5), x'')
         FROM json_each(NEW.messages);
     DELETE FROM messages WHERE seq IN (
         SELECT m.seq FROM json_each(NEW.trims) AS t CROSS JOIN messages AS m

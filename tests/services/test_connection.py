@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from functools import partial
@@ -706,6 +707,20 @@ async def test_a_probe_is_answered_by_a_pong_or_not_in_time_or_not_at_all() -> N
     client.lose()
     assert not await client.link.answers(60.0)
     assert client.pings == 2
+
+
+@scenario
+async def test_a_pong_that_was_under_way_already_answers_no_probe() -> None:
+    world = World()
+    client = await world.guest(alive=False)
+    client.link.on_ping_sent()
+    probe = asyncio.create_task(client.link.answers(60.0))
+    await settled()
+    client.link.on_pong()
+    await settled()
+    assert not probe.done()
+    client.link.on_pong()
+    assert await probe
 
 
 # Closing

@@ -247,8 +247,7 @@ async def test_keys_rotate_without_logging_anyone_out(tmp_path: Path) -> None:
         write_keys(keys, NEW, OLD)
         gateway.start()
         second = await log_in(gateway, token=first.session["token"])
-        # The memory store forgets sessions over a restart; who the player is, it cannot lose.
-        assert (second.session["outcome"], second.session["resumed"]) == ("store_reset", False)
+        assert (second.session["outcome"], second.session["resumed"]) == ("resumed", True)
         assert (second.true_id, second.session["name"]) == (first.true_id, "Ada")
         again = (await log_in(gateway, pid=second.pid)).session
         assert again["outcome"] == "resumed"

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.mailbox import Retention
-from gateway.stores.memory import MemoryLimits, MemoryStore
+from gateway.errors import GatewayError
+from gateway.mailbox import Batch, Draft, Located, Position, Retention
+from gateway.messages import TrueId
+from gateway.store import Accepted, StoreLimits, View
+from gateway.stores.memory import MemoryStore
+from gateway.stores.sqlite import SqliteStore
 
-NewStore = Callable[..., MemoryStore]
-
-LIMITS = MemoryLimits(
+LIMITS = StoreLimits(
     mailbox=Retention(max_messages=0, max_bytes=0, retention=0),
+    refuse_when_full=False,
     total_bytes=0,
     dedupe_window=100.0,
     dedupe_keys=0,
@@ -24,21 +31,151 @@ LIMITS = MemoryLimits(
     session_lifetime=1000.0,
     token_lifetime=1000.0,
 )
+ANN, BOB = TrueId("ann"), TrueId("bob")
 
 
-def new_memory_store(**limits: Any) -> MemoryStore:
-    numbers = count(1)
-    return MemoryStore(replace(LIMITS, **limits), "e1", lambda: f"n{next(numbers)}")
+class Driver:
+    """A store and the loop that it runs on: every method waits for its answer."""
+
+    def __init__(self, build: Callable[[Callable[[str, int], None]], Any]) -> None:
+        #: What on_dropped was told.
+        self.dropped: list[tuple[str, int]] = []
+        self.loop = asyncio.new_event_loop()
+        self.store = build(lambda reason, number: self.dropped.append((reason, number)))
+        self._closed = False
+        try:
+            self.run(self.store.open())
+        except BaseException:
+            self.loop.close()
+            raise
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.run(self.store.close())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.store, name)
+        if not inspect.iscoroutinefunction(attribute):
+            return attribute
+        return lambda *arguments, **named: self.run(attribute(*arguments, **named))
+
+    # Callbacks
+
+    def answered(self, ask: Callable[[Callable[..., None]], None]) -> Any:
+        """Ask something that answers by a callback, and wait for its last argument."""
+
+        async def asked() -> Any:
+            answer: asyncio.Future[Any] = self.loop.create_future()
+            ask(lambda *arguments: answer.set_result(arguments[-1]))
+            return await answer
+
+        return self.run(asked())
+
+    def append(
+        self,
+        body: bytes = b"1",
+        *,
+        target: TrueId = ANN,
+        sender: TrueId | None = BOB,
+        key: str | None = None,
+        now: float = 0.0,
+    ) -> Accepted | GatewayError:
+        draft = Draft(target, sender, body, key)
+        result: Accepted | GatewayError = self.answered(
+            lambda done: self.store.append(draft, now, done)
+        )
+        return result
+
+    def batch(
+        self, true_id: TrueId = ANN, after: int = 0, limit: int = 100, max_bytes: int = 0
+    ) -> Batch:
+        batch: Batch = self.answered(
+            lambda done: self.store.read(true_id, after, limit, max_bytes, done)
+        )
+        assert isinstance(batch, Batch)
+        return batch
+
+    def read(
+        self, true_id: TrueId = ANN, after: int = 0, limit: int = 100, max_bytes: int = 0
+    ) -> list[bytes]:
+        batch = self.batch(true_id, after, limit, max_bytes)
+        assert batch.head == self.head(true_id)
+        offsets = [message.offset for message in batch.messages]
+        assert offsets == list(range(offsets[0], offsets[0] + len(offsets))) if offsets else True
+        return [message.body for message in batch.messages]
+
+    # Parts of a view
+
+    def look(self, true_id: TrueId, position: Position | None = None) -> View:
+        view: View = self.run(self.store.view(true_id, position))
+        return view
+
+    def head(self, true_id: TrueId) -> int:
+        return self.look(true_id).head
+
+    def first(self, true_id: TrueId) -> int:
+        return self.look(true_id).first
+
+    def confirmed_of(self, true_id: TrueId) -> int:
+        return self.look(true_id).confirmed
+
+    def locate(self, true_id: TrueId, position: Position) -> Located:
+        return self.look(true_id, position).located
+
+    def ids(self, true_id: TrueId = ANN) -> list[str]:
+        return [each.id for each in self.run(self.store.sessions_of(true_id))]
 
 
-@pytest.fixture(params=[new_memory_store], ids=["memory"])
-def new_store(request: pytest.FixtureRequest) -> NewStore:
+NewStore = Callable[..., Driver]
+
+
+def memory_store(**limits: Any) -> Driver:
+    return Driver(
+        lambda on_dropped: MemoryStore(replace(LIMITS, **limits), "e1", count(1), on_dropped)
+    )
+
+
+def sqlite_store(
+    path: Path,
+    synchronous: str = "NORMAL",
+    clock: Callable[[], float] = lambda: 0.0,
+    **limits: Any,
+) -> Driver:
+    return Driver(
+        lambda on_dropped: SqliteStore(
+            path, synchronous, replace(LIMITS, **limits), count(1), on_dropped, clock
+        )
+    )
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewStore]:
     """Build an empty store with no limits but those that are given."""
-    build: NewStore = request.param
-    return build
+    numbers = count()
+    with ExitStack() as stack:
+
+        def build(**limits: Any) -> Driver:
+            if request.param == "memory":
+                return stack.enter_context(memory_store(**limits))
+            path = tmp_path / f"{next(numbers)}.db"
+            return stack.enter_context(sqlite_store(path, **limits))
+
+        yield build
 
 
 @pytest.fixture
-def store(new_store: NewStore) -> MemoryStore:
+def store(new_store: NewStore) -> Driver:
     """An empty store without limits."""
     return new_store()

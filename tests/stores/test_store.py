@@ -1,0 +1,549 @@
+"""What every store promises: mailboxes, idempotency keys, sessions and revocations."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.errors import GatewayError
+from gateway.mailbox import OVERHEAD, Located, Position, Retention
+from gateway.messages import ConnectionId, SessionId, TrueId
+from gateway.session import Session
+from gateway.store import (
+    Accepted,
+    Ban,
+    KeysFull,
+    KeyTaken,
+    MailboxFull,
+    SessionsFull,
+    UnknownTarget,
+)
+from gateway.stores import memory, sqlite_revocations
+from gateway.stores.memory import KEY_BYTES
+from tests.stores.conftest import ANN, BOB, Driver, NewStore
+
+
+def accepted(result: Accepted | GatewayError) -> Accepted:
+    assert isinstance(result, Accepted)
+    return result
+
+
+def is_duplicate(result: Accepted | GatewayError) -> bool:
+    return accepted(result).message is None
+
+
+def position_of(result: Accepted | GatewayError) -> Position:
+    position = Position.parse(accepted(result).message_id.decode())
+    assert position is not None
+    return position
+
+
+def session(
+    number: int = 1, true_id: TrueId = ANN, *, last_seen: float = 0.0, connected: bool = False
+) -> Session:
+    return Session(
+        id=SessionId(f"s{number}"),
+        true_id=true_id,
+        name="Name",
+        method="guest",
+        pid=f"pid{number}",
+        last_seen=last_seen,
+        start=0,
+        confirmed=0,
+        connection_id=ConnectionId(number) if connected else None,
+    )
+
+
+# Mailboxes
+
+
+def test_a_message_is_kept_for_a_known_player(store: Driver) -> None:
+    store.know([ANN])
+    result = accepted(store.append(b"[1]", now=5.0))
+    assert result.message is not None
+    assert (result.message.body, result.message.ts) == (b"[1]", 5.0)
+    assert result.message_id == result.message.id
+    assert position_of(result).epoch == store.epoch
+    assert store.batch().messages == (result.message,)
+
+
+def test_a_player_with_a_session_is_known(store: Driver) -> None:
+    store.add_session(session())
+    assert isinstance(store.append(), Accepted)
+
+
+def test_a_message_to_a_stranger_is_kept_nowhere(store: Driver) -> None:
+    assert isinstance(store.append(), UnknownTarget)
+    assert (store.head(ANN), store.first(ANN), store.read()) == (0, 1, [])
+
+
+def test_every_player_has_a_mailbox_of_their_own(store: Driver) -> None:
+    store.know([ANN, BOB])
+    store.append(b"1", target=ANN)
+    store.append(b"2", target=BOB)
+    store.append(b"3", target=ANN)
+    assert (store.read(ANN), store.read(BOB)) == ([b"1", b"3"], [b"2"])
+    assert (store.head(ANN), store.head(BOB)) == (2, 1)
+
+
+def test_messages_are_read_in_batches(store: Driver) -> None:
+    store.know([ANN])
+    for number in range(5):
+        store.append(b"%d" % number)
+    assert store.read(after=1, limit=2) == [b"1", b"2"]
+    assert store.read(max_bytes=2 * (OVERHEAD + 1)) == [b"0", b"1"]
+    assert store.read(max_bytes=1) == [b"0"]
+    assert store.read(after=5) == []
+
+
+def test_the_oldest_messages_make_room(new_store: NewStore) -> None:
+    store = new_store(mailbox=Retention(3, 0, 0))
+    store.know([ANN])
+    for number in range(5):
+        store.append(b"%d" % number)
+    assert store.read() == [b"2", b"3", b"4"]
+    assert (store.first(ANN), store.head(ANN)) == (3, 5)
+
+
+def test_old_messages_go_with_time(new_store: NewStore) -> None:
+    store = new_store(mailbox=Retention(0, 0, 10.0))
+    store.know([ANN])
+    store.append(b"1", now=0.0)
+    store.append(b"2", now=5.0)
+    store.expire(10.0)
+    assert store.read() == [b"1", b"2"]
+    store.expire(11.0)
+    assert store.read() == [b"2"]
+    store.expire(100.0)
+    assert store.read() == []
+    assert (store.first(ANN), store.head(ANN)) == (3, 2)
+
+
+def test_positions_are_located(new_store: NewStore) -> None:
+    store = new_store(mailbox=Retention(2, 0, 0))
+    store.know([ANN])
+    positions = [position_of(store.append()) for _ in range(4)]
+    assert [store.locate(ANN, position) for position in positions] == [
+        Located.TRIMMED,
+        Located.HERE,
+        Located.HERE,
+        Located.HERE,
+    ]
+    newest = positions[-1]
+    for foreign in (
+        Position("e0", newest.offset, newest.nonce),
+        Position(newest.epoch, newest.offset, "other"),
+        Position(newest.epoch, newest.offset + 1, newest.nonce),
+    ):
+        assert store.locate(ANN, foreign) is Located.FOREIGN
+    assert store.locate(BOB, newest) is Located.FOREIGN
+
+
+def test_nonces_differ(store: Driver) -> None:
+    store.know([ANN])
+    positions = [position_of(store.append()) for _ in range(10)]
+    assert len({position.nonce for position in positions}) == 10
+
+
+def test_all_mailboxes_together_have_a_limit(new_store: NewStore) -> None:
+    store = new_store(total_bytes=2 * (OVERHEAD + 10))
+    store.know([ANN, BOB])
+    assert isinstance(store.append(b"x" * 10, target=ANN), Accepted)
+    assert isinstance(store.append(b"x" * 11, target=BOB), MailboxFull)
+    assert isinstance(store.append(b"x" * 10, target=BOB), Accepted)
+    assert isinstance(store.append(b"", target=BOB), MailboxFull)
+    assert (store.head(ANN), store.head(BOB)) == (1, 1)
+    assert store.bytes == 2 * (OVERHEAD + 10)
+
+
+# Room for new messages: what has arrived everywhere goes first
+
+
+def confirm(store: Driver, subject: Session, offset: int) -> None:
+    subject.confirm(offset)
+    store.save_session(subject)
+
+
+def test_messages_that_all_sessions_have_make_room(new_store: NewStore) -> None:
+    store = new_store(total_bytes=4 * OVERHEAD)
+    store.know([BOB])
+    first, second = session(1), session(2)
+    for each in (first, second):
+        store.add_session(each)
+    positions = [position_of(store.append(b"")) for _ in range(4)]
+    confirm(store, first, 4)
+    assert isinstance(store.append(b"", target=BOB), MailboxFull)
+    confirm(store, second, 2)
+    assert isinstance(store.append(b"", target=BOB), Accepted)
+    assert (store.first(ANN), store.bytes) == (3, 3 * OVERHEAD)
+    assert [store.locate(ANN, each) for each in positions] == [
+        Located.TRIMMED,
+        Located.HERE,
+        Located.HERE,
+        Located.HERE,
+    ]
+
+
+def test_a_session_that_is_gone_holds_nothing_back(new_store: NewStore) -> None:
+    store = new_store(total_bytes=2 * OVERHEAD)
+    store.know([BOB])
+    first, second = session(1), session(2)
+    for each in (first, second):
+        store.add_session(each)
+    store.append(b"")
+    store.append(b"")
+    confirm(store, first, 1)
+    assert isinstance(store.append(b"", target=BOB), MailboxFull)
+    store.revoke_session(second.id, 0.0)
+    assert isinstance(store.append(b"", target=BOB), Accepted)
+    # Without any session it is what the player has confirmed, by whichever.
+    store.revoke_session(first.id, 0.0)
+    assert (store.first(ANN), store.head(ANN)) == (2, 2)
+    assert isinstance(store.append(b"", target=BOB), MailboxFull)
+
+
+def test_no_more_goes_than_is_needed(new_store: NewStore) -> None:
+    players = [TrueId(f"p{number}") for number in range(3)]
+    store = new_store(total_bytes=3 * OVERHEAD)
+    store.know([ANN])
+    for number, true_id in enumerate(players):
+        subject = session(number, true_id)
+        store.add_session(subject)
+        store.append(b"", target=true_id)
+        confirm(store, subject, 1)
+    for expected in ([2, 1, 1], [2, 2, 1], [2, 2, 2]):
+        store.append(b"")
+        assert [store.first(true_id) for true_id in players] == expected
+    assert isinstance(store.append(b""), MailboxFull)
+
+
+def test_what_the_mailbox_drops_for_a_message_is_room_for_it(new_store: NewStore) -> None:
+    store = new_store(mailbox=Retention(2, 3 * OVERHEAD, 50.0), total_bytes=2 * OVERHEAD)
+    store.know([ANN, BOB])
+    store.append(b"")
+    store.append(b"")
+    store.append(b"")
+    assert (store.first(ANN), store.head(ANN), store.bytes) == (2, 3, 2 * OVERHEAD)
+    # Nothing is lost for a message that does not fit after all.
+    assert isinstance(store.append(b"x"), MailboxFull)
+    assert (store.first(ANN), store.bytes) == (2, 2 * OVERHEAD)
+    # But what is too old is gone anyway.
+    assert isinstance(store.append(b"x", now=51.0), Accepted)
+    assert (store.first(ANN), store.bytes) == (4, OVERHEAD + 1)
+
+
+# Idempotency keys
+
+
+def test_the_same_key_is_accepted_once(store: Driver) -> None:
+    store.know([ANN, BOB])
+    first = accepted(store.append(b"1", key="k"))
+    again = accepted(store.append(b"2", key="k", now=100.0))
+    assert again == Accepted(first.message_id, None)
+    assert store.read() == [b"1"]
+
+
+def test_a_key_belongs_to_its_sender(store: Driver) -> None:
+    store.know([ANN, BOB])
+    store.append(b"1", sender=ANN, key="k")
+    store.append(b"2", sender=BOB, key="k")
+    store.append(b"3", sender=None, key="k")
+    store.append(b"4", sender=None, key="k")
+    assert store.read() == [b"1", b"2", b"3", b"4"]
+
+
+def test_a_key_is_forgotten_after_its_window(store: Driver) -> None:
+    store.know([ANN, BOB])
+    store.append(b"1", key="k", now=0.0)
+    store.append(b"2", key="k", now=100.5)
+    store.append(b"3", key="k", now=150.0)
+    assert store.read() == [b"1", b"2"]
+
+
+def test_no_key_is_forgotten_inside_the_window_however_many_there_are(
+    new_store: NewStore,
+) -> None:
+    store = new_store(dedupe_keys=2)
+    store.know([ANN, BOB])
+    store.append(b"1", key="a", now=0.0)
+    store.append(b"2", key="b", now=30.0)
+    refused = store.append(b"3", key="c", now=40.0)
+    assert isinstance(refused, KeysFull)
+    assert refused.retry_after == 60.0
+    # Known keys are answered, messages without one and other senders' go on.
+    assert is_duplicate(store.append(key="a", now=40.0))
+    store.append(b"4", now=40.0)
+    store.append(b"5", sender=ANN, key="c", now=40.0)
+    store.append(b"6", key="c", now=100.5)
+    assert store.read() == [b"1", b"2", b"4", b"5", b"6"]
+
+
+def test_a_key_is_good_for_one_target(store: Driver) -> None:
+    store.know([ANN, BOB])
+    store.append(b"1", key="k")
+    assert isinstance(store.append(b"2", target=BOB, key="k"), KeyTaken)
+    assert store.read(BOB) == []
+    assert is_duplicate(store.append(b"3", key="k"))
+    assert not is_duplicate(store.append(b"4", target=BOB, key="k", now=100.5))
+
+
+def test_keys_count_until_they_expire(store: Driver) -> None:
+    store.know([ANN, BOB])
+    store.append(b"", key="k")
+    store.append(b"", key="k")
+    assert store.bytes == OVERHEAD + KEY_BYTES
+    store.expire(100.0)
+    assert store.bytes == OVERHEAD + KEY_BYTES
+    store.expire(100.5)
+    assert store.bytes == OVERHEAD
+
+
+def test_a_full_store_takes_no_keys(new_store: NewStore) -> None:
+    store = new_store(total_bytes=OVERHEAD + KEY_BYTES - 1)
+    store.know([ANN, BOB])
+    assert isinstance(store.append(b"", key="k"), MailboxFull)
+    assert isinstance(store.append(b""), Accepted)
+
+
+def test_a_player_with_keys_is_not_forgotten(store: Driver) -> None:
+    store.know([ANN])
+    store.add_session(session(1, BOB))
+    store.append(key="k", now=0.0)
+    store.revoke_session(SessionId("s1"), 0.0)
+    store.expire(50.0)
+    store.add_session(session(2, BOB))
+    assert is_duplicate(store.append(key="k", now=50.0))
+
+
+def test_a_window_of_zero_remembers_no_keys(new_store: NewStore) -> None:
+    store = new_store(dedupe_window=0.0)
+    store.know([ANN, BOB])
+    assert [is_duplicate(store.append(key="k")) for _ in range(2)] == [False, False]
+
+
+def test_a_refused_message_leaves_its_key_free(new_store: NewStore) -> None:
+    store = new_store(total_bytes=OVERHEAD + KEY_BYTES + 10)
+    store.know([ANN, BOB])
+    assert isinstance(store.append(b"x" * 11, key="k"), MailboxFull)
+    assert not is_duplicate(store.append(b"x", key="k"))
+
+
+# Sessions
+
+
+def test_a_session_is_kept(store: Driver) -> None:
+    assert store.session(SessionId("s1")) is None
+    store.add_session(session())
+    assert store.session(SessionId("s1")) == session()
+
+
+def test_sessions_of_a_player_come_longest_unseen_first(store: Driver) -> None:
+    for number, last_seen in ((1, 5.0), (2, 3.0), (3, 4.0)):
+        store.add_session(session(number, last_seen=last_seen))
+    store.add_session(session(4, BOB))
+    assert store.ids() == ["s2", "s3", "s1"]
+    assert store.ids(BOB) == ["s4"]
+    assert store.ids(TrueId("nobody")) == []
+
+
+def test_what_any_session_confirmed_is_kept_beyond_it(store: Driver) -> None:
+    assert store.confirmed_of(ANN) == 0
+    first, second = session(1), session(2)
+    for each, offset in ((first, 5), (second, 3)):
+        store.add_session(each)
+        each.confirm(offset)
+        store.save_session(each)
+    assert store.confirmed_of(ANN) == 5
+    confirm(store, second, 7)
+    store.revoke_session(second.id, 0.0)
+    assert store.confirmed_of(ANN) == 7
+
+
+def test_all_sessions_together_have_a_limit(new_store: NewStore) -> None:
+    store = new_store(sessions=2)
+    store.add_session(session(1, connected=True))
+    store.add_session(session(2, BOB, connected=True))
+    with pytest.raises(SessionsFull):
+        store.add_session(session(3, TrueId("eve")))
+    assert isinstance(store.append(target=TrueId("eve")), UnknownTarget)
+    store.revoke_session(SessionId("s1"), 0.0)
+    store.add_session(session(3, TrueId("eve")))
+    assert store.session_count == 2
+
+
+def test_a_player_at_the_limit_loses_the_session_longest_unseen(new_store: NewStore) -> None:
+    store = new_store(sessions_per_player=3)
+    for number, last_seen, connected in ((1, 1.0, True), (2, 3.0, False), (3, 2.0, False)):
+        store.add_session(session(number, last_seen=last_seen, connected=connected))
+    store.add_session(session(4, last_seen=9.0))
+    assert store.ids() == ["s1", "s2", "s4"]
+    # It was not revoked: its token opens a new one.
+    assert not store.is_revoked(SessionId("s3"), ANN, 1.0)
+
+
+def connect(store: Driver, subject: Session, number: int | None) -> None:
+    """The session gets a connection or, with None, loses it."""
+    subject.connection_id = None if number is None else ConnectionId(number)
+    store.save_session(subject)
+
+
+def test_beyond_all_sessions_the_one_longest_without_connection_goes(
+    new_store: NewStore,
+) -> None:
+    store = new_store(sessions=3)
+    first, second, third = [session(n, TrueId(f"p{n}")) for n in (1, 2, 3)]
+    for each in (first, second, third):
+        store.add_session(each)
+        connect(store, each, 7)
+    for each in (third, first, second):
+        connect(store, each, None)
+    # It is here again, and leaves again later than the second.
+    connect(store, third, 8)
+    connect(store, third, None)
+    connect(store, third, None)
+    kept = [(first, second, third), (second, third), (third,), ()]
+    for number, left in enumerate(kept):
+        for each in (first, second, third):
+            assert (store.session(each.id) is not None) == (each in left)
+        newcomer = session(10 + number, TrueId(f"new{number}"))
+        if left:
+            store.add_session(newcomer)
+            connect(store, newcomer, 9)
+    assert store.session_count == 3
+    # It was not revoked, and a late word about it brings nothing back.
+    assert not store.is_revoked(first.id, first.true_id, 1.0)
+    store.save_session(first)
+    with pytest.raises(SessionsFull):
+        store.add_session(session(20, BOB))
+    assert store.session_count == 3
+
+
+def test_the_limit_of_the_player_comes_first(new_store: NewStore) -> None:
+    store = new_store(sessions=3, sessions_per_player=2)
+    store.add_session(session(1, BOB))
+    store.add_session(session(2))
+    store.add_session(session(3))
+    store.add_session(session(4))
+    assert (store.ids(), store.ids(BOB)) == (["s3", "s4"], ["s1"])
+
+
+def test_a_session_in_use_makes_no_room(new_store: NewStore) -> None:
+    store = new_store(sessions_per_player=1)
+    store.add_session(session(1, connected=True))
+    with pytest.raises(SessionsFull):
+        store.add_session(session(2))
+    assert store.ids() == ["s1"]
+
+
+def test_sessions_expire_when_they_are_not_in_use(store: Driver) -> None:
+    store.add_session(session(1))
+    store.add_session(session(2, connected=True))
+    store.expire(1000.0)
+    assert store.ids() == ["s1", "s2"]
+    store.expire(1000.5)
+    assert store.ids() == ["s2"]
+
+
+def test_a_guest_without_sessions_is_forgotten_when_the_last_message_is_too_old(
+    new_store: NewStore,
+) -> None:
+    store = new_store(mailbox=Retention(0, 0, 2000.0))
+    store.add_session(session(1))
+    store.append(b"1", now=500.0)
+    store.expire(2500.0)
+    assert store.ids() == []
+    assert store.read() == [b"1"]
+    store.expire(2500.5)
+    assert isinstance(store.append(), UnknownTarget)
+    assert store.bytes == 0
+
+
+def test_a_player_who_is_known_no_more_is_forgotten_like_a_guest(new_store: NewStore) -> None:
+    store = new_store(mailbox=Retention(0, 0, 10.0))
+    store.know([ANN])
+    store.append(b"1", now=0.0)
+    store.forget([ANN, BOB])
+    store.expire(5.0)
+    assert store.read() == [b"1"]
+    store.expire(15.0)
+    assert isinstance(store.append(), UnknownTarget)
+
+
+def test_a_player_known_for_good_keeps_messages_without_sessions(store: Driver) -> None:
+    store.add_session(session(1))
+    store.append(b"1")
+    store.know([ANN])
+    store.expire(1000.5)
+    store.append(b"2")
+    assert store.read() == [b"1", b"2"]
+
+
+# Revocations
+
+
+def test_a_revoked_session_is_gone_and_remembered(store: Driver) -> None:
+    store.add_session(session(1))
+    store.add_session(session(2))
+    store.revoke_session(SessionId("s1"), 10.0)
+    assert store.session(SessionId("s1")) is None
+    assert store.is_revoked(SessionId("s1"), ANN, 5.0)
+    assert not store.is_revoked(SessionId("s2"), ANN, 5.0)
+    assert store.ids() == ["s2"]
+
+
+def test_an_unknown_session_can_be_revoked(store: Driver) -> None:
+    store.revoke_session(SessionId("s9"), 10.0)
+    store.revoke_session(SessionId("s9"), 11.0)
+    assert store.is_revoked(SessionId("s9"), ANN, 5.0)
+
+
+def test_a_revocation_is_remembered_until_no_token_is_left(store: Driver) -> None:
+    store.revoke_session(SessionId("s1"), 10.0)
+    store.expire(1010.9)
+    assert store.is_revoked(SessionId("s1"), ANN, 10.0)
+    store.expire(1011.1)
+    assert not store.is_revoked(SessionId("s1"), ANN, 10.0)
+
+
+def test_what_no_longer_fits_is_remembered_by_its_time(
+    monkeypatch: pytest.MonkeyPatch, new_store: NewStore
+) -> None:
+    monkeypatch.setattr(memory, "_MAX_REVOCATIONS", 2)
+    monkeypatch.setattr(sqlite_revocations, "MAX_REVOCATIONS", 2)
+    store = new_store()
+    for number in range(1, 5):
+        store.revoke_session(SessionId(f"s{number}"), number * 10.0)
+    for number in range(1, 5):
+        assert store.is_revoked(SessionId(f"s{number}"), ANN, number * 10.0 - 1)
+    # Any token this old may be one of those.
+    assert store.is_revoked(SessionId("other"), ANN, 20.0)
+    assert not store.is_revoked(SessionId("other"), ANN, 21.0)
+    assert not store.is_revoked(SessionId("other"), ANN, float("inf"))
+
+
+def test_a_revoked_player_has_no_tokens_from_before(store: Driver) -> None:
+    store.add_session(session(1))
+    store.revoke_player(ANN, 10.0)
+    for issued_at, revoked in ((9.0, True), (10.0, True), (11.0, False)):
+        assert store.is_revoked(SessionId("gone"), ANN, issued_at) is revoked
+        assert not store.is_revoked(SessionId("gone"), BOB, issued_at)
+    assert store.ids() == ["s1"]
+    store.revoke_player(ANN, 20.0)
+    store.expire(1011.5)
+    assert store.is_revoked(SessionId("gone"), ANN, 15.0)
+    store.expire(1021.5)
+    assert not store.is_revoked(SessionId("gone"), ANN, 15.0)
+
+
+def test_players_that_no_longer_fit_are_remembered_by_their_time(
+    monkeypatch: pytest.MonkeyPatch,
+    new_store: NewStore,
+) -> None:
+    monkeypatch.setattr(memory, "_MAX_REVOCATIONS", 2)
+    monkeypatch.setattr(sqlite_revocations, "MAX_REVOCATIONS", 2)
+    store = new_store()
+    for number in range(1, 4):
+        store.revoke_player(TrueId(f"p{number}"), number * 10.0)
+    for number in range(1, 4):
+        assert store.is_revoked(SessionId("s"), TrueId(f"p{number}"), number * 10.0)
+    assert store.is_revoked(SessionId("s"), ANN, 10.0)
+    assert not store.is_revoked(SessionId("s"), ANN, 11.0)
