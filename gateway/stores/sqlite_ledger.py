@@ -119,8 +119,10 @@ class Ledger:
                 if known is not None:
                     return known
                 needed += KEY_BYTES
-        if limits.refuse_when_full and not self._fits(target, size, now):
-            return MailboxFull("mailbox.max_messages")
+        if limits.refuse_when_full:
+            limit = self._full(target, size, now)
+            if limit is not None:
+                return MailboxFull(limit)
         if (
             limits.total_bytes
             and self.bytes + needed > limits.total_bytes
@@ -138,7 +140,7 @@ class Ledger:
         target.bytes += size
         self.bytes += needed
         players.dirty[target.id] = target
-        self._trim(target, now, "trimmed")
+        self._trim(target, now)
         if sender is not None and key is not None:
             text = escape(key)
             pending.new_keys[sender.id, text] = (
@@ -212,32 +214,41 @@ class Ledger:
 
     # Room
 
-    def _trim(self, player: Player, now: float, reason: str) -> None:
-        """Keep a mailbox within its limits."""
+    def _trim(self, player: Player, now: float) -> None:
+        """Keep a mailbox within its limits: see Mailbox.trim."""
         limits = self.limits.mailbox
+        expired = trimmed = 0
+        if limits.retention:
+            oldest = now - limits.retention
+            while player.first <= player.head and self.players.oldest(player, 0)[1] < oldest:
+                self._drop_oldest(player)
+                expired += 1
         most, bytes_ = limits.max_messages, limits.max_bytes
-        oldest = now - limits.retention if limits.retention else None
-        first = player.first
-        while player.first <= player.head:
-            if (most and player.head - player.first >= most) or (bytes_ and player.bytes > bytes_):
-                pass
-            elif oldest is None or self.players.oldest(player, 0)[1] >= oldest:
-                break
-            size, _ = self.players.oldest(player, 0)
-            player.oldest.popleft()
-            player.first += 1
-            player.bytes -= size
-            self.bytes -= size
-        if player.first > first:
-            self._dropped(player, first, reason)
+        while player.first <= player.head and (
+            (most and player.head - player.first >= most) or (bytes_ and player.bytes > bytes_)
+        ):
+            self.players.oldest(player, 0)
+            self._drop_oldest(player)
+            trimmed += 1
+        if expired or trimmed:
+            self._dropped(player, expired, trimmed)
 
-    def _dropped(self, player: Player, first: int, reason: str) -> None:
-        """Note that the messages from `first` to before the player's first go unread."""
+    def _drop_oldest(self, player: Player) -> None:
+        size, _ = player.oldest.popleft()
+        player.first += 1
+        player.bytes -= size
+        self.bytes -= size
+
+    def _dropped(self, player: Player, expired: int, trimmed: int) -> None:
+        """Delete what has just gone from a mailbox' beginning, and count what was unread."""
         self.players.dirty[player.id] = player
-        self.players.pending.trim(player.id, first, player.first - 1)
-        unread = min(player.first - first, player.first - 1 - player.confirmed)
-        if unread > 0:
-            self.dropped.append((reason, unread))
+        self.players.pending.trim(player.id, player.first - expired - trimmed, player.first - 1)
+        # The oldest went first; of what went, the newest ones may be unread.
+        unread = player.first - 1 - player.confirmed
+        if (count := min(trimmed, unread)) > 0:
+            self.dropped.append(("trimmed", count))
+        if (count := min(expired, unread - trimmed)) > 0:
+            self.dropped.append(("expired", count))
 
     def _excess(self, player: Player, size: int) -> int:
         """Return the bytes that go if a message of `size` bytes is appended: Mailbox.excess."""
@@ -252,12 +263,17 @@ class Ledger:
             freed += self.players.oldest(player, index)[0]
         return freed
 
-    def _fits(self, player: Player, size: int, now: float) -> bool:
-        """Make room in one mailbox by what is too old and what all sessions have confirmed."""
-        self._trim(player, now, "expired")
+    def _full(self, player: Player, size: int, now: float) -> str | None:
+        """Name the limit that a message would exceed: see MemoryStore._full."""
+        limits = self.limits.mailbox
+        self._trim(player, now)
         if self._excess(player, size):
             self._drop_read(player)
-        return not self._excess(player, size)
+        if not self._excess(player, size):
+            return None
+        if limits.max_messages and player.head - player.first + 1 >= limits.max_messages:
+            return "mailbox.max_messages"
+        return "mailbox.max_bytes"
 
     def _drop_read(self, player: Player) -> None:
         """Drop what all sessions of the player have confirmed."""
@@ -295,7 +311,7 @@ class Ledger:
         limits = self.limits
         if sender is not None:
             self._expire_keys_of(sender, now)
-        self._trim(target, now, "expired")
+        self._trim(target, now)
         while self.bytes + needed - self._excess(target, size) > limits.total_bytes:
             if not self._may_reclaim:
                 return False
@@ -325,12 +341,11 @@ class Ledger:
                 break
             gone.setdefault(mailbox, []).append(size)
         for player in self.players.by_ids(gone):
-            first = player.first
-            for size in gone[player.id]:
-                if player.oldest:
-                    player.oldest.popleft()
-                player.first += 1
-                player.bytes -= size
-                self.bytes -= size
-            self._dropped(player, first, "expired")
+            sizes = gone[player.id]
+            for _ in range(min(len(player.oldest), len(sizes))):
+                player.oldest.popleft()
+            player.first += len(sizes)
+            player.bytes -= sum(sizes)
+            self.bytes -= sum(sizes)
+            self._dropped(player, len(sizes), 0)
         return more

@@ -32,7 +32,14 @@ _MAX_BATCH: Final = 2000
 _RETRY: Final = 1.0
 #: Looking through a damaged file takes long: the pause doubles up to this.
 _MAX_RETRY: Final = 60.0
-_PROBE: Final = "UPDATE meta SET value = value + 1 WHERE name = 'writes'"
+#: After a failure the store is used again when this much can be written: the last few free
+#: pages of a full disk would not carry it far.
+_PROBE_BYTES: Final = 262_144
+_PROBE: Final = (
+    "UPDATE meta SET value = value + 1 WHERE name = 'writes'",
+    f"INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob({_PROBE_BYTES}))",
+    "DELETE FROM meta WHERE name = 'probe'",
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -228,7 +235,8 @@ class Writer:
         schema.migrate(connection, self._path, schema.MIGRATIONS)
         for statement in SETUP:
             connection.execute(statement)
-        connection.execute(_PROBE)
+        for statement in _PROBE if self._told else _PROBE[:1]:
+            connection.execute(statement)
         epoch = self._restore(connection)
         jobs = self._jobs = Jobs(Ledger(connection, self._limits, epoch, self._nonces))
         self.totals = (jobs.ledger.bytes, jobs.session_count)

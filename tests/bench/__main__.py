@@ -20,8 +20,11 @@ from tests.bench import scenarios
 from tests.bench.client import Load
 from tests.bench.servers import LOAD_CORE, Meter, running
 
-PEERS = ("gateway", "plain", "recovery", "uws", "stock")
-REFERENCE = "plain"
+PEERS = ("gateway", "gateway-sqlite", "plain", "recovery", "uws", "stock")
+#: What others are compared with: the first of them that has the measure.
+REFERENCES = ("plain", "recovery")
+#: The others forget who was connected, and what they missed.
+REPLAYING = ("gateway", "gateway-sqlite", "recovery")
 Figures = dict[str, float]
 Scenario = Callable[[Load, Meter, argparse.Namespace], Figures]
 
@@ -58,6 +61,10 @@ def _resumes(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
     return {"resumes/s": scenarios.resumes(load, meter, options.connects)}
 
 
+def _replay(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    return {"replayed to 1000, messages/s": scenarios.replay(load, meter, 1000)}
+
+
 def _idle(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
     memory, cpu = scenarios.idle(load, meter, options.idle, options.seconds * 10)
     return {f"KiB for each of {options.idle} idle": memory, "CPU % of them": 100 * cpu}
@@ -70,6 +77,7 @@ SCENARIOS: dict[str, Scenario] = {
     "fan-out": _fan_out,
     "connects": _connects,
     "resumes": _resumes,
+    "replay": _replay,
     "idle": _idle,
 }
 
@@ -99,6 +107,8 @@ def main() -> int:
     for number in range(1, options.rounds + 1):
         for scenario in options.scenarios:
             for peer in options.peers:
+                if scenario == "replay" and peer not in REPLAYING:
+                    continue
                 print(f"round {number}: {scenario}, {peer}", file=sys.stderr, flush=True)
                 good &= _measure(results, scenario, peer, number, options)
     _print(results, options.peers)
@@ -138,10 +148,11 @@ def _measure(
 def _print(results: dict[str, dict[str, Series]], peers: list[str]) -> None:
     for measure, row in results.items():
         print(f"\n{measure}")
-        reference = row[REFERENCE].values if REFERENCE in row else []
+        reference = next((row[name].values for name in REFERENCES if name in row), [])
         for peer in peers:
             if peer not in row:
-                print(f"  {peer:16} failed")
+                # It has failed, or has nothing of the kind.
+                print(f"  {peer:16} -")
                 continue
             series = row[peer]
             values = [value for value in series.values if value is not None]

@@ -109,6 +109,7 @@ class Client:
     """A connection. `on_messages` is called with how many events `message` a chunk brought."""
 
     __slots__ = (
+        "_answer",
         "_kept",
         "_load",
         "_packet",
@@ -117,6 +118,7 @@ class Client:
         "_socket",
         "_upgraded",
         "acked",
+        "last",
         "on_messages",
         "received",
     )
@@ -126,6 +128,7 @@ class Client:
         self._socket = connection
         self._receive = connection.recv_into
         self._packet = packet
+        self._answer = b""
         self._session = b""
         self._upgraded = False
         #: The start of a frame that has not arrived whole.
@@ -133,6 +136,8 @@ class Client:
         self.on_messages: Callable[[int], None] | None = None
         self.received = 0
         self.acked = 0
+        #: The last event `message`, for who sets it to anything but None before.
+        self.last: bytes | None = None
 
     @property
     def descriptor(self) -> int:
@@ -143,6 +148,11 @@ class Client:
         event: list[Any] = json.loads(self._session[2:])
         payload: dict[str, Any] = event[1]
         return payload
+
+    def recovery(self) -> dict[str, Any]:
+        """Return what a stock client presents when it comes back: its pid and its offset."""
+        assert self.last is not None
+        return {"pid": json.loads(self._answer[2:])["pid"], "offset": json.loads(self.last[2:])[-1]}
 
     def send(self, data: bytes) -> None:
         """Write frames at once. So few are under way that only a stalled server has no room."""
@@ -183,6 +193,8 @@ class Client:
                 break
             if buffer.startswith(_MESSAGE, start):
                 messages += 1
+                if self.last is not None:
+                    self.last = bytes(buffer[start:stop])
             else:
                 self._on_frame(buffer[at] & 0x0F, bytes(buffer[start:stop]))
             at = stop
@@ -211,6 +223,8 @@ class Client:
             self.acked += 1
         elif payload.startswith(b"0{"):
             self.send(self._packet)
+        elif payload.startswith(b"40{"):
+            self._answer = payload
         elif payload.startswith(_SESSION):
             self._session = payload
             self._load.connected += 1

@@ -6,12 +6,13 @@ import time
 from typing import Final
 
 from tests.bench import frames
-from tests.bench.client import Client, Load
+from tests.bench.client import AT_ONCE, PATIENCE, Client, Load
 from tests.bench.servers import Meter
 
 CLIENTS: Final = 100
 IN_FLIGHT: Final = 4
 RECEIVERS: Final = 1000
+MISSED: Final = 100
 DATA: Final = "x" * 64
 #: Of the reads in `fan_out`, in seconds: short beside the thousand deliveries that the server
 #: has still to make when the next message is sent.
@@ -120,6 +121,46 @@ def resumes(load: Load, meter: Meter, count: int) -> float:
     with meter:
         load.connect(packets)
     return count / meter.seconds
+
+
+def replay(load: Load, meter: Meter, count: int) -> float:
+    """Messages per second to so many who come back, each to a hundred that it has missed."""
+    clients = load.connect(guests(count))
+    (sender,) = load.connect(guests(1))
+    for client in clients:
+        client.last = b""
+    targets = [client.session()["true_id"] for client in clients]
+    _send_all(load, sender, targets)
+    _wait(load, clients, 1)
+    packets = [frames.connect(client.recovery()) for client in clients]
+    load.close(clients)
+    for _ in range(MISSED):
+        _send_all(load, sender, targets)
+    with meter:
+        _wait(load, load.connect(packets), MISSED)
+    return count * MISSED / meter.seconds
+
+
+def _send_all(load: Load, sender: Client, targets: list[str]) -> None:
+    """Send each a message, and wait until all are accepted."""
+    accepted = sender.acked + len(targets)
+    deadline = time.monotonic() + PATIENCE
+    for start in range(0, len(targets), AT_ONCE):
+        some = targets[start : start + AT_ONCE]
+        sender.send(b"".join(frames.message(target, DATA, ack=True) for target in some))
+        while sender.acked < accepted - len(targets) + start + len(some):
+            load.run(0.001)
+            if time.monotonic() > deadline:
+                raise TimeoutError("messages were not accepted")
+
+
+def _wait(load: Load, clients: list[Client], count: int) -> None:
+    """Wait until each has so many messages."""
+    deadline = time.monotonic() + PATIENCE
+    while any(client.received < count for client in clients):
+        load.run(0.01)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not all have received {count} messages")
 
 
 def idle(load: Load, meter: Meter, count: int, seconds: float) -> tuple[float, float]:

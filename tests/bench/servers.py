@@ -83,18 +83,25 @@ def running(peer: str) -> Iterator[Server]:
         yield server
 
 
+def _pin(pid: int) -> None:
+    """Keep all threads of a server, and those they start, on one core."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {SERVER_CORE})
+
+
 @contextmanager
 def _gateway(peer: str) -> Iterator[Server]:
     websocket = "tornado" if peer.endswith("tornado") else "picows"
     with tempfile.TemporaryDirectory() as state:
-        config = {**CONFIG, "server": {"websocket": websocket}}
+        store = "sqlite:///gateway.db" if peer == "gateway-sqlite" else "memory://"
+        config = {**CONFIG, "server": {"websocket": websocket}, "store": {"url": store}}
         gateway = GatewayProcess(Path(state), config=config)
         try:
             gateway.start()
         except AssertionError as error:
             raise ChildProcessError(str(error)) from None
         try:
-            os.sched_setaffinity(gateway.pid, {SERVER_CORE})
+            _pin(gateway.pid)
             yield Server(gateway.pid, gateway.url)
         finally:
             try:
@@ -114,7 +121,7 @@ def _other(peer: str) -> Iterator[Server]:
     )
     with process:
         try:
-            os.sched_setaffinity(process.pid, {SERVER_CORE})
+            _pin(process.pid)
             assert process.stdout is not None
             ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
             line = process.stdout.readline() if ready else ""

@@ -547,3 +547,73 @@ def test_players_that_no_longer_fit_are_remembered_by_their_time(
         assert store.is_revoked(SessionId("s"), TrueId(f"p{number}"), number * 10.0)
     assert store.is_revoked(SessionId("s"), ANN, 10.0)
     assert not store.is_revoked(SessionId("s"), ANN, 11.0)
+
+
+# Full mailboxes
+
+
+def test_a_full_mailbox_refuses_until_its_player_has_confirmed(new_store: NewStore) -> None:
+    store = new_store(mailbox=Retention(2, 0, 0), refuse_when_full=True)
+    subject = session()
+    store.add_session(subject)
+    for _ in range(2):
+        accepted(store.append())
+    assert isinstance(store.append(), MailboxFull)
+    confirm(store, subject, 1)
+    accepted(store.append())
+    assert isinstance(store.append(), MailboxFull)
+    assert (store.first(ANN), store.head(ANN), store.dropped) == (2, 3, [])
+
+
+def test_messages_that_go_unread_are_told(new_store: NewStore) -> None:
+    store = new_store(mailbox=Retention(2, 0, 50.0))
+    subject = session()
+    store.add_session(subject)
+    store.append(now=1.0)
+    store.append(now=1.0)
+    confirm(store, subject, 1)
+    store.append(now=2.0)
+    assert store.dropped == []
+    store.append(now=3.0)
+    assert store.dropped == [("trimmed", 1)]
+    store.expire(100.0)
+    assert store.dropped == [("trimmed", 1), ("expired", 2)]
+
+
+def test_bodies_are_any_bytes(store: Driver) -> None:
+    store.know([ANN])
+    bodies = [b"", bytes(range(256)), b"\xff\0\xfe", b"", b"x" * 70_000]
+    for body in bodies:
+        accepted(store.append(body))
+    assert store.read() == bodies
+
+
+def test_ids_and_keys_are_any_text(store: Driver) -> None:
+    odd = [TrueId(text) for text in ("a", "a\0", "a\0b", "a\x01", "a\x01A", "a\x01B", "é☃'\"\\")]
+    store.know(odd)
+    for target in odd:
+        for key in odd:
+            assert not is_duplicate(store.append(target=target, sender=target, key=key))
+    for target in odd:
+        assert store.head(target) == len(odd)
+        for key in odd:
+            assert is_duplicate(store.append(target=target, sender=target, key=key))
+
+
+# Bans
+
+
+def test_a_ban_holds_until_its_end(store: Driver) -> None:
+    ban = Ban(10.0, "rude")
+    store.set_ban(ANN, ban)
+    assert (store.ban_of(ANN, 9.0), store.ban_of(ANN, 10.0), store.ban_of(BOB, 9.0)) == (
+        ban,
+        None,
+        None,
+    )
+    accepted(store.append())
+    store.set_ban(BOB, Ban(None, ""))
+    store.expire(1e9)
+    assert store.ban_of(BOB, 1e9) == Ban(None, "")
+    store.set_ban(BOB, None)
+    assert store.ban_of(BOB, 1e9) is None

@@ -69,6 +69,47 @@ test("messages that come while replay runs are neither lost nor doubled", async 
   assert.deepEqual(player.data, range(0, 300));
 });
 
+test("an upgrade in the middle of a replay loses and doubles nothing", async () => {
+  // So slow a return that the upgrade comes while hundreds of messages are on their way.
+  const player = await guest("Ada", { transports: ["polling", "websocket"] });
+  const other = await guest("Bob");
+  await other.send(player.trueId, 0);
+  await player.received(1);
+  const upgrades = [];
+  player.socket.io.on("open", () =>
+    player.engine.on("upgrade", () => upgrades.push(player.messages.length)),
+  );
+  player.drop();
+  const text = "x".repeat(2000);
+  const receipts = range(1, 400).map((n) => other.send(player.trueId, { n, text }));
+  await player.ready(2);
+  for (const receipt of await Promise.all(receipts)) assert.equal(receipt.ok, true);
+  await player.received(401);
+  await player.settle();
+  assert.deepEqual(player.data.map((data) => data.n ?? data), range(0, 400));
+  assert.equal(player.socket.recovered, true);
+  await player.until("the upgrade", () => upgrades.length);
+});
+
+test("texts at the end of what is not stored are taken for no offset", async () => {
+  const player = await guest("Ada");
+  const other = await guest("Bob");
+  await other.send(player.trueId, 1);
+  await player.received(1);
+  const [{ rest }] = player.messages;
+  await other.send(player.trueId, "not an offset", { volatile: true });
+  await player.received(2);
+  assert.deepEqual(player.messages[1].rest, []);
+  // What the client will present as its offset.
+  assert.equal(player.socket._lastOffset, rest[0]);
+  player.drop();
+  await other.send(player.trueId, "a text");
+  await player.ready(2);
+  await player.settle();
+  assert.deepEqual(player.data, [1, "not an offset", "a text"]);
+  assert.equal(player.socket.recovered, true);
+});
+
 test("token and offset resume after a reload, exactly once", async () => {
   const before = await guest("Ada");
   const other = await guest("Bob");

@@ -1,0 +1,194 @@
+"""The sqlite store answers what the memory store answers, whatever happens to both."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+)
+
+from gateway.errors import GatewayError
+from gateway.mailbox import Position, Retention
+from gateway.messages import ConnectionId, SessionId, TrueId
+from gateway.store import Accepted, Ban
+from tests.stores.conftest import Driver, memory_store, sqlite_store
+from tests.stores.test_store import session
+
+PLAYERS = [TrueId("ann"), TrueId("bob"), TrueId("eve")]
+players = st.sampled_from(PLAYERS)
+numbers = st.integers(0, 7)
+
+
+class Stores(RuleBasedStateMachine):
+    """Each rule is done to both; the sqlite store is also closed and opened again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.now = 0.0
+        self.stores: list[Driver] = []
+        self.limits: dict[str, Any] = {}
+        self.dropped: list[tuple[str, int]] = []
+
+    @initialize(
+        mailbox=st.sampled_from(
+            [Retention(5, 2000, 50.0), Retention(3, 0, 0), Retention(0, 700, 50.0)]
+        ),
+        refuse=st.booleans(),
+        total=st.sampled_from([0, 2500]),
+        keys=st.sampled_from([0, 2]),
+        sessions=st.sampled_from([0, 4]),
+        per_player=st.sampled_from([0, 2]),
+    )
+    def begin(
+        self,
+        mailbox: Retention,
+        refuse: bool,
+        total: int,
+        keys: int,
+        sessions: int,
+        per_player: int,
+    ) -> None:
+        self.limits = {
+            "mailbox": mailbox,
+            "refuse_when_full": refuse,
+            "total_bytes": total,
+            "dedupe_keys": keys,
+            "sessions": sessions,
+            "sessions_per_player": per_player,
+        }
+        self.stores = [memory_store(**self.limits), self.open()]
+
+    def open(self) -> Driver:
+        return sqlite_store(Path(self.folder.name) / "model.db", clock=lambda: 0.0, **self.limits)
+
+    def both(self, act: Any) -> Any:
+        """Do it to both; the answers must be the same."""
+        answers = []
+        for driver in self.stores:
+            try:
+                answers.append(act(driver))
+            except GatewayError as error:
+                answers.append((type(error), str(error)))
+        assert answers[0] == answers[1]
+        return answers[0]
+
+    @rule(
+        receiver=players,
+        sender=players,
+        size=st.integers(0, 500),
+        key=st.none() | st.sampled_from("abc"),
+    )
+    def append(self, receiver: TrueId, sender: TrueId, size: int, key: str | None) -> None:
+        def act(driver: Driver) -> Any:
+            result = driver.append(
+                b"x" * size, target=receiver, sender=sender, key=key, now=self.now
+            )
+            if isinstance(result, Accepted):
+                offset = int(result.message_id.split(b".")[1])
+                return offset, result.message is not None
+            return type(result), getattr(result, "retry_after", 0), getattr(result, "limit", "")
+
+        self.both(act)
+
+    @rule(number=numbers, connected=st.booleans())
+    def log_in(self, number: int, connected: bool) -> None:
+        def act(driver: Driver) -> Any:
+            if driver.session(SessionId(f"s{number}")) is None:
+                driver.add_session(
+                    session(
+                        number,
+                        PLAYERS[number % len(PLAYERS)],
+                        last_seen=self.now,
+                        connected=connected,
+                    )
+                )
+
+        self.both(act)
+
+    @rule(number=numbers, offset=st.integers(0, 12), connected=st.booleans())
+    def confirm(self, number: int, offset: int, connected: bool) -> None:
+        def act(driver: Driver) -> Any:
+            subject = driver.session(SessionId(f"s{number}"))
+            if subject is not None:
+                if subject.connection_id is not None or connected:
+                    subject.last_seen = self.now
+                subject.connection_id = ConnectionId(number) if connected else None
+                subject.confirm(min(offset, driver.head(subject.true_id)))
+                driver.save_session(subject)
+
+        self.both(act)
+
+    @rule(number=numbers)
+    def revoke(self, number: int) -> None:
+        self.both(lambda driver: driver.revoke_session(SessionId(f"s{number}"), self.now))
+
+    @rule(true_id=players, known=st.booleans())
+    def know(self, true_id: TrueId, known: bool) -> None:
+        self.both(lambda driver: (driver.know if known else driver.forget)([true_id]))
+
+    @rule(true_id=players, until=st.none() | st.floats(0, 2000), lift=st.booleans())
+    def ban(self, true_id: TrueId, until: float | None, lift: bool) -> None:
+        self.both(lambda driver: driver.set_ban(true_id, None if lift else Ban(until, "why")))
+
+    @rule(seconds=st.sampled_from([1.0, 30.0, 101.0, 999.0]))
+    def expire(self, seconds: float) -> None:
+        self.now += seconds
+        self.both(lambda driver: driver.expire(self.now))
+
+    @rule()
+    def reopen(self) -> None:
+        """A restart changes nothing: here all sessions have lost their connections before."""
+        for number in range(8):
+            self.confirm(number, 0, False)
+        self.dropped += self.stores[1].dropped
+        epoch = self.stores[1].epoch
+        self.stores[1].close()
+        self.stores[1] = self.open()
+        assert self.stores[1].epoch == epoch
+
+    @rule(true_id=players, after=st.integers(0, 9), limit=st.integers(1, 9))
+    def read(self, true_id: TrueId, after: int, limit: int) -> None:
+        self.both(lambda driver: driver.read(true_id, after, limit, 700))
+
+    @invariant()
+    def they_agree(self) -> None:
+        if not self.stores:
+            return
+        for true_id in PLAYERS:
+
+            def act(driver: Driver, true_id: TrueId = true_id) -> Any:
+                foreign = Position("other", 1, "1")
+                subjects = [
+                    (each.id, each.last_seen, each.confirmed, each.connection_id)
+                    for each in driver.sessions_of(true_id)
+                ]
+                return (
+                    driver.look(true_id, foreign),
+                    driver.read(true_id),
+                    sorted(subjects),
+                    driver.ban_of(true_id, self.now),
+                )
+
+            self.both(act)
+        self.both(lambda driver: (driver.bytes, driver.session_count))
+        assert self.stores[0].dropped == self.dropped + self.stores[1].dropped
+
+    def teardown(self) -> None:
+        for driver in self.stores:
+            with contextlib.suppress(Exception):
+                driver.close()
+        self.folder.cleanup()
+
+
+TestStores = Stores.TestCase
+TestStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
