@@ -23,6 +23,8 @@ from gateway.config_yaml import Wrong, compose, read_text
 from gateway.errors import ConfigError
 
 _MAX_QUOTED: Final = 60
+#: What a stored message may count beside its data: sender, type, time and bookkeeping.
+STORED_BESIDE: Final = 1024
 #: Whole numbers with more digits are out of every key's range and need not be exact.
 _MAX_EXACT_DIGITS: Final = 20
 
@@ -237,16 +239,17 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     if limits.messages_per_second > 0 and limits.burst < 1:
         message = "limits.burst must be at least 1 while limits.messages_per_second is not 0"
         yield ("limits.burst", "limits.messages_per_second"), message
-    for key, room in (
-        ("mailbox.max_bytes", mailbox.max_bytes),
-        ("mailbox.total_bytes", mailbox.total_bytes),
-        ("limits.send_buffer_bytes", limits.send_buffer_bytes),
+    for key, room, beside in (
+        ("mailbox.max_bytes", mailbox.max_bytes, STORED_BESIDE),
+        ("mailbox.total_bytes", mailbox.total_bytes, STORED_BESIDE),
+        ("limits.send_buffer_bytes", limits.send_buffer_bytes, 0),
     ):
-        if 0 < room < limits.message_bytes:
+        if limits.message_bytes and 0 < room < limits.message_bytes + beside:
+            more = f" + {beside}" if beside else ""
             message = (
                 f"impossible value: {key} ({room}) must be at least limits.message_bytes "
-                f"({limits.message_bytes}), or the largest message never fits; raise the one or "
-                "lower the other"
+                f"({limits.message_bytes}{more}), or the largest message never fits; raise the "
+                "one or lower the other"
             )
             yield (key, "limits.message_bytes"), message
     if config.resume.secret_keys and config.resume.secret_key_file:

@@ -357,7 +357,7 @@ class Connection:
 
     def _on_presence_watch(self, request: PresenceWatch, ack_id: int | None) -> None:
         presence = self._services.presence
-        wanted = [TrueId(true_id) for true_id in request.true_ids]
+        wanted = request.true_ids
         watched = presence.watched_by(self.id)
         if self._limits.max_watched and len(watched.union(wanted)) > self._limits.max_watched:
             self._services.metrics.limit_hit("presence.max_watched")
@@ -369,7 +369,7 @@ class Connection:
         self._answer(ack_id, {"ok": True, "presence": known})
 
     def _on_presence_unwatch(self, request: PresenceWatch, ack_id: int | None) -> None:
-        self._services.presence.unwatch(self.id, map(TrueId, request.true_ids))
+        self._services.presence.unwatch(self.id, request.true_ids)
         self._answer(ack_id, {"ok": True, "presence": {}})
 
     def _on_players(self, request: ListPlayers, ack_id: int | None) -> None:

@@ -88,9 +88,9 @@ class Delivery:
             self._ts = b"%.3f" % now
         body = encode_body(sender, data, self._ts, request.type)
         if request.volatile:
-            self._send_volatile(TrueId(request.target_id), body, origin, ack_id)
+            self._send_volatile(request.target_id, body, origin, ack_id)
             return
-        draft = Draft(TrueId(request.target_id), sender, body, request.id, origin, ack_id)
+        draft = Draft(request.target_id, sender, body, request.id, origin, ack_id)
         self._store.append(draft, now, self._done)
 
     def _refuse_size(self, size: int, origin: Origin | None, ack_id: int | None) -> None:

@@ -21,6 +21,7 @@ SessionId = NewType("SessionId", str)
 ConnectionId = NewType("ConnectionId", int)
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
+PlayerId = Annotated[TrueId, Meta(min_length=1, max_length=128)]
 ShortText = Annotated[str, Meta(min_length=1, max_length=64)]
 PresenceState = Literal["active", "hidden", "away", "offline"]
 
@@ -30,7 +31,7 @@ T = TypeVar("T")
 class SendMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Payload of the client's event `message`."""
 
-    target_id: Id
+    target_id: PlayerId
     data: Raw
     type: ShortText | None = None
     id: Id | None = None
@@ -47,7 +48,7 @@ class PresenceSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PresenceWatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Payload of `presence_watch` and `presence_unwatch`."""
 
-    true_ids: Annotated[list[Id], Meta(max_length=1000)]
+    true_ids: Annotated[list[PlayerId], Meta(max_length=1000)]
 
 
 class ListPlayers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

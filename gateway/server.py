@@ -9,6 +9,7 @@ import os
 import random
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from gateway.auth.password import PasswordAuthenticator
 from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import UsersError
 from gateway.config import Config
+from gateway.config_loader import STORED_BESIDE
 from gateway.connection import Connection, ConnectionLimits, Services, announce
 from gateway.delivery import Delivery
 from gateway.errors import ConfigError
@@ -66,6 +68,9 @@ _ACCOUNTS_SWEEP: Final = 5.0
 _MIN_RECONNECT: Final = 0.5
 _PASSWORD_THREADS: Final = 2
 _GC_THRESHOLDS: Final = (20_000, 20, 20)
+#: The store's threads wait so long for a busy event loop to let them go on, in seconds. With
+#: Python's 5 ms a commit of a few statements takes tens of them.
+_SWITCH_INTERVAL: Final = 0.0002
 _TURNS_TO_ANSWER: Final = 3
 
 
@@ -110,7 +115,7 @@ class Gateway:
                 self._registry.connections_of,
                 self.metrics,
                 time.time,
-                config.limits.message_bytes,
+                _message_bytes(config),
             ),
             presence=self._presence,
             revocation=revocation,
@@ -280,9 +285,7 @@ class Gateway:
         gauge("player_connections", "Connections of players", lambda: len(self._registry))
         gauge("players", "Players with a connection", lambda: self._registry.players)
         gauge("sessions", "Sessions kept", lambda: self._store.session_count)
-        gauge(
-            "store_available", "1 while the store can be written", lambda: self._store.available
-        )
+        gauge("store_available", "1 while the store can be written", lambda: self._store.available)
         gauge("mailbox_bytes", "Size of all mailboxes", lambda: self._store.bytes)
 
     def _not_ready(self) -> str | None:
@@ -362,6 +365,7 @@ async def serve(gateway: Gateway, announce_url: Callable[[str], None]) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     announce_url(gateway.url)
     await stopping.wait()
     logger.info("draining")
@@ -373,6 +377,14 @@ async def serve(gateway: Gateway, announce_url: Callable[[str], None]) -> None:
     await asyncio.gather(draining, impatient, return_exceptions=True)
     await gateway.stop()
     logger.info("stopped")
+
+
+def _message_bytes(config: Config) -> int:
+    """Return the largest `data` of a message: without a limit, what a mailbox can hold."""
+    limit = config.limits.message_bytes
+    if not limit and config.mailbox.max_bytes:
+        limit = max(1, config.mailbox.max_bytes - STORED_BESIDE)
+    return limit
 
 
 def _store_limits(config: Config) -> StoreLimits:

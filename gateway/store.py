@@ -103,8 +103,10 @@ class MailboxStore(Protocol):
     """Keeps mailboxes.
 
     Calls with a `done` come back through it, in the order in which they were asked: before
-    they return if the store is in memory, else in a later turn of the event loop. Appends are
-    answered after their commit: what was accepted survives whatever the store survives.
+    they return if the store is in memory, else in a later turn of the event loop. Only a
+    refusal because too many wait already may overtake other answers. Appends are answered
+    after their commit: what was accepted survives whatever the store survives. What was
+    answered StoreUnavailable may have been kept all the same: its key tells.
     """
 
     epoch: str

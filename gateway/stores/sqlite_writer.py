@@ -34,10 +34,9 @@ _RETRY: Final = 1.0
 _MAX_RETRY: Final = 60.0
 #: After a failure the store is used again when this much can be written: the last few free
 #: pages of a full disk would not carry it far.
-_PROBE_BYTES: Final = 262_144
 _PROBE: Final = (
     "UPDATE meta SET value = value + 1 WHERE name = 'writes'",
-    f"INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob({_PROBE_BYTES}))",
+    "INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(262144))",
     "DELETE FROM meta WHERE name = 'probe'",
 )
 

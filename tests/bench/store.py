@@ -182,7 +182,13 @@ def main() -> None:
     parser.add_argument("--offered", type=int, default=10_000)
     parser.add_argument("--keys", action="store_true", help="every message has a key")
     parser.add_argument("--stores", nargs="*", choices=STORES, default=list(STORES))
-    parser.add_argument("--switch", type=float, nargs="*", default=[0.005, 0.001])
+    parser.add_argument(
+        "--switch",
+        type=float,
+        nargs="*",
+        default=[0.0002],
+        help="as the gateway sets it, or others",
+    )
     parser.add_argument("--folder", default=None, help="where the files are made")
     parser.add_argument("--rows", type=int, help="fill mailboxes instead")
     options = parser.parse_args()

@@ -567,7 +567,7 @@ def test_an_entry_is_reported_in_its_own_line() -> None:
         (
             "mailbox: {max_bytes: 1000}",
             "mailbox.max_bytes: impossible value: mailbox.max_bytes (1000) must be at least "
-            "limits.message_bytes (65536)",
+            "limits.message_bytes (65536 + 1024)",
         ),
         ("mailbox: {total_bytes: 1000}", "mailbox.total_bytes: impossible value"),
         ("limits: {send_buffer_bytes: 1000}", "limits.send_buffer_bytes: impossible value"),
@@ -591,7 +591,7 @@ def test_values_that_cannot_go_together_are_refused(text: str, start: str) -> No
         "limits: {burst: 0, messages_per_second: 0}",
         "mailbox: {max_bytes: 0, total_bytes: 0}\nlimits: {send_buffer_bytes: 0}",
         "limits: {message_bytes: 0}\nmailbox: {max_bytes: 1000}",
-        "limits: {message_bytes: 1024}\nmailbox: {max_bytes: 1024}",
+        "limits: {message_bytes: 1024}\nmailbox: {max_bytes: 2048}",
         "resume: {token_lifetime: 100, session_lifetime: 10}",
         "server: {port: 0}\nmetrics: {listen: '127.0.0.1:0'}",
     ],

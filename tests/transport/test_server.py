@@ -334,7 +334,7 @@ async def ended(link: Any) -> list[Any]:
 async def test_tokens_outlive_a_restart_but_the_memory_store_says_it_is_new(
     tmp_path: Path,
 ) -> None:
-    with GatewayProcess(tmp_path) as process:
+    with GatewayProcess(tmp_path, config={"store": {"url": "memory://"}}) as process:
         async with Clients(process.url) as clients:
             before = await clients.player("websocket")
             process.stop()
