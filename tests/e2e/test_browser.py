@@ -339,13 +339,14 @@ def test_a_restart_of_the_gateway_is_survived(ada: GamePage, gateway: GatewayPro
     ada.script("const button = document.getElementById('reconnect'); if (button) button.click();")
     socket_id = ada.wait_live(other_than=socket_id)
     assert ada.true_id == true_id
-    assert ada.data("outcome", "outcome") == "store_reset"
+    assert ada.data("outcome", "outcome") == "resumed"
 
     gateway.kill()
     ada.wait("the loss", lambda: ada.state == "reconnecting")
     gateway.start()
     ada.wait_live(other_than=socket_id)
     assert ada.true_id == true_id
+    assert ada.data("outcome", "outcome") == "resumed"
     assert ada.text("own-name") == _ADA
 
 
