@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from gateway.auth import METHODS, Authentication
@@ -23,7 +24,7 @@ from gateway.mailbox import Position
 from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.network import network_of
 from gateway.session import Gap, Outcome, ReplayStart, Session, replay_start
-from gateway.store import Ban, SessionsFull, View
+from gateway.store import SessionsFull, View
 from gateway.tokens import Pid, ResumeToken, Tokens
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Admission:
         self._tokens = tokens
         self._settings = settings
         self._new_session_id = new_session_id
-        self._next_connection_id = 1
+        self._connection_ids = count(1)
         per_minute = settings.new_sessions_per_minute
         self._new_sessions = KeyedBuckets(per_minute / 60, per_minute, _MAX_NETWORKS)
         self._locks = locks
@@ -138,7 +139,7 @@ class Admission:
         now = self._services.clock()
         ban = await self._services.sessions.ban_of(true_id, now)
         if ban is not None:
-            raise banned(ban, now)
+            raise ban.refusal(now)
 
     def _verify_token(
         self, request: ConnectRequest
@@ -168,15 +169,12 @@ class Admission:
             # A client without trailing offsets cannot say what it has: trust the heartbeat.
             wanted = session.start if request.recovery else session.confirmed
             start, view = await self._start(session.true_id, request, wanted)
-            if self._live_connection(session) is not None:
-                self._services.metrics.takeover("pid")
-            return self._resume(session, request, sink, start, view)
+            return await self._resume(session, session, request, sink, start, view, "pid")
 
     async def _resume_by_token(
         self, request: ConnectRequest, token: ResumeToken, sink: Sink
     ) -> Admitted:
         async with self._locks.hold(token.session_id):
-            sessions = self._services.sessions
             session = await self._session(token.session_id)
             if session is None:
                 return await self._reopen(request, token, sink)
@@ -194,21 +192,18 @@ class Admission:
             if live is not None and await live.answers(self._settings.probe_timeout):
                 # The original still holds the token that the newcomer copied.
                 return await self._fork(session, token, request, sink)
-            if live is not None and await sessions.session(session.id) is None:
-                # It was dropped while its connection was probed.
-                return await self._reopen(request, token, sink)
             start, view = await self._start(session.true_id, request, session.confirmed)
             if token.epoch != self._services.store.epoch and start.gap is None:
                 # The reply that would have told it of the loss was itself lost.
                 start = ReplayStart(start.after, "store_reset", Gap(request.offset, None))
-            pid = self._sign_pid(session.true_id, session.id, session.opened)
-            # Kept before the client learns of it: after a crash its token must still be good.
-            changed = replace(session, generation=generation, start=start.after, pid=pid)
-            await sessions.update_session(changed)
-            session.generation, session.start, session.pid = generation, start.after, pid
-            if self._live_connection(session) is not None:
-                self._services.metrics.takeover("token")
-            return self._resume(session, request, sink, start, view)
+            changed = replace(
+                session,
+                generation=generation,
+                start=start.after,
+                pid=self._sign_pid(session.true_id, session.id, session.opened),
+            )
+            admitted = await self._resume(session, changed, request, sink, start, view, "token")
+            return admitted or await self._reopen(request, token, sink)
 
     async def _reopen(self, request: ConnectRequest, token: ResumeToken, sink: Sink) -> Admitted:
         """The token is good but its session is gone: open it again for the same player.
@@ -296,18 +291,47 @@ class Admission:
         )
         return start, view
 
-    def _resume(
+    async def _resume(
         self,
         session: Session,
+        changed: Session,
         request: ConnectRequest,
         sink: Sink,
         start: ReplayStart,
         view: View,
-    ) -> Admitted:
+        means: str,
+    ) -> Admitted | None:
+        """Connect a session, changed to `changed`; None when the store has dropped it meanwhile."""
+        connection_id = ConnectionId(next(self._connection_ids))
+        sessions = self._services.sessions
+        try:
+            # Kept before the client learns of it: after a crash its token must still be good.
+            kept = await sessions.update_session(replace(changed, connection_id=connection_id))
+        except BaseException:
+            # It may be in use by now: it is not.
+            sessions.save_session(session)
+            raise
+        if not kept:
+            return None
+        session.generation, session.start, session.pid = (
+            changed.generation,
+            changed.start,
+            changed.pid,
+        )
         if request.offset is not None and start.outcome == "resumed":
             session.confirm(start.after)
+        if self._live_connection(session) is not None:
+            self._services.metrics.takeover(means)
         return self._connect(
-            session, request, sink, view, start.after, start.outcome, start.gap, resumed=True
+            session,
+            connection_id,
+            request,
+            sink,
+            view,
+            start.after,
+            start.outcome,
+            start.gap,
+            resumed=True,
         )
 
     async def _open(
@@ -331,6 +355,7 @@ class Admission:
         if gap is None and after < oldest:
             gap = Gap(None, oldest - after)
         after = max(after, oldest)
+        connection_id = ConnectionId(next(self._connection_ids))
         session = Session(
             id=session_id,
             true_id=true_id,
@@ -342,6 +367,7 @@ class Admission:
             confirmed=after,
             generation=generation,
             opened=generation,
+            connection_id=connection_id,
         )
         # Whoever bans or revokes a player then looks for what is open: it is open by then, or
         # it sees the ban.
@@ -358,7 +384,22 @@ class Admission:
                 raise ConnectRefused(
                     "server_full", "too many sessions: try again later", _RETRY_AFTER
                 ) from None
-            return self._connect(session, request, sink, view, after, outcome, gap, resumed=False)
+            except BaseException:
+                # It may be kept by now, in use: it is not.
+                session.connection_id = None
+                self._services.sessions.save_session(session)
+                raise
+            return self._connect(
+                session,
+                connection_id,
+                request,
+                sink,
+                view,
+                after,
+                outcome,
+                gap,
+                resumed=False,
+            )
 
     async def _check_revoked(self, token: ResumeToken) -> None:
         sessions = self._services.sessions
@@ -389,6 +430,7 @@ class Admission:
     def _connect(
         self,
         session: Session,
+        connection_id: ConnectionId,
         request: ConnectRequest,
         sink: Sink,
         view: View,
@@ -399,9 +441,11 @@ class Admission:
         resumed: bool,
     ) -> Admitted:
         services = self._services
-        old = self._live_connection(session)
+        # Found by the session's id: one that was opened again has forgotten its connection.
+        siblings = services.registry.connections_of(session.true_id)
+        old = [each for each in siblings if each.session.id == session.id]
         connection = Connection(
-            ConnectionId(self._next_connection_id),
+            connection_id,
             session,
             sink,
             services,
@@ -409,7 +453,6 @@ class Admission:
             after=after,
             offsets=request.recovery,
         )
-        self._next_connection_id += 1
         now = services.clock()
         session.connection_id = connection.id
         session.last_seen = now
@@ -421,8 +464,8 @@ class Admission:
             services.registry,
         )
         # Only now: a player with a newcomer in place is not seen to leave.
-        if old is not None:
-            old.close("taken_over", reconnect=False)
+        for each in old:
+            each.close("taken_over", reconnect=False)
         greeting: dict[str, Any] = {
             "true_id": session.true_id,
             "session_id": session.id,
@@ -452,13 +495,6 @@ class Admission:
         if session.connection_id is None:
             return None
         return self._services.registry.connection(session.connection_id)
-
-
-def banned(ban: Ban, now: float) -> ConnectRefused:
-    """Return what a banned player is told."""
-    reason = f": {ban.reason}" if ban.reason else ""
-    wait = None if ban.until is None else max(0.0, round(ban.until - now, 3))
-    return ConnectRefused("banned", f"you may not play here now{reason}", wait)
 
 
 def _revoked() -> ConnectRefused:

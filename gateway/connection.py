@@ -66,6 +66,10 @@ class Sink(Protocol):
     def ping(self) -> None:
         """Write an Engine.IO ping now; the pong comes as `on_pong`."""
 
+    @property
+    def pings(self) -> int:
+        """How many pings the client has yet to answer."""
+
     def close(self, reason: str, *, reconnect: bool) -> None:
         """End the connection; with `reconnect` so that stock clients come back by themselves."""
 
@@ -142,7 +146,7 @@ class Connection:
             )
         self._commands: deque[Command] | None = None
         #: Cursor positions of the pings that are not answered yet.
-        self._pinged: list[int] = []
+        self._pinged = [0] * sink.pings
         #: Who waits for a pong, and for the how manyth from now on.
         self._probes: list[tuple[int, asyncio.Future[None]]] | None = None
         self._stale_presence: set[TrueId] | None = None

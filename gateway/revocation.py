@@ -117,7 +117,7 @@ class Revocation:
             async with self._locks.hold(session.id):
                 await self._sessions.revoke_session(session.id, self._clock())
         except StoreUnavailable:
-            logger.error("session %s could not be logged out: the store is down", session.id)
+            logger.debug("session %s could not be logged out: the store is down", session.id)
             on_failed(RequestRefused("unavailable", "not logged out: try again"))
             return
         answer()

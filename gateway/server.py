@@ -31,7 +31,7 @@ from gateway.config import Config
 from gateway.config_loader import STORED_BESIDE
 from gateway.connection import Connection, ConnectionLimits, Services, announce
 from gateway.delivery import Delivery
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, StoreUnavailable
 from gateway.locks import KeyedLocks
 from gateway.mailbox import Retention
 from gateway.messages import SessionId, TrueId
@@ -197,6 +197,13 @@ class Gateway:
         this release cannot use.
         """
         await self._store.open()
+        try:
+            await self._start()
+        except BaseException:
+            await self._store.close()
+            raise
+
+    async def _start(self) -> None:
         if self._store.available:
             await self._check_accounts()
         loop = asyncio.get_running_loop()
@@ -440,5 +447,7 @@ async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(seconds)
         try:
             await action()
+        except StoreUnavailable as error:
+            logger.debug("a periodic task waits for the store: %s", error)
         except Exception:
             logger.exception("a periodic task failed")

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.errors import GatewayError, StoreUnavailable
+from gateway.errors import ConnectRefused, GatewayError, StoreUnavailable
 from gateway.mailbox import Batch, Draft, Located, Position, Retention, StoredMessage
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
@@ -63,6 +63,12 @@ class Ban(msgspec.Struct, frozen=True):
     until: float | None
     reason: str
 
+    def refusal(self, now: float) -> ConnectRefused:
+        """Return what the player is told."""
+        reason = f": {self.reason}" if self.reason else ""
+        wait = None if self.until is None else max(0.0, round(self.until - now, 3))
+        return ConnectRefused("banned", f"you may not play here now{reason}", wait)
+
 
 class MailboxFull(GatewayError):
     """The message was not stored: a limit is reached; `limit` is its key in the YAML file."""
@@ -103,8 +109,8 @@ class MailboxStore(Protocol):
     """Keeps mailboxes.
 
     Calls with a `done` come back through it, in the order in which they were asked: before
-    they return if the store is in memory, else in a later turn of the event loop. Only a
-    refusal because too many wait already may overtake other answers. Appends are answered
+    they return if the store is in memory, else in a later turn of the event loop. Only
+    StoreUnavailable may overtake other answers. Appends are answered
     after their commit: what was accepted survives whatever the store survives. What was
     answered StoreUnavailable may have been kept all the same: its key tells.
     """
@@ -164,8 +170,12 @@ class SessionStore(Protocol):
         SessionsFull when all of them have connections.
         """
 
-    async def update_session(self, session: Session) -> None:
-        """Keep what has changed of a session: its token's generation, its pid, its start."""
+    async def update_session(self, session: Session) -> bool:
+        """Keep the session's generation, pid and start; take it into use if it has a connection.
+
+        In use it is not forgotten, to make room or by age, until it is saved without one.
+        Returns False, and keeps nothing, when the store no longer has the session.
+        """
 
     def save_session(self, session: Session) -> None:
         """Keep soon what a crash may forget: `confirmed`, `last_seen`, and whether it is in use.

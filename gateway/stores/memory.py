@@ -296,8 +296,13 @@ class MemoryStore:
         self._sessions[session.id] = player.sessions[session.id] = session
         self.save_session(session)
 
-    async def update_session(self, session: Session) -> None:
+    async def update_session(self, session: Session) -> bool:
         """See SessionStore.update_session."""
+        if session.id not in self._sessions:
+            return False
+        if session.connection_id is not None:
+            self._idle.pop(session.id, None)
+        return True
 
     def save_session(self, session: Session) -> None:
         """See SessionStore.save_session."""

@@ -74,10 +74,10 @@ class EngineConnection:
         "_pong_timer",
         "_probe",
         "_slow_timer",
-        "_unanswered",
         "_websocket",
         "address",
         "handler",
+        "pings",
         "refusal",
         "session",
     )
@@ -100,7 +100,8 @@ class EngineConnection:
         self._poll: asyncio.Future[str] | None = None
         self._ping_timer: Timer[EngineConnection] | None = None
         self._pong_timer: Timer[EngineConnection] | None = None
-        self._unanswered = 0
+        #: How many pings the client has yet to answer.
+        self.pings = 0
         self._congested = False
         self._slow_timer: Timer[EngineConnection] | None = None
         self._executing = False
@@ -145,7 +146,7 @@ class EngineConnection:
     def ping(self) -> None:
         """Send a ping now, beside the heartbeat."""
         if self.open:
-            self._unanswered += 1
+            self.pings += 1
             self.handler.on_ping_sent()
             self.session.ping()
             self._execute()
@@ -329,8 +330,8 @@ class EngineConnection:
                 self._close_websocket(channel, close_code)
             case PongReceived():
                 # A pong that nobody asked for says nothing.
-                if self._unanswered:
-                    self._unanswered -= 1
+                if self.pings:
+                    self.pings -= 1
                     self.start_heartbeat()
                     self.handler.on_pong()
             case Closed(reason):

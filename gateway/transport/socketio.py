@@ -263,6 +263,11 @@ class SocketIOPeer:
         """See Sink.ping."""
         self._engine.ping()
 
+    @property
+    def pings(self) -> int:
+        """See Sink.pings."""
+        return self._engine.pings
+
     def close(self, reason: str, *, reconnect: bool) -> None:
         """See Sink.close."""
         self._connection = None

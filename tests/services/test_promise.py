@@ -161,6 +161,9 @@ class Link:
 
     # Sink
 
+    #: A link is new when its client connects: no ping is under way.
+    pings = 0
+
     def send_event(self, array: bytes) -> bool:
         assert not self.over
         event = json.loads(array)

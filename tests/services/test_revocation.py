@@ -137,16 +137,16 @@ async def test_a_connection_of_the_session_is_closed_though_the_store_has_forgot
 
 
 @scenario
-async def test_every_connection_of_a_session_is_closed() -> None:
+async def test_a_session_never_has_two_connections() -> None:
     world = World()
     client = await world.guest()
-    session = client.link.session
-    # As when one that was taken over has not closed yet.
-    session.connection_id = None
+    # As when the session was opened again while an old connection had not closed yet.
+    client.link.session.connection_id = None
     second = await world.connect(pid=client.pid)
-    assert len(world.registry) == 2
-    await world.revocation.revoke(session, "kicked")
-    assert (client.closed, second.closed) == (("kicked", False), ("kicked", False))
+    assert client.closed == ("taken_over", False)
+    await world.revocation.revoke(second.link.session, "kicked")
+    assert second.closed == ("kicked", False)
+    assert len(world.registry) == 0
 
 
 @scenario
@@ -283,7 +283,8 @@ async def test_a_store_that_is_down_revokes_nothing(caplog: pytest.LogCaptureFix
     assert answers == []
     assert [error.code for error in failures] == ["unavailable", "unavailable"]
     assert client.closed is None
-    assert f"session {client.session_id} could not be logged out" in caplog.text
+    # A client could fill the log with it.
+    assert caplog.text == ""
     world.store.down = False
     client.lose()
     assert (await world.connect(token=client.token)).greeting["resumed"]

@@ -168,10 +168,10 @@ class Store(MemoryStore):
         async with self._call("add_session"):
             await super().add_session(session)
 
-    async def update_session(self, session: Session) -> None:
+    async def update_session(self, session: Session) -> bool:
         async with self._call("update_session"):
             self.on_update(session)
-            await super().update_session(session)
+            return await super().update_session(session)
 
     async def revoke_session(self, session_id: SessionId, now: float) -> None:
         async with self._call("revoke_session"):

@@ -1,0 +1,296 @@
+/**
+ * The connection: when to connect, what to present, and what a refusal or a disconnect means.
+ *
+ * The stock client's own reconnection is off. Its wait cannot be cut short when a tab comes back,
+ * and it knows nothing of `retry_after`.
+ */
+
+import { GatewayError, spread } from "./outbox.js";
+
+/** An attempt that is older was begun before the tab slept or the network changed. */
+const STALE_ATTEMPT_MS = 1000;
+/** A page that was frozen hears of its loss just after it is back, and does not wait then. */
+const RETURN_MS = 2000;
+/** A connection that lasted so long is a new start for the backoff. */
+const STABLE_MS = 5000;
+const FIGHT_MS = 30_000;
+
+/**
+ * @typedef {object} Owner
+ * @property {(event: string, ...values: any[]) => void} emit events for the game
+ * @property {(session: any) => void} onSession
+ * @property {() => void} onDown no answer will come any more to what was asked
+ * @property {(error: GatewayError) => void} onEnd it will not connect again by itself
+ */
+
+export class Connection {
+  #owner;
+  #memory;
+  #makeIo;
+  #auth;
+  #delay;
+  #delayMax;
+  /** The stock client. */
+  socket = null;
+  /** @type {"connecting"|"live"|"away"|"closed"} */
+  state = "closed";
+  /** Logging out or disconnecting on purpose: a disconnect is no loss. */
+  leaving = false;
+  /** Counts attempts: what belongs to an older one is ignored. */
+  round = 0;
+  #credentials = null;
+  #asking = false;
+  #wasLive = false;
+  #retry = null;
+  /** The gateway asked for this wait; only a person may cut it short. */
+  #imposed = false;
+  #failures = 0;
+  #attemptAt = -Infinity;
+  #liveAt = -Infinity;
+  #returnedAt = -Infinity;
+  #takenOverAt = -Infinity;
+
+  /**
+   * @param {Owner} owner
+   * @param {import("./memory.js").Memory} memory
+   * @param {(options: object) => any} makeIo returns a new stock client
+   * @param {any} auth credentials, or a function that returns them or a promise of them
+   * @param {{delay: number, delayMax: number}} backoff milliseconds
+   */
+  constructor(owner, memory, makeIo, auth, { delay, delayMax }) {
+    this.#owner = owner;
+    this.#memory = memory;
+    this.#makeIo = makeIo;
+    this.#auth = auth;
+    this.#delay = delay;
+    this.#delayMax = delayMax;
+  }
+
+  get live() {
+    return this.state === "live";
+  }
+
+  /** Connect now, whatever the wait was for. */
+  connect() {
+    if (this.state !== "closed") {
+      if (this.#retry !== null) this.#open();
+      return;
+    }
+    this.leaving = false;
+    this.#wasLive = false;
+    this.#setState("connecting", "");
+    this.#open();
+  }
+
+  /** The tab or the network is back: skip our own wait, keep to one that the gateway asked for. */
+  hasten() {
+    this.#returnedAt = Date.now();
+    if (this.#imposed || this.#asking) return;
+    if (this.#retry !== null) this.#open();
+    else if (!this.live && Date.now() - this.#attemptAt > STALE_ATTEMPT_MS) this.restart("stale");
+  }
+
+  /** Begin anew: the connection, or the attempt to get one, is dead. */
+  restart(reason) {
+    this.#disconnect();
+    this.#wait(0, reason);
+  }
+
+  /** The page goes, perhaps for good; if not, `hasten` brings the connection back. */
+  park() {
+    if (this.#imposed || this.#asking) return;
+    this.#disconnect();
+    this.#wait(this.#delayMax, "pagehide");
+  }
+
+  /** Log in anew the next time. */
+  forget() {
+    this.#memory.forget();
+  }
+
+  /** Stop. */
+  end(error) {
+    if (this.state === "closed") return;
+    this.leaving = true;
+    this.#stopWaiting();
+    this.round += 1;
+    this.#asking = false;
+    this.#credentials = null;
+    this.#failures = 0;
+    this.#discard();
+    this.#owner.onDown();
+    this.#setState("closed", error.code);
+    this.#owner.onEnd(error);
+  }
+
+  async #open() {
+    this.#stopWaiting();
+    const round = ++this.round;
+    this.#attemptAt = Date.now();
+    this.#memory.refresh();
+    if (this.#memory.token === null && this.#credentials === null) {
+      // Asked for before the connection is opened: who types a password takes their time.
+      this.#asking = true;
+      let failure = null;
+      try {
+        this.#credentials = await (typeof this.#auth === "function" ? this.#auth() : this.#auth);
+      } catch (error) {
+        failure = error;
+      }
+      if (round !== this.round) return;
+      this.#asking = false;
+      if (failure !== null) {
+        const error = { code: "auth_failed", message: String(failure), event: "auth" };
+        this.#owner.emit("error", error);
+        if (round === this.round) this.#wait(this.#backoff(), "auth_failed");
+        return;
+      }
+      if (!this.#credentials) {
+        this.end(new GatewayError({ code: "bad_credentials", message: "no credentials" }));
+        return;
+      }
+    }
+    this.socket ??= this.#makeSocket();
+    this.socket.connect();
+  }
+
+  #makeSocket() {
+    const socket = this.#makeIo({
+      forceNew: true,
+      autoConnect: false,
+      reconnection: false,
+      auth: (present) => present(this.#presented()),
+    });
+    // One argument only: a trailing one is the stock client's offset.
+    const on = (event, handler) => socket.on(event, (value) => handler(value ?? {}));
+    on("session", (session) => this.#onSession(session));
+    on("message", (message) => {
+      this.#owner.emit("message", message);
+      // Only now: after a crash in a handler it comes again.
+      if (message.id) this.#memory.saw(message.id);
+    });
+    for (const event of ["presence", "room", "error"]) {
+      on(event, (value) => this.#owner.emit(event, value));
+    }
+    on("goaway", (notice) => this.#onGoaway(notice));
+    on("disconnect", (reason) => this.#onDisconnect(reason));
+    on("connect_error", (error) => this.#onConnectError(error));
+    return socket;
+  }
+
+  /**
+   * What goes with CONNECT. The stock client adds its pid and its own offset; ours outlives a
+   * reload, and is undefined where the stock client's would be of a store that is gone.
+   */
+  #presented() {
+    const { token, offset } = this.#memory;
+    return token === null ? this.#credentials : { token, offset: offset ?? undefined };
+  }
+
+  #onSession(session) {
+    // First of all: the token that was presented is spent.
+    this.#memory.accept(session);
+    this.#credentials = null;
+    this.#wasLive = true;
+    this.#liveAt = Date.now();
+    this.#setState("live", "");
+    this.#owner.onSession(session);
+  }
+
+  #onGoaway(notice) {
+    this.#owner.emit("goaway", notice);
+    if (this.state === "closed") return;
+    this.#disconnect();
+    this.#wait(spread(notice.reconnect_in ?? 1), notice.reason ?? "goaway", true);
+  }
+
+  #onDisconnect(reason) {
+    // What waits in the stock client would go out before older messages of ours.
+    this.socket.sendBuffer.length = 0;
+    this.#owner.onDown();
+    if (Date.now() - this.#liveAt > STABLE_MS) this.#failures = 0;
+    if (this.leaving) return;
+    if (reason === "io server disconnect") {
+      this.#onServerClose(reason);
+      return;
+    }
+    const back = this.#failures === 0 && Date.now() - this.#returnedAt < RETURN_MS;
+    const delay = this.#backoff();
+    this.#wait(back ? 0 : delay, reason);
+  }
+
+  /** Taken over, logged out elsewhere or removed: asking once more tells which. */
+  #onServerClose(reason) {
+    const fight = Date.now() - this.#takenOverAt < FIGHT_MS;
+    this.#takenOverAt = Date.now();
+    // Twice in a row: somebody else holds this session and is alive, such as the copy of a tab
+    // that was asleep. A pid would take it from them; a token alone gets a session of its own.
+    if (fight) this.#discard();
+    this.#wait(this.#backoff(), reason);
+  }
+
+  #onConnectError({ message, data }) {
+    const { code, reconnect = false, retry_after: seconds = null } = data ?? {};
+    if (!code) {
+      this.#wait(this.#backoff(), message);
+      return;
+    }
+    // A ban is the player's, not the token's: forgetting it would make a new guest of them.
+    const again = !reconnect && this.#memory.token !== null && code !== "banned";
+    const final = !reconnect && !again;
+    const { round } = this;
+    this.#owner.emit("refused", { code, message, reconnect, retryAfter: seconds, final });
+    if (round !== this.round) return;
+    if (reconnect) {
+      const delay = this.#backoff();
+      this.#wait(seconds === null ? delay : spread(seconds), code, true);
+    } else if (again) {
+      this.#memory.forget();
+      // The stock client would present its pid again.
+      this.#discard();
+      this.#open();
+    } else {
+      this.end(new GatewayError({ code, message, retry_after: seconds }));
+    }
+  }
+
+  /** Half of the delay is random: clients of a gateway that restarted do not come in step. */
+  #backoff() {
+    const full = Math.min(this.#delayMax, this.#delay * 2 ** this.#failures++);
+    return full / 2 + (Math.random() * full) / 2;
+  }
+
+  #wait(delay, reason, imposed = false) {
+    this.#stopWaiting();
+    this.round += 1;
+    this.#imposed = imposed;
+    this.#retry = setTimeout(() => this.#open(), delay);
+    this.#setState(this.#wasLive ? "away" : "connecting", reason);
+  }
+
+  #stopWaiting() {
+    clearTimeout(this.#retry);
+    this.#retry = null;
+    this.#imposed = false;
+  }
+
+  /** Disconnect without taking that for a loss. */
+  #disconnect() {
+    const { leaving } = this;
+    this.leaving = true;
+    this.socket?.disconnect();
+    this.leaving = leaving;
+  }
+
+  #discard() {
+    this.socket?.off();
+    this.socket?.disconnect();
+    this.socket = null;
+  }
+
+  #setState(state, reason) {
+    if (state === this.state) return;
+    this.state = state;
+    this.#owner.emit("state", state, reason);
+  }
+}
