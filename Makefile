@@ -5,6 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+FAULT_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -24,12 +25,13 @@ TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver systemd-analyze:
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test bench lint format clean system-packages test-environment FORCE
+.PHONY: help run test bench faults lint format clean system-packages test-environment FORCE
 
 help:
 	@echo 'make run      start a gateway                      (ARGS="--port 9000")'
 	@echo 'make test     linters, types and all tests         (PYTEST_ARGS="-k replay -x")'
 	@echo 'make bench    the gateway beside other servers     (BENCH_ARGS="--rounds 1")'
+	@echo 'make faults   break the gateway under load         (FAULT_ARGS="--rounds 5")'
 	@echo 'make lint     linters and types only'
 	@echo 'make format   rewrite the code in the common format'
 	@echo 'make clean    remove what builds and tests left; keeps $(VENV) and var/'
@@ -42,6 +44,9 @@ test: system-packages test-environment lint
 
 bench: $(VENV)/.installed-test $(BENCH_PEERS)/node_modules/.installed
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+faults: system-packages $(VENV)/.installed-test
+	$(BIN)/python -m tests.faults $(FAULT_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check --quiet .

@@ -38,6 +38,10 @@ class Accounts:
         self._known: frozenset[TrueId] = frozenset()
         self._missing: frozenset[TrueId] = frozenset()
 
+    def start_anew(self) -> None:
+        """Make the next check take all accounts: the store is another one."""
+        self._known = self._missing = frozenset()
+
     async def check(self) -> None:
         """Look once. Raises StoreUnavailable; the next call then tries again.
 

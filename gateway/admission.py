@@ -59,8 +59,7 @@ class Admitted:
 class Admission:
     """Admits connections. `new_session_id` returns a fresh random id.
 
-    A session is admitted and revoked under its own one of the `locks`: a connection that is
-    under way when its session ends is closed, too.
+    A session is admitted and revoked under its lock: what is under way is closed with it, too.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ class Admission:
                 request,
                 sink,
                 view,
-                after=view.head if here else view.confirmed,
+                after=view.head if here else min(view.confirmed, view.head),
             )
 
     async def _check_ban(self, true_id: TrueId) -> None:
@@ -286,7 +285,7 @@ class Admission:
             presented=presented,
             presented_text=request.offset,
             located=view.located,
-            wanted=view.confirmed if wanted is None else wanted,
+            wanted=min(view.confirmed, view.head) if wanted is None else wanted,
             first=view.first,
         )
         return start, view

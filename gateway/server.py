@@ -99,7 +99,11 @@ class Gateway:
         self._tokens = Tokens(secret_keys, config.resume.token_lifetime, time.time)
         self._registry: Registry[Connection] = Registry()
         self._store = build_store(
-            config.store.url, _store_limits(config), self._state_dir, self.metrics.dropped
+            config.store.url,
+            _store_limits(config),
+            self._state_dir,
+            self.metrics.dropped,
+            self._on_store_replaced,
         )
         self._presence = Presence(config.presence.grace)
         locks = KeyedLocks()
@@ -299,6 +303,14 @@ class Gateway:
         if self.admission.draining:
             return "draining"
         return None if self._store.available else "the store is not available"
+
+    def _on_store_replaced(self) -> None:
+        """Send everybody away: they come back and are told what became of their messages."""
+        logger.warning("the store has become another one: all connections are closed")
+        if self._accounts is not None:
+            self._accounts.start_anew()
+        for connection in self._registry:
+            connection.close("store_replaced", reconnect=True)
 
     async def _check_accounts(self) -> None:
         if self._accounts is not None and self._store.available:

@@ -14,12 +14,17 @@ from gateway.stores.sqlite import SqliteStore
 
 
 def build_store(
-    url: str, limits: StoreLimits, state_dir: Path, on_dropped: Callable[[str, int], None]
+    url: str,
+    limits: StoreLimits,
+    state_dir: Path,
+    on_dropped: Callable[[str, int], None],
+    on_replaced: Callable[[], None] = lambda: None,
 ) -> Store:
     """Return the store that the URL names; it is not open yet.
 
-    `on_dropped` is told of messages that went unread: see MemoryStore. Raises ConfigError for
-    a URL that names no store.
+    `on_dropped` is told of messages that went unread: see MemoryStore; `on_replaced` when the
+    store has become another one, and nothing holds any more that was read from it. Raises
+    ConfigError for a URL that names no store.
     """
     try:
         parsed = parse_store_url(url)
@@ -27,7 +32,14 @@ def build_store(
         raise ConfigError(f"store.url: {error}") from None
     if parsed.kind == "memory":
         return MemoryStore(limits, secrets.token_hex(4), nonces(), on_dropped)
-    return SqliteStore(state_dir / parsed.path, parsed.synchronous, limits, nonces(), on_dropped)
+    return SqliteStore(
+        state_dir / parsed.path,
+        parsed.synchronous,
+        limits,
+        nonces(),
+        on_dropped,
+        on_replaced=on_replaced,
+    )
 
 
 def nonces() -> Iterator[int]:

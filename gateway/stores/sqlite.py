@@ -21,7 +21,7 @@ from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
 from gateway.stores import sqlite_revocations
-from gateway.stores.sqlite_jobs import Jobs
+from gateway.stores.sqlite_jobs import IN_USE, Jobs
 from gateway.stores.sqlite_live import LiveSessions, Save
 from gateway.stores.sqlite_pending import SessionChange
 from gateway.stores.sqlite_reader import Done, Reader, ViewRow
@@ -33,12 +33,14 @@ logger = logging.getLogger(__name__)
 
 #: Appends and jobs that may wait for the writer; beyond it they are refused.
 _MAX_QUEUED: Final = 50_000
+#: What those appends may have in their bodies.
+_MAX_QUEUED_BYTES: Final = 256 * 1024 * 1024
 #: How long a change of a session may wait for a transaction that takes it along, in seconds.
 _SAVE_DELAY: Final = 1.0
 #: What one transaction of `expire` looks at.
 _CHUNK: Final = 1000
 
-_RECOVER: Final = """UPDATE sessions SET last_seen = ?,
+_RECOVER: Final = """UPDATE sessions SET last_seen = max(last_seen, ?),
     idle = (SELECT coalesce(max(idle), 0) + 1 FROM sessions) WHERE idle IS NULL"""
 _LAST_IDLE: Final = "SELECT coalesce(max(idle), 0) FROM sessions"
 _EPOCH: Final = "SELECT value FROM meta WHERE name = 'epoch'"
@@ -49,7 +51,9 @@ class SqliteStore:
 
     `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
     before any session had confirmed them, and whether they were `expired` or `trimmed`.
-    `clock` returns Unix seconds.
+    `clock` returns Unix seconds. `on_replaced` is called, on the loop, when the file of a
+    running gateway turned out to be another one or an older state of itself: what the gateway
+    and its clients know of mailboxes and sessions is wrong then.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class SqliteStore:
         nonces: Iterator[int],
         on_dropped: Callable[[str, int], None],
         clock: Callable[[], float] = time.time,
+        on_replaced: Callable[[], None] = lambda: None,
     ) -> None:
         self.epoch = ""
         self.bytes = 0
@@ -69,11 +74,11 @@ class SqliteStore:
         self._limits = limits
         self._on_dropped = on_dropped
         self._clock = clock
+        self.on_replaced = on_replaced
         self._live = LiveSessions()
         self._revoked = Revocations(0)
         self._revoked_players = Revocations(0)
         self._bans: dict[TrueId, Ban] = {}
-        self._restored = False
         self._closing = False
         self._save_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -102,9 +107,12 @@ class SqliteStore:
         # What the threads delivered last is called in the turn after this one.
         await asyncio.sleep(0)
 
-    def _restore(self, connection: sqlite3.Connection) -> str:
-        """Take from the file what is kept at hand. Called in a thread of the writer's."""
-        if not self._restored:
+    def _restore(self, connection: sqlite3.Connection, new: bool) -> None:
+        """Take from the file what is kept at hand; a new one's sessions lost their connections.
+
+        Called in a thread of the writer's.
+        """
+        if new:
             connection.execute(_RECOVER, (self._clock(),))
         revoked = Revocations(sqlite_revocations.MAX_REVOCATIONS)
         revoked.load(connection, "session")
@@ -116,8 +124,6 @@ class SqliteStore:
         self._live.next_idle = max(self._live.next_idle, last_idle + 1)
         self._revoked, self._revoked_players, self._bans = revoked, players, bans
         self.epoch = epoch
-        self._restored = True
-        return str(epoch)
 
     # From the threads
 
@@ -139,12 +145,29 @@ class SqliteStore:
     def _set_available(self, available: bool) -> None:
         if available and self._writer.totals is not None:
             self.bytes, self.session_count = self._writer.totals
-        self.available = available and not self._closing
         if available:
             self._reader.reopen()
+            if self._writer.replaced:
+                self._call(self._on_file_replaced)
+                return
+        self.available = available and not self._closing
+        if available:
             self._call(self._start_saving)
 
     # On the loop
+
+    def _on_file_replaced(self) -> None:
+        logger.error(
+            "%s is another file than before, or an older state of it: clients are told when "
+            "they connect again; stop the gateway before you move its file",
+            self._path,
+        )
+        self._live.replaced()
+        self.available = not self._closing
+        try:
+            self.on_replaced()
+        except Exception:
+            logger.exception("on_replaced failed")
 
     def _on_answers(self, answers: Answers) -> None:
         if answers.bytes is not None and answers.sessions is not None:
@@ -174,9 +197,12 @@ class SqliteStore:
     def _refusal(self) -> StoreUnavailable | None:
         if not self.available:
             return StoreUnavailable("the store is not available")
-        if len(self._writer) >= _MAX_QUEUED:
+        if self._overloaded():
             return StoreUnavailable("the store does not keep up")
         return None
+
+    def _overloaded(self) -> bool:
+        return len(self._writer) >= _MAX_QUEUED or self._writer.bytes >= _MAX_QUEUED_BYTES
 
     async def _do(
         self,
@@ -212,7 +238,7 @@ class SqliteStore:
 
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         """See MailboxStore.append; a refusal because of overload may overtake other answers."""
-        if not self.available or len(self._writer) >= _MAX_QUEUED:
+        if not self.available or self._overloaded():
             self._loop.call_soon(done, draft, self._refusal() or StoreUnavailable("full"))
             return
         if self._live.waiting:
@@ -242,7 +268,8 @@ class SqliteStore:
         if position is not None:
             stored = None if nonce is None else f"{self.epoch}.{position.offset}.{nonce:x}".encode()
             located = locate(position, self.epoch, first, head, stored)
-        return View(head, first, max(confirmed, self._live.confirmed(true_id)), located)
+        confirmed = min(max(confirmed, self._live.confirmed(true_id)), head)
+        return View(head, first, confirmed, located)
 
     async def know(self, true_ids: Iterable[TrueId]) -> None:
         """See MailboxStore.know."""
@@ -280,21 +307,33 @@ class SqliteStore:
         def then(gone: list[SessionId]) -> None:
             for session_id in gone:
                 self._live.dropped(session_id)
-            self._live.added(session)
+            self._live.added(session, place is None)
+            self._start_saving()
 
         await self._do(
             lambda jobs: jobs.add_session(session, place), [session.true_id], [session.id], then
         )
 
-    async def update_session(self, session: Session) -> None:
+    async def update_session(self, session: Session) -> bool:
         """See SessionStore.update_session."""
+        in_use = session.connection_id is not None
+
+        def then(kept: bool) -> None:
+            if kept and in_use:
+                self._live.used(session)
+                self._start_saving()
+
         change = SessionChange(
             escape(session.id),
             generation=session.generation,
             pid=session.pid,
             start=session.start,
+            idle=IN_USE if in_use else None,
         )
-        await self._do(lambda jobs: jobs.save([(session.true_id, change)]), [session.true_id])
+        kept: bool = await self._do(
+            lambda jobs: jobs.update_session(session.id, change), sessions=[session.id], then=then
+        )
+        return kept
 
     def save_session(self, session: Session) -> None:
         """See SessionStore.save_session."""
@@ -302,7 +341,7 @@ class SqliteStore:
             self._start_saving()
 
     def _start_saving(self) -> None:
-        if self._save_timer is None and self._live.waiting:
+        if self._save_timer is None and self._live.waiting and not self._closing:
             self._save_timer = self._loop.call_later(_SAVE_DELAY, self._queue_saves)
 
     def _queue_saves(self) -> None:

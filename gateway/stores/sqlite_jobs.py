@@ -1,7 +1,7 @@
 """What the writer does beside appending: sessions, players, revocations, bans, expiry.
 
-Each function is one job of one transaction. An expected failure (SessionsFull) is raised
-before anything has changed.
+Each function is one job of one transaction. What changed before an expected failure
+(SessionsFull) was raised stays changed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ _OWNERS: Final = """SELECT json_group_array(json_array(id, player)) FROM session
 _LONGEST_UNSEEN_OF: Final = """SELECT json_group_array(json_array(id, player)) FROM
     (SELECT id, player FROM sessions WHERE player = ? AND idle IS NOT NULL
     ORDER BY last_seen, rowid LIMIT 1)"""
-_LONGEST_IDLE: Final = """SELECT json_group_array(json_array(id, player, last_seen)) FROM
-    (SELECT id, player, last_seen FROM sessions WHERE idle IS NOT NULL ORDER BY idle LIMIT ?)"""
+_LONGEST_IDLE: Final = """SELECT json_group_array(json_array(id, player)) FROM
+    (SELECT id, player FROM sessions WHERE idle IS NOT NULL ORDER BY idle LIMIT ?)"""
+_UNSEEN_SINCE: Final = """SELECT json_group_array(json_array(id, player)) FROM
+    (SELECT id, player FROM sessions WHERE idle IS NOT NULL AND last_seen < ?
+    ORDER BY last_seen LIMIT ?)"""
 _EMPTY: Final = """SELECT json_group_array(id) FROM (SELECT id FROM players
     WHERE permanent = 0 AND sessions = 0 AND keys = 0 AND first > head
     AND NOT EXISTS (SELECT 1 FROM bans WHERE bans.true_id = players.true_id) LIMIT ?)"""
@@ -73,6 +76,13 @@ class Jobs:
             if player is not None and change.confirmed is not None:
                 self.ledger.confirmed(player, change.confirmed)
             self._players.pending.change_session(change)
+
+    def update_session(self, session_id: str, change: SessionChange) -> bool:
+        """Change a session; return whether there is that session."""
+        if session_id not in self._owners:
+            return False
+        self._players.pending.change_session(change)
+        return True
 
     def add_session(self, session: Session, idle: int | None) -> list[SessionId]:
         """Keep a new session; return those that are forgotten for it. Raises SessionsFull.
@@ -166,12 +176,9 @@ class Jobs:
     def expire_sessions(self, now: float, limit: int) -> tuple[list[SessionId], bool]:
         """Forget sessions longest without connection; return them and whether to go on."""
         self._players.flush()
-        found = self._players.select(_LONGEST_IDLE, limit)
-        gone = []
-        for key, owner, last_seen in found:
-            if last_seen >= now - self.ledger.limits.session_lifetime:
-                break
-            gone.append(self._lose(unescape(key), owner))
+        oldest = now - self.ledger.limits.session_lifetime
+        found = self._players.select(_UNSEEN_SINCE, oldest, limit)
+        gone = [self._lose(unescape(key), owner) for key, owner in found]
         return gone, len(gone) == limit
 
     def expire_rest(self, now: float, limit: int) -> bool:

@@ -28,9 +28,10 @@ _KEYS: Final = """SELECT json_group_array(json_array(k.sender, k.key, k.ts, k.ta
         k.nonce))
     FROM json_each(?) AS e CROSS JOIN keys AS k
     ON k.sender = (e.value ->> 0) AND k.key = (e.value ->> 1)"""
-_OLDEST_KEY: Final = "SELECT json_array(min(ts)) FROM keys WHERE sender = ?"
+_OLDEST_KEY: Final = "SELECT json_array((SELECT ts FROM keys WHERE sender = ? ORDER BY ts LIMIT 1))"
 _OLD_KEYS_OF: Final = (
-    "SELECT json_group_array(json_array(sender, key)) FROM keys WHERE sender = ? AND ts < ?"
+    "SELECT json_group_array(json_array(sender, key)) FROM "
+    "(SELECT sender, key FROM keys WHERE sender = ? AND ts < ? ORDER BY ts LIMIT ?)"
 )
 _OLD_KEYS: Final = """SELECT json_group_array(json_array(sender, key))
     FROM (SELECT sender, key FROM keys WHERE ts < ? ORDER BY ts LIMIT ?)"""
@@ -43,6 +44,9 @@ _FLOOR: Final = "SELECT json_array(min(confirmed)) FROM sessions WHERE player = 
 _RECLAIMABLE: Final = """SELECT json_group_array(id) FROM
     (SELECT id FROM players WHERE reclaim IS NOT NULL ORDER BY reclaim LIMIT 1)"""
 _MAX_RECLAIM: Final = "SELECT json_array(coalesce(max(reclaim), 0)) FROM players"
+
+#: Old keys of a sender that one message takes away.
+_OLD_KEYS_CHUNK: Final = 256
 
 #: A key that is remembered: its time, target, offset and nonce.
 _Key = tuple[float, str, int, int]
@@ -171,7 +175,8 @@ class Ledger:
                 if sent_to != target_id:
                     return KeyTaken("the key was used for a message to another player")
                 return Accepted(b"%b.%d.%x" % (self._epoch, offset, nonce), None)
-            self._expire_keys_of(sender, now)
+            self.players.flush()
+            self._lose_keys([(sender.id, escape(key))])
         if limits.dedupe_keys and sender.keys >= limits.dedupe_keys:
             self._expire_keys_of(sender, now)
             if sender.keys >= limits.dedupe_keys:
@@ -188,11 +193,15 @@ class Ledger:
             sender.oldest_key = self.players.select(_OLDEST_KEY, sender.id)[0]
         return sender.oldest_key or 0.0
 
-    def _expire_keys_of(self, sender: Player, now: float) -> None:
+    def _expire_keys_of(self, sender: Player, now: float) -> bool:
+        """Forget some of a sender's oldest keys if too old; return whether there may be more."""
         oldest = now - self.limits.dedupe_window
-        if sender.keys and self._oldest_key(sender) < oldest:
-            self.players.flush()
-            self._lose_keys(self.players.select(_OLD_KEYS_OF, sender.id, oldest))
+        if not sender.keys or self._oldest_key(sender) >= oldest:
+            return False
+        self.players.flush()
+        gone = self.players.select(_OLD_KEYS_OF, sender.id, oldest, _OLD_KEYS_CHUNK)
+        self._lose_keys(gone)
+        return len(gone) == _OLD_KEYS_CHUNK
 
     def expire_keys(self, now: float, limit: int) -> bool:
         """Forget keys that have outlived the window; return whether there may be more."""
@@ -309,8 +318,8 @@ class Ledger:
     ) -> bool:
         """Make room for a message in a store that is full: see MemoryStore._reclaim."""
         limits = self.limits
-        if sender is not None:
-            self._expire_keys_of(sender, now)
+        while sender is not None and self._expire_keys_of(sender, now):
+            pass
         self._trim(target, now)
         while self.bytes + needed - self._excess(target, size) > limits.total_bytes:
             if not self._may_reclaim:

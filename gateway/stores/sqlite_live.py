@@ -24,10 +24,15 @@ class Save:
     confirmed: int
     last_seen: float
     idle: int | None
+    #: The file has lost the session, perhaps for another one of its id: only the player's
+    #: confirmed offset counts.
+    late: bool = False
 
     def change(self) -> tuple[str, SessionChange]:
         """Return the player's id and the row's change."""
         session = self.session
+        if self.late:
+            return session.true_id, SessionChange("", self.confirmed)
         return session.true_id, SessionChange(
             escape(session.id), self.confirmed, self.last_seen, self.idle
         )
@@ -40,9 +45,11 @@ class LiveSessions:
         #: The place of the session next to lose its connection.
         self.next_idle = 1
         self._in_use: dict[SessionId, Session] = {}
-        self._queued: dict[SessionId, Save] = {}
+        self._queued: dict[tuple[SessionId, bool], Save] = {}
         self._unsaved: dict[SessionId, Save] = {}
         self._confirmed: dict[TrueId, Save] = {}
+        #: By their id(): what the file before this one had in use.
+        self._foreign: dict[int, Session] = {}
         self._dropped: OrderedDict[SessionId, None] = OrderedDict()
 
     def get(self, session_id: SessionId) -> Session | None:
@@ -70,39 +77,70 @@ class LiveSessions:
         self.next_idle += 1
         return self.next_idle
 
-    def added(self, session: Session) -> None:
+    def added(self, session: Session, in_use: bool) -> None:
         """The file has a new session."""
         self._dropped.pop(session.id, None)
-        if session.connection_id is not None:
-            self._in_use[session.id] = session
+        if in_use:
+            self.used(session)
+
+    def used(self, session: Session) -> None:
+        """The file has a session as one in use, as it was when that was asked for."""
+        if session.id in self._dropped:
+            return
+        self._in_use[session.id] = session
+        if session.connection_id is None:
+            # The connection has gone meanwhile.
+            self.save(session)
 
     def dropped(self, session_id: SessionId) -> None:
         """The file has lost a session."""
-        for kept in (self._in_use, self._unsaved, self._queued):
-            kept.pop(session_id, None)
+        self._in_use.pop(session_id, None)
+        self._unsaved.pop(session_id, None)
+        queued = self._queued.pop((session_id, False), None)
+        if queued is not None:
+            queued.late = True
+            self._queued[session_id, True] = queued
         self._dropped[session_id] = None
         self._dropped.move_to_end(session_id)
         if len(self._dropped) > _MAX_DROPPED:
             self._dropped.popitem(last=False)
 
+    def replaced(self) -> None:
+        """The file is another one: nothing here is about its sessions.
+
+        What is still said of those in use is ignored.
+        """
+        self._foreign.update((id(session), session) for session in self._in_use.values())
+        for kept in (self._in_use, self._queued, self._unsaved, self._confirmed, self._dropped):
+            kept.clear()
+
     def save(self, session: Session) -> bool:
         """Queue a session to be saved; return whether it is the first one queued."""
+        if id(session) in self._foreign:
+            if session.connection_id is None:
+                del self._foreign[id(session)]
+            return False
         key = session.id
+        current = self._in_use.get(key)
+        late = key in self._dropped or (current is not None and current is not session)
         idle: int | None = None
-        if session.connection_id is not None:
+        if late:
+            pass
+        elif session.connection_id is not None:
             idle = IN_USE
-            if key not in self._dropped:
-                self._in_use[key] = session
-        elif self._in_use.pop(key, None) is not None:
+            self._in_use[key] = session
+        elif current is not None:
+            del self._in_use[key]
             idle = self.place(session)
-        earlier = self._queued.get(key)
-        if earlier is not None and idle is None:
-            idle = earlier.idle
         first = not self._queued
-        save = Save(session, session.confirmed, session.last_seen, idle)
-        self._queued[key] = save
-        if key not in self._dropped:
+        save = Save(session, session.confirmed, session.last_seen, idle, late)
+        if not late:
+            earlier = self._unsaved.get(key)
+            # Each save says all that the ones before it said, so only the last one counts.
+            if earlier is not None and idle is None:
+                save.idle = earlier.idle
             self._unsaved[key] = save
+        self._queued[key, late] = save
         if save.confirmed >= self.confirmed(session.true_id):
             self._confirmed[session.true_id] = save
         return first
@@ -125,11 +163,12 @@ class LiveSessions:
     def failed(self, saves: list[Save]) -> None:
         """These are not in the file: queue those that nothing newer has replaced."""
         for save in saves:
-            newer = self._queued.get(save.session.id)
-            if newer is None:
-                self._queued[save.session.id] = save
-            elif newer.idle is None:
-                newer.idle = save.idle
+            session = save.session
+            if save is self._unsaved.get(session.id) or save is self._confirmed.get(
+                session.true_id
+            ):
+                save.late |= session.id in self._dropped
+                self._queued.setdefault((session.id, save.late), save)
 
     @property
     def waiting(self) -> bool:

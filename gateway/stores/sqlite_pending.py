@@ -36,8 +36,9 @@ SETUP: Final = (
             first = excluded.first, bytes = excluded.bytes, keys = excluded.keys,
             sessions = excluded.sessions, confirmed = excluded.confirmed,
             reclaim = excluded.reclaim;
-    DELETE FROM keys WHERE (sender, key) IN (
-        SELECT value ->> 0, value ->> 1 FROM json_each(NEW.lost_keys));
+    DELETE FROM keys WHERE rowid IN (
+        SELECT k.rowid FROM json_each(NEW.lost_keys) AS e CROSS JOIN keys AS k
+        ON k.sender = (e.value ->> 0) AND k.key = (e.value ->> 1));
     INSERT OR REPLACE INTO keys (sender, key, ts, target, offset, nonce)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
         FROM json_each(NEW.new_keys);
@@ -55,6 +56,7 @@ SETUP: Final = (
             pid = coalesce(c.value ->> 5, pid),
             start = coalesce(c.value ->> 6, start)
         FROM json_each(NEW.changed_sessions) AS c WHERE sessions.id = (c.value ->> 0);
+    UPDATE meta SET value = value + 1 WHERE name = 'writes';
     END""",
 )
 _WRITE: Final = "INSERT INTO temp.pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -138,8 +140,11 @@ class Pending:
         self.changed_sessions.pop(session_id, None)
         self.lost_sessions.append(session_id)
 
-    def write(self, connection: sqlite3.Connection, players: list[PlayerRow]) -> None:
-        """Write all of it, with these players, if there is anything. Raises sqlite3.Error."""
+    def write(self, connection: sqlite3.Connection, players: list[PlayerRow]) -> bool:
+        """Write all of it, with these players; return whether there was anything.
+
+        Raises sqlite3.Error.
+        """
         columns = (
             self.messages,
             self.trims,
@@ -151,10 +156,11 @@ class Pending:
             self.changed_sessions,
         )
         if not any(columns):
-            return
+            return False
         texts = [_json(column) for column in columns]
         connection.execute(_WRITE, (texts[0], b"".join(self.bodies), *texts[1:]))
         self.__init__()  # type: ignore[misc]
+        return True
 
 
 def _json(rows: list[object] | dict[object, object] | object) -> str | None:

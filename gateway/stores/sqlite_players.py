@@ -32,6 +32,8 @@ _OLDEST: Final = f"""SELECT json_group_array(json_array(
         m.mailbox, m.offset, length(m.body) + {OVERHEAD}, m.ts))
     FROM json_each(?) AS e CROSS JOIN messages AS m
     ON m.mailbox = (e.value ->> 0) AND m.offset BETWEEN (e.value ->> 1) AND (e.value ->> 2)"""  # noqa: S608
+WRITES: Final = "SELECT value FROM meta WHERE name = 'writes'"
+_WRITTEN: Final = "UPDATE meta SET value = value + 1 WHERE name = 'writes'"
 _MAX_ID: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'players'"
 _TOTALS: Final = "SELECT coalesce(sum(bytes), 0), coalesce(sum(keys), 0) FROM players"
 
@@ -109,6 +111,8 @@ class Players:
         self.connection = connection
         self.pending = Pending()
         self.dirty: dict[int, Player] = {}
+        #: How often the file was written, as it counts that itself.
+        self.writes: int = connection.execute(WRITES).fetchone()[0]
         self._by_true_id: OrderedDict[str, Player] = OrderedDict()
         self._by_id: dict[int, Player] = {}
         # Looked for in this transaction, and not there.
@@ -135,6 +139,8 @@ class Players:
         """Write what is pending and commit."""
         self._write()
         if self.connection.in_transaction:
+            self.connection.execute(_WRITTEN)
+            self.writes += 1
             self.connection.execute("COMMIT")
         self._strangers.clear()
         while len(self._by_true_id) > _MAX_CACHED:
@@ -143,7 +149,7 @@ class Players:
 
     def _write(self) -> None:
         rows = [player.row() for player in self.dirty.values()]
-        self.pending.write(self.connection, rows)
+        self.writes += self.pending.write(self.connection, rows)
         for player in self.dirty.values():
             while len(player.oldest) > _MAX_AHEAD:
                 player.oldest.pop()

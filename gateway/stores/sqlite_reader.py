@@ -5,9 +5,11 @@ Each statement gives one row, whatever it answers: see sqlite_pending on why.
 
 from __future__ import annotations
 
+import logging
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +18,11 @@ from gateway.errors import StoreUnavailable
 from gateway.mailbox import OVERHEAD, Batch, Position, StoredMessage
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
+from gateway.stores import sqlite_schema as schema
 from gateway.stores.sqlite_players import decode, encode
 from gateway.stores.sqlite_schema import connect_reader, escape, unescape
+
+logger = logging.getLogger(__name__)
 
 #: Asked: true_id, after, limit, max_bytes. The bodies come as one text, in the order of rows.
 _READ: Final = f"""WITH asked AS MATERIALIZED (
@@ -47,6 +52,11 @@ _SESSIONS_OF: Final = f"""SELECT json_group_array({_SESSION}) FROM json_each(?) 
     CROSS JOIN players AS p ON p.true_id = e.value JOIN sessions AS s ON s.player = p.id"""  # noqa: S608
 
 Done = Callable[[Any], None]
+#: What kind, of what, and who hears of it.
+_Asked = tuple[str, Any, Done]
+#: What the reads answered together may ask for, and what one of no limit counts, in bytes.
+_MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+_NO_LIMIT: Final = 1024 * 1024
 #: head, first, confirmed, and the nonce of the message asked about, if it is there.
 ViewRow = tuple[int, int, int, int | None]
 NO_VIEW: Final[ViewRow] = (0, 1, 0, None)
@@ -67,7 +77,7 @@ class Reader:
         self._epoch = epoch
         self._deliver = deliver
         self._on_error = on_error
-        self._queue: queue.SimpleQueue[tuple[str, Any, Done] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._reopen = False
         self._thread = threading.Thread(target=self._run, name="sqlite-reader", daemon=True)
@@ -107,27 +117,38 @@ class Reader:
 
     def _run(self) -> None:
         running = True
-        while running:
-            asked = [self._queue.get()]
-            while not self._queue.empty():
-                asked.append(self._queue.get())
-            running = None not in asked
-            batch = [each for each in asked if each is not None]
+        # Reads wait for everything else: who logs in does not wait for others' replays.
+        reads: deque[_Asked] = deque()
+        while running or reads:
+            batch: list[_Asked] = []
+            while not self._queue.empty() or not (reads or batch or not running):
+                asked = self._queue.get()
+                if asked is None:
+                    running = False
+                elif asked[0] == "read":
+                    reads.append(asked)
+                else:
+                    batch.append(asked)
             if batch:
                 self._deliver(self._answer(batch))
+            elif reads:
+                self._deliver(self._answer(_take(reads)))
         self._close()
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            try:
+                connection.close()
+            except sqlite3.Error as error:
+                logger.warning("%s: %s", self._path, error)
 
-    def _answer(self, batch: list[tuple[str, Any, Done]]) -> list[tuple[Done, Any]]:
+    def _answer(self, batch: list[_Asked]) -> list[tuple[Done, Any]]:
         results: list[Any] = [_UNAVAILABLE] * len(batch)
-        if self._reopen:
-            self._reopen = False
-            self._close()
         try:
+            if self._reopen:
+                self._reopen = False
+                self._close()
             connection = self._connection
             if connection is None:
                 connection = self._connection = connect_reader(self._path)
@@ -144,7 +165,10 @@ class Reader:
                         results[place] = result
         except Exception as error:
             self._close()
-            self._on_error(error)
+            if schema.is_fault(error):
+                self._on_error(error)
+            else:
+                logger.exception("%s: a read failed", self._path)
         return [(each[2], result) for each, result in zip(batch, results, strict=True)]
 
     def _read(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
@@ -174,6 +198,18 @@ class Reader:
 
     def _sessions_of(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
         return _sessions(connection, _SESSIONS_OF, asked)
+
+
+def _take(reads: deque[_Asked]) -> list[_Asked]:
+    """Take the first reads, as many as ask for so much together; at least one."""
+    size = 0
+    batch: list[_Asked] = []
+    while reads:
+        size += reads[0][1][3] or _NO_LIMIT
+        if batch and size > _MAX_BATCH_BYTES:
+            break
+        batch.append(reads.popleft())
+    return batch
 
 
 def _sessions(connection: sqlite3.Connection, statement: str, asked: list[Any]) -> list[Any]:

@@ -18,6 +18,8 @@ from gateway.errors import ConfigError
 
 _CHECKPOINT_PAGES: Final = 4000
 _CACHE_KIB: Final = 32_768
+#: The first with the operator ->>.
+_MIN_SQLITE: Final = (3, 38, 0)
 #: How long another program's lock is waited for, in milliseconds.
 _BUSY_TIMEOUT: Final = 1000
 
@@ -52,8 +54,9 @@ _VERSION_1: Final = (
         target TEXT NOT NULL,
         offset INTEGER NOT NULL,
         nonce INTEGER NOT NULL,
-        PRIMARY KEY (sender, key)) WITHOUT ROWID""",
+        UNIQUE (sender, key))""",
     "CREATE INDEX keys_ts ON keys (ts)",
+    "CREATE INDEX keys_sender ON keys (sender, ts)",
     """CREATE TABLE sessions (
         id TEXT NOT NULL UNIQUE,
         player INTEGER NOT NULL,
@@ -68,6 +71,7 @@ _VERSION_1: Final = (
         idle INTEGER)""",
     "CREATE INDEX sessions_player ON sessions (player)",
     "CREATE INDEX sessions_idle ON sessions (idle)",
+    "CREATE INDEX sessions_seen ON sessions (last_seen) WHERE idle IS NOT NULL",
     """CREATE TABLE revocations (
         kind TEXT NOT NULL,
         id TEXT NOT NULL,
@@ -114,9 +118,18 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migratio
             raise
 
 
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it that are missing, all for their owner only."""
+    for each in reversed((folder, *folder.parents)):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
 def prepare(path: Path) -> None:
-    """Make the file, readable by its owner only, and its folders. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the file, readable by its owner only, and its folders. Raises OSError.
+
+    A file or folder that is there keeps its mode, even if others may read it.
+    """
+    make_folders(path.parent)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
@@ -127,7 +140,7 @@ def lock(path: Path) -> int:
     (backups). Raises ConfigError when another process has it, and OSError.
     """
     beside = path.with_name(path.name + ".lock")
-    beside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(beside.parent)
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,13 +153,23 @@ def lock(path: Path) -> int:
 
 
 def connect(path: Path, synchronous: str) -> sqlite3.Connection:
-    """Return a connection for writing. Raises sqlite3.Error."""
+    """Return a connection for writing. Raises sqlite3.Error, and ConfigError for a bad SQLite."""
+    if sqlite3.sqlite_version_info < _MIN_SQLITE:
+        raise ConfigError(
+            f"this Python has SQLite {sqlite3.sqlite_version}, and the sqlite store needs "
+            f"{'.'.join(map(str, _MIN_SQLITE))} or newer: use another Python, or store.url memory://"
+        )
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         # First a look: a file that is no database must not be written to.
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise ConfigError(
+                f"{path} cannot have a write-ahead log (journal_mode is {mode}): put it on a "
+                "local disk, by store.url"
+            )
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * 4096 * 2}")
@@ -188,10 +211,10 @@ _REASONS: Final = {
     sqlite3.SQLITE_READONLY: "the file may not be written: give it to the gateway's user",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: look at its permissions and its folder's",
     sqlite3.SQLITE_PERM: "the file may not be opened: give it to the gateway's user",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop the gateway and restore a backup, or move "
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop the gateway, then restore a backup or move "
     "the file away to begin with an empty one",
-    sqlite3.SQLITE_NOTADB: "the file is no database, or is damaged: stop the gateway and restore "
-    "a backup, or move the file away to begin with an empty one",
+    sqlite3.SQLITE_NOTADB: "the file is no database, or is damaged: stop the gateway, then "
+    "restore a backup or move the file away to begin with an empty one",
 }
 
 
@@ -204,6 +227,14 @@ def primary_code(error: BaseException) -> int | None:
 def is_damage(error: BaseException) -> bool:
     """Tell whether the error says that the file itself is bad."""
     return primary_code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def is_fault(error: BaseException) -> bool:
+    """Tell whether the error is of the file or its disk, rather than of what was asked."""
+    return is_damage(error) or primary_code(error) in {
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+    }
 
 
 def explain(error: BaseException) -> str:

@@ -24,14 +24,18 @@ from gateway.stores import sqlite_schema as schema
 from gateway.stores.sqlite_jobs import Jobs
 from gateway.stores.sqlite_ledger import Ledger
 from gateway.stores.sqlite_pending import SETUP
+from gateway.stores.sqlite_players import WRITES
 
 logger = logging.getLogger(__name__)
 
 #: Items of one transaction: more would answer the first of them too late.
 _MAX_BATCH: Final = 2000
+#: With this much in their bodies no more are added to it, in bytes.
+_MAX_BATCH_BYTES: Final = 64 * 1024 * 1024
 _RETRY: Final = 1.0
 #: Looking through a damaged file takes long: the pause doubles up to this.
 _MAX_RETRY: Final = 60.0
+_EPOCH: Final = "SELECT value FROM meta WHERE name = 'epoch'"
 #: After a failure the store is used again when this much can be written: the last few free
 #: pages of a full disk would not carry it far.
 _PROBE: Final = (
@@ -58,6 +62,10 @@ Append = tuple[Draft, float, AppendDone]
 Answer = tuple[Append | Job, Any]
 
 
+def _size(item: Append | Job) -> int:
+    return len(item[0].body) if isinstance(item, tuple) else 0
+
+
 @dataclass(slots=True)
 class Answers:
     """What came of a transaction. All of it is called back in one turn of the event loop."""
@@ -71,9 +79,9 @@ class Answers:
 class Writer:
     """Owns the connection that writes. `deliver` takes Answers; it is called in the thread.
 
-    `restore` is called in the thread with each new connection, before `on_available(True)`,
-    and returns the store's epoch; with False it tells that the store can no longer be
-    written.
+    `restore` is called in the thread with each new connection and whether the gateway has not
+    had this file before, ahead of `on_available(True)`; with False that tells that the store
+    can no longer be written.
     """
 
     def __init__(
@@ -82,7 +90,7 @@ class Writer:
         synchronous: str,
         limits: StoreLimits,
         nonces: Iterator[int],
-        restore: Callable[[sqlite3.Connection], str],
+        restore: Callable[[sqlite3.Connection, bool], None],
         deliver: Callable[[Answers], None],
         on_available: Callable[[bool], None],
     ) -> None:
@@ -95,6 +103,9 @@ class Writer:
         self._on_available = on_available
         self._queue: deque[Append | Job] = deque()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        #: Each is changed by one thread: what has been queued, and what was taken.
+        self._bytes_in = 0
+        self._bytes_out = 0
         self._asleep = False
         self._stopping = False
         self._connection: sqlite3.Connection | None = None
@@ -105,15 +116,26 @@ class Writer:
         self._lock: int | None = None
         #: The store's bytes and sessions at its opening.
         self.totals: tuple[int, int] | None = None
+        #: What `writes` in the file was last known to be: a smaller one is an older file's.
+        self._writes = 0
+        self._epoch = ""
+        #: Whether the file is another one, or an older state, than before the last failure.
+        self.replaced = False
         self._suspicion: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
 
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def bytes(self) -> int:
+        """Bodies of the messages that are queued."""
+        return self._bytes_in - self._bytes_out
+
     def put(self, item: Append | Job) -> None:
         """Queue something. Called by one thread, the event loop's."""
         self._queue.append(item)
+        self._bytes_in += _size(item)
         if self._asleep:
             self._asleep = False
             self._wake.put(None)
@@ -169,8 +191,14 @@ class Writer:
             self._lock = None
 
     def _take(self) -> list[Append | Job]:
-        take = self._queue.popleft
-        return [take() for _ in range(min(len(self._queue), _MAX_BATCH))]
+        batch: list[Append | Job] = []
+        size = 0
+        while self._queue and len(batch) < _MAX_BATCH and size < _MAX_BATCH_BYTES:
+            item = self._queue.popleft()
+            batch.append(item)
+            size += _size(item)
+        self._bytes_out += size
+        return batch
 
     def _wait(self) -> None:
         self._asleep = True
@@ -192,12 +220,41 @@ class Writer:
         try:
             answers = self._decide(batch, jobs)
             ledger.players.commit()
-        except Exception as error:
+            self._writes = ledger.players.writes
+        except (sqlite3.Error, OSError) as error:
+            if isinstance(error, sqlite3.DataError):
+                self._retry(batch, jobs, error)
+                return
             self._fail(error)
             self._refuse(batch)
             return
+        except Exception as error:
+            self._retry(batch, jobs, error)
+            return
         dropped, ledger.dropped = ledger.dropped, []
         self._deliver(Answers(answers, dropped, ledger.bytes, jobs.session_count))
+
+    def _retry(self, batch: list[Append | Job], jobs: Jobs, error: Exception) -> None:
+        """Do each item of a batch by itself: one of them is beyond what was foreseen."""
+        try:
+            self._begin_again(jobs.ledger.players.connection)
+        except Exception as worse:
+            self._fail(worse)
+        if len(batch) == 1:
+            logger.error("%s: something could not be stored", self._path, exc_info=error)
+            self._refuse(batch)
+            return
+        for item in batch:
+            if self._jobs is None:
+                self._refuse([item])
+            else:
+                self._write([item], self._jobs)
+
+    def _begin_again(self, connection: sqlite3.Connection) -> None:
+        """Roll back, and know only what the file has."""
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        self._jobs = Jobs(Ledger(connection, self._limits, self._epoch, self._nonces))
 
     def _decide(self, batch: list[Append | Job], jobs: Jobs) -> list[Answer]:
         appends = [item for item in batch if type(item) is tuple]
@@ -234,10 +291,15 @@ class Writer:
         schema.migrate(connection, self._path, schema.MIGRATIONS)
         for statement in SETUP:
             connection.execute(statement)
+        epoch = connection.execute(_EPOCH).fetchone()[0]
+        writes = connection.execute(WRITES).fetchone()[0]
+        known = epoch == self._epoch and writes >= self._writes
         for statement in _PROBE if self._told else _PROBE[:1]:
             connection.execute(statement)
-        epoch = self._restore(connection)
+        self._restore(connection, not known)
         jobs = self._jobs = Jobs(Ledger(connection, self._limits, epoch, self._nonces))
+        self.replaced = not known and self._epoch != ""
+        self._epoch, self._writes = epoch, jobs.ledger.players.writes
         self.totals = (jobs.ledger.bytes, jobs.session_count)
         self._damaged = False
         self._pause = _RETRY

@@ -51,6 +51,18 @@ async def status(world: World, true_id: TrueId) -> str:
 
 
 @scenario
+async def test_all_accounts_are_known_again_to_another_store(executor: ThreadPoolExecutor) -> None:
+    world = World()
+    file = await started(world, executor, ANN)
+    await world.store.forget([ANN])
+    await file.check(ANN)
+    assert await status(world, ANN) == "UnknownTarget"
+    file.accounts.start_anew()
+    await file.check(ANN)
+    assert await status(world, ANN) == "Accepted"
+
+
+@scenario
 async def test_an_added_account_can_be_written_to(executor: ThreadPoolExecutor) -> None:
     world = World()
     file = await started(world, executor, ANN)

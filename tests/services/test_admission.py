@@ -1385,22 +1385,19 @@ async def test_whoever_is_banned_while_their_session_is_added_is_closed(way: str
 
 @pytest.mark.parametrize("way", ["pid", "token"])
 @scenario
-async def test_a_session_that_makes_room_while_it_is_resumed_is_told_later(way: str) -> None:
+async def test_a_session_that_was_resumed_is_still_in_the_store(way: str) -> None:
     for moment in await moments(way):
         world, auth = await before_admission(way)
         world.store._limits = replace(world.store._limits, sessions=1)
-        (session,) = await world.sessions(ACCOUNT)
 
         async def bob_comes(world: World = world) -> None:
             with suppress(ConnectRefused):
                 await world.connect(username="bob")
 
         client, refusal = await interrupted(world, auth, moment, bob_comes)
-        if refusal is None and session not in await world.sessions(ACCOUNT):
-            world.store._limits = replace(world.store._limits, sessions=0)
-            client.lose()
-            again = await world.connect(token=client.token)
-            assert again.resumed[:2] == (False, "expired")
+        if refusal is None:
+            # It made room before it was taken into use, and was opened again, or it is kept.
+            assert client.link.session in await world.sessions(ACCOUNT)
 
 
 # Time

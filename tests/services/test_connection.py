@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import ProtocolViolation
 from gateway.messages import TrueId, encode
-from tests.services.world import Client, World, scenario, settled
+from tests.services.world import ADDRESS, Client, World, scenario, settled
 
 
 def error_of(ack: dict[str, object]) -> tuple[object, object]:
@@ -721,6 +721,27 @@ async def test_a_pong_that_was_under_way_already_answers_no_probe() -> None:
     assert not probe.done()
     client.link.on_pong()
     assert await probe
+
+
+@scenario
+async def test_the_pong_to_a_ping_from_before_the_log_in_confirms_nothing() -> None:
+    world = World()
+    first = await world.guest()
+    world.write(first, "a", "b")
+    first.lose()
+    client = Client(alive=False)
+    client.pings = 1
+    client.admitted(await world.admission.admit({"pid": first.pid}, ADDRESS, client))
+    assert client.data == ["a", "b"]
+    probe = asyncio.create_task(client.link.answers(60.0))
+    await settled()
+    client.link.on_pong()
+    await settled()
+    assert not probe.done()
+    assert client.link.session.confirmed == 0
+    client.link.on_pong()
+    assert await probe
+    assert client.link.session.confirmed == 2
 
 
 # Closing

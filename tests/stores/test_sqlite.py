@@ -22,10 +22,19 @@ import pytest
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.mailbox import Draft, Located, Retention
 from gateway.messages import ConnectionId, SessionId, TrueId
-from gateway.store import Accepted, Ban
-from gateway.stores import build_store, sqlite, sqlite_schema, sqlite_writer
+from gateway.store import Accepted, Ban, KeysFull, SessionsFull
+from gateway.stores import (
+    build_store,
+    sqlite,
+    sqlite_ledger,
+    sqlite_reader,
+    sqlite_schema,
+    sqlite_writer,
+)
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import SqliteStore
+from gateway.stores.sqlite_jobs import IN_USE
+from gateway.stores.sqlite_live import LiveSessions
 from tests.stores.conftest import ANN, BOB, LIMITS, Driver, sqlite_store
 from tests.stores.test_store import accepted, is_duplicate, position_of, session
 
@@ -162,6 +171,8 @@ def test_the_file_is_the_owners_alone_and_its_folders_are_made(tmp_path: Path) -
         store.know([ANN])
         for file in path.parent.iterdir():
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        for folder in (path.parent, path.parent.parent):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_a_url_chooses_the_store(tmp_path: Path) -> None:
@@ -252,7 +263,7 @@ def test_a_damaged_file_is_left_alone_until_it_is_replaced(
         store.run(asyncio.sleep(0.5))
         assert path.read_bytes() == damaged
         (record,) = caplog.records
-        assert "restore a backup" in record.getMessage()
+        assert "stop the gateway, then restore a backup" in record.getMessage()
         path.unlink()
         until(store, lambda: bool(store.available))
         store.know([ANN])
@@ -371,6 +382,8 @@ def test_many_saves_of_a_session_are_one(path: Path, monkeypatch: pytest.MonkeyP
     with sqlite_store(path) as store:
         subject = session(connected=True)
         store.add_session(subject)
+        for _ in range(99):
+            store.append()
         jobs = []
         put = store.store._writer.put
         monkeypatch.setattr(store.store._writer, "put", lambda job: (jobs.append(job), put(job)))
@@ -449,3 +462,232 @@ def test_closing_writes_what_is_queued(path: Path) -> None:
     assert os.stat(path).st_size > 5000
     with sqlite_store(path) as store:
         assert store.head(ANN) == 5000
+
+
+def test_an_old_object_does_not_displace_the_session_in_use(path: Path) -> None:
+    with sqlite_store(path, sessions_per_player=1) as store:
+        old = session(1, connected=True)
+        store.add_session(old)
+        store.revoke_session(old.id, 1.0)
+        new = replace(session(1, connected=True), opened=5)
+        store.add_session(new)
+        for connection in (ConnectionId(8), None):
+            old.connection_id = connection
+            store.save_session(old)
+            assert store.session(new.id) is new
+        store.know([ANN])
+        with pytest.raises(SessionsFull):
+            store.add_session(session(2))
+
+
+def test_a_connection_lost_while_it_is_taken_into_use_leaves_the_session_idle(path: Path) -> None:
+    with sqlite_store(path) as store:
+        store.add_session(session(1))
+        subject = store.session(SessionId("s1"))
+        subject.connection_id = ConnectionId(7)
+
+        async def lost() -> None:
+            asked = asyncio.ensure_future(store.store.update_session(subject))
+            await asyncio.sleep(0)
+            subject.connection_id = None
+            store.store.save_session(subject)
+            assert await asked
+
+        store.run(lost())
+        store.expire(5000.0)
+        assert store.session_count == 0
+
+
+def test_saves_that_fail_come_back_in_their_order() -> None:
+    live = LiveSessions()
+    subject = session(connected=True)
+    live.save(subject)
+    first = live.take()
+    subject.connection_id, subject.last_seen = None, 9.0
+    live.save(subject)
+    second = live.take()
+    live.failed(first)
+    live.failed(second)
+    (save,) = live.take()
+    assert (save.last_seen, save.idle) == (9.0, second[0].idle)
+    assert save.idle not in (None, IN_USE)
+    live.dropped(subject.id)
+    live.saved([save])
+    assert (live.waiting, live.confirmed(ANN), live._confirmed) == (False, 0, {})
+
+
+def test_what_is_queued_of_a_dropped_session_is_only_the_players() -> None:
+    live = LiveSessions()
+    subject = replace(session(connected=True), confirmed=4)
+    live.save(subject)
+    live.dropped(subject.id)
+    saves = live.take()
+    assert [save.change()[1].id for save in saves] == [""]
+    live.saved(saves)
+    assert (live._confirmed, live._unsaved) == ({}, {})
+
+
+def test_keys_at_their_limit_expire_a_few_at_a_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_ledger, "_OLD_KEYS_CHUNK", 2)
+    with sqlite_store(path, dedupe_keys=5) as store:
+        store.know([ANN, BOB])
+        for number in range(5):
+            accepted(store.append(key=f"{number}", now=float(number)))
+        assert isinstance(store.append(key="x", now=100.0), KeysFull)
+        accepted(store.append(key="x", now=104.5))
+        assert not is_duplicate(store.append(key="3", now=104.5))
+        assert is_duplicate(store.append(key="4", now=104.0))
+        plans = [
+            store.store._writer._jobs.ledger.players.connection.execute(
+                f"EXPLAIN QUERY PLAN {statement}", arguments
+            ).fetchall()
+            for statement, arguments in (
+                (sqlite_ledger._OLDEST_KEY, (1,)),
+                (sqlite_ledger._OLD_KEYS_OF, (1, 1.0, 2)),
+            )
+        ]
+        assert all("keys_sender" in str(plan) and "B-TREE" not in str(plan) for plan in plans)
+
+
+def test_a_clock_that_is_behind_at_the_start_expires_nobody(path: Path) -> None:
+    store = sqlite_store(path)
+    store.add_session(session(1, last_seen=5000.0, connected=True))
+    store.close()
+    with sqlite_store(path, clock=lambda: 10.0) as store:
+        assert store.session(SessionId("s1")).last_seen == 5000.0
+
+
+def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.37.2")
+    with pytest.raises(ConfigError, match=r"SQLite 3\.37\.2, .* needs 3\.38\.0 or newer"):
+        sqlite_store(path)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("backup", [False, True])
+def test_a_file_replaced_under_a_running_gateway_is_told(path: Path, backup: bool) -> None:
+    with sqlite_store(path) as store:
+        told: list[bool] = []
+        store.store.on_replaced = lambda: told.append(store.store.available)
+        subject = session(connected=True)
+        store.add_session(subject)
+        store.append(b"1")
+        copy = path.with_name("copy")
+        source, target = sqlite3.connect(path), sqlite3.connect(copy)
+        source.backup(target)
+        source.close()
+        target.close()
+        store.append(b"2")
+        subject.confirm(2)
+        store.save_session(subject)
+        # A failure alone tells nothing.
+        store.store._writer.suspect(sqlite3.DatabaseError("malformed"))
+        until(store, lambda: not store.available)
+        until(store, lambda: bool(store.available))
+        assert (told, store.session(subject.id)) == ([], subject)
+        for file in path.parent.glob("store.db*"):
+            if file.suffix != ".lock":
+                file.unlink()
+        if backup:
+            copy.rename(path)
+        store.store._writer.suspect(sqlite3.DatabaseError("malformed"))
+        until(store, lambda: bool(told))
+        assert told == [True]
+        subject.connection_id = None
+        store.save_session(subject)
+        found = store.session(subject.id)
+        assert found is not subject
+        assert (found is not None) == backup
+        store.expire(5000.0)
+        assert store.session_count == 0
+        assert store.confirmed_of(ANN) == 0
+
+
+def test_reads_are_bounded_and_come_after_everything_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_reader, "_MAX_BATCH_BYTES", 1000)
+    with sqlite_store(path) as store:
+        store.know([ANN])
+        store.append(b"1")
+        sizes = []
+        answer = store.store._reader._answer
+        monkeypatch.setattr(
+            store.store._reader, "_answer", lambda batch: sizes.append(len(batch)) or answer(batch)
+        )
+
+        async def ask() -> list[str]:
+            order: list[str] = []
+            for _ in range(300):
+                store.store.read(ANN, 0, 9, 400, lambda _: order.append("read"))
+            await store.store.view(ANN)
+            order.append("view")
+            while len(order) < 301:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            return order
+
+        assert store.run(ask()).index("view") < 300
+        assert max(sizes) == 2
+
+
+def test_a_read_that_cannot_be_answered_harms_no_other(path: Path) -> None:
+    with sqlite_store(path) as store:
+        store.know([ANN])
+        with pytest.raises(StoreUnavailable):
+            store.look(TrueId("\udc80"))
+        assert store.head(ANN) == 0
+        assert store.available
+
+
+def test_bodies_that_wait_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_MAX_QUEUED_BYTES", 10_000)
+    monkeypatch.setattr(sqlite_writer, "_MAX_BATCH_BYTES", 2000)
+    with sqlite_store(path) as store:
+        store.know([ANN])
+        results: list[Any] = []
+
+        async def flood() -> None:
+            for _ in range(500):
+                store.store.append(Draft(ANN, None, b"x" * 900), 0.0, lambda _, each: add(each))
+            while len(results) < 500:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+        add = results.append
+        store.run(flood())
+        refused = [each for each in results if isinstance(each, StoreUnavailable)]
+        assert refused
+        assert store.head(ANN) == 500 - len(refused)
+        assert store.store._writer.bytes == 0
+
+
+def test_what_cannot_be_stored_harms_nothing_else(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sqlite_store(path) as store:
+        store.know([ANN])
+        results: list[Any] = []
+
+        async def ask() -> None:
+            for number in range(50):
+                target = TrueId("\udc80") if number == 20 else ANN
+                store.store.append(Draft(target, None, b"x"), 0.0, lambda _, each: add(each))
+            while len(results) < 50:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+        add = results.append
+        store.run(ask())
+        assert [type(each) for each in results].count(StoreUnavailable) == 1
+        assert isinstance(results[20], StoreUnavailable)
+        assert (store.head(ANN), store.bytes, store.available) == (49, 49 * 161, True)
+        assert len(caplog.records) == 1
+
+
+def test_a_session_seen_in_the_future_keeps_no_other_from_expiring(path: Path) -> None:
+    with sqlite_store(path) as store:
+        store.add_session(session(1, last_seen=1e9))
+        store.add_session(session(2))
+        store.expire(5000.0)
+        assert store.ids() == ["s1"]

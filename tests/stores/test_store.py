@@ -347,6 +347,9 @@ def test_sessions_of_a_player_come_longest_unseen_first(store: Driver) -> None:
 
 def test_what_any_session_confirmed_is_kept_beyond_it(store: Driver) -> None:
     assert store.confirmed_of(ANN) == 0
+    store.know([ANN])
+    for _ in range(7):
+        store.append()
     first, second = session(1), session(2)
     for each, offset in ((first, 5), (second, 3)):
         store.add_session(each)
@@ -617,3 +620,31 @@ def test_a_ban_holds_until_its_end(store: Driver) -> None:
     assert store.ban_of(BOB, 1e9) == Ban(None, "")
     store.set_ban(BOB, None)
     assert store.ban_of(BOB, 1e9) is None
+
+
+# Taking sessions into use
+
+
+def test_an_update_takes_a_session_into_use(new_store: NewStore) -> None:
+    store = new_store(sessions_per_player=1)
+    store.add_session(session(1))
+    subject = store.session(SessionId("s1"))
+    subject.connection_id = ConnectionId(7)
+    assert store.update_session(subject)
+    with pytest.raises(SessionsFull):
+        store.add_session(session(2))
+    store.expire(5000.0)
+    assert store.session(subject.id) is subject
+    connect(store, subject, None)
+    store.add_session(session(2))
+    assert store.ids() == ["s2"]
+
+
+def test_an_update_of_a_lost_session_brings_nothing_back(new_store: NewStore) -> None:
+    store = new_store(sessions_per_player=1)
+    store.add_session(session(1))
+    subject = store.session(SessionId("s1"))
+    store.add_session(session(2))
+    subject.connection_id = ConnectionId(7)
+    assert not store.update_session(subject)
+    assert (store.session(subject.id), store.ids()) == (None, ["s2"])

@@ -194,7 +194,8 @@ export class Connection {
     this.#wasLive = true;
     this.#liveAt = Date.now();
     this.#setState("live", "");
-    this.#owner.onSession(session);
+    // Unless a handler has closed it just now.
+    if (this.live) this.#owner.onSession(session);
   }
 
   #onGoaway(notice) {
@@ -243,7 +244,7 @@ export class Connection {
     if (round !== this.round) return;
     if (reconnect) {
       const delay = this.#backoff();
-      this.#wait(seconds === null ? delay : spread(seconds), code, true);
+      this.#wait(seconds === null ? delay : spread(seconds), code, seconds !== null);
     } else if (again) {
       this.#memory.forget();
       // The stock client would present its pid again.

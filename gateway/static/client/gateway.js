@@ -15,7 +15,16 @@
 import { Connection } from "./connection.js";
 import { Events } from "./events.js";
 import { Memory, storages } from "./memory.js";
-import { GatewayError, isForNow, Outbox, randomId, snapshot, spread, timedOut } from "./outbox.js";
+import {
+  GatewayError,
+  isForNow,
+  Outbox,
+  randomId,
+  snapshot,
+  spread,
+  timedOut,
+  tooLarge,
+} from "./outbox.js";
 import { watchPage } from "./page.js";
 
 export { GatewayError };
@@ -47,8 +56,9 @@ export class GatewayClient {
   #waiters = new Set();
   /** @type {Set<string>} */
   #watched = new Set();
+  /** @type {{state: "active"|"hidden", status?: string}} */
   #presence = { state: "active" };
-  /** The state that the gateway is being told. */
+  /** What the gateway is being told. */
   #telling = null;
   #tellAgain = null;
 
@@ -121,6 +131,7 @@ export class GatewayClient {
     return this.#connection.socket;
   }
 
+  /** @returns {() => void} which stops listening */
   on(event, handler) {
     return this.#events.on(event, handler);
   }
@@ -142,7 +153,7 @@ export class GatewayClient {
       },
       onReturn: () => {
         this.#connection.hasten();
-        this.#tellPresence();
+        this.#tellPresence(true);
       },
       onLeave: () => this.#connection.park(),
     });
@@ -154,14 +165,35 @@ export class GatewayClient {
     this.#connection.end(closed());
   }
 
-  async send(targetId, data, options) {
+  /**
+   * Send a message until there is a receipt; in order, and it arrives once.
+   * @param {string} targetId
+   * @param {any} data
+   * @param {import("./gateway.d.ts").SendOptions} [options]
+   * @returns {Promise<import("./gateway.d.ts").Receipt>} rejects with a GatewayError
+   */
+  send(targetId, data, options) {
     return this.#submit("message", { target_id: targetId }, targetId, data, options);
   }
 
-  async publish(room, data, { key, echo, ...options } = {}) {
+  /**
+   * The same, to a room.
+   * @param {string} room
+   * @param {any} data
+   * @param {import("./gateway.d.ts").PublishOptions} [options]
+   * @returns {Promise<import("./gateway.d.ts").Receipt>}
+   */
+  publish(room, data, { key, echo, ...options } = {}) {
     return this.#submit("publish", { room, key, echo }, room, data, options);
   }
 
+  /**
+   * Ask for anything else; waits until the client is live.
+   * @param {string} event
+   * @param {object} [payload]
+   * @param {{timeout?: number}} [options] milliseconds
+   * @returns {Promise<any>} the answer; rejects with a GatewayError
+   */
   async request(event, payload = {}, { timeout = REQUEST_TIMEOUT_MS } = {}) {
     const deadline = Date.now() + timeout;
     for (;;) {
@@ -190,28 +222,42 @@ export class GatewayClient {
     return this.request("leave", { room });
   }
 
+  /** @param {{limit?: number, cursor?: string}} [options] which page of who is online */
   players({ limit, cursor } = {}) {
     return this.request("players", { limit, cursor });
   }
 
+  /**
+   * The tab's visibility is told by itself; what is set here is repeated on reconnects.
+   * @param {{state?: "active"|"hidden", status?: string}} presence
+   */
   presenceSet({ state = this.#presence.state, status } = {}) {
     this.#presence.state = state;
     if (status !== undefined) this.#presence.status = status;
     return this.request("presence_set", { ...this.#presence });
   }
 
+  /**
+   * Hear of these players, over reconnects too.
+   * @param {string[]} trueIds
+   * @returns {Promise<Record<string, import("./gateway.d.ts").Presence>>} as they are now
+   */
   async presenceWatch(trueIds) {
     const answer = await this.request("presence_watch", { true_ids: trueIds });
     for (const trueId of trueIds) this.#watched.add(trueId);
     return answer.presence;
   }
 
+  /** @param {string[]} trueIds */
   async presenceUnwatch(trueIds) {
     for (const trueId of trueIds) this.#watched.delete(trueId);
     await this.request("presence_unwatch", { true_ids: trueIds });
   }
 
-  /** End the session, or all of this player. Whatever comes of it, this tab forgets the player. */
+  /**
+   * End the session, or all of this player. Whatever comes of it, this tab forgets the player.
+   * @param {{everywhere?: boolean}} [options]
+   */
   async logout({ everywhere = false } = {}) {
     try {
       if (!this.connected) await this.#whenLive("logout", REQUEST_TIMEOUT_MS);
@@ -224,19 +270,30 @@ export class GatewayClient {
     }
   }
 
-  async #submit(event, target, lane, data, { type, id = randomId(), volatile, timeout } = {}) {
-    const { value, size } = snapshot(data);
-    const payload = { ...target, data: value, type };
-    if (!volatile) {
-      if (this.state === "closed") throw closed();
-      return this.#outbox.add(event, lane, { ...payload, id }, size, timeout);
+  #submit(event, target, lane, data, /** @type {any} */ options = {}) {
+    const { type, id = randomId(), volatile, timeout } = options;
+    let copy;
+    try {
+      copy = snapshot(data);
+    } catch (error) {
+      return Promise.reject(error);
     }
+    const payload = { ...target, data: copy.value, type };
+    if (volatile) return this.#sendNow(event, { ...payload, volatile }, copy.size, timeout);
+    if (this.state === "closed") return Promise.reject(closed());
+    return this.#outbox.add(event, lane, { ...payload, id }, copy.size, timeout);
+  }
+
+  /** Now or never: whatever goes wrong on the way, the message is dropped. */
+  async #sendNow(event, payload, size, timeout = REQUEST_TIMEOUT_MS) {
     const dropped = { ok: true, id: null, status: "dropped", connections: 0, duplicate: false };
     const backlog = this.socket?.io.engine?.writeBuffer?.length ?? 0;
     if (!this.connected || backlog > MAX_BACKLOG) return dropped;
+    const maxBytes = this.#session.limits?.message_bytes || Infinity;
+    if (size > maxBytes) throw tooLarge(size, maxBytes);
     let answer;
     try {
-      answer = await this.#ask(event, { ...payload, volatile }, timeout ?? REQUEST_TIMEOUT_MS);
+      answer = await this.#ask(event, payload, timeout);
     } catch {
       return dropped;
     }
@@ -313,27 +370,26 @@ export class GatewayClient {
   }
 
   /**
-   * Tell the gateway whether the tab is looked at. When it is, an answer has to come at once:
-   * the connection of a tab that slept may look open and be dead.
+   * Tell the gateway whether the tab is looked at. The connection of a tab that slept may look
+   * open and be dead: as a `probe`, an answer has to come at once.
    */
-  async #tellPresence() {
-    const presence = { ...this.#presence };
-    const visible = presence.state === "active";
-    if (!this.connected || this.#telling === presence.state) return;
-    this.#telling = presence.state;
+  async #tellPresence(probe = false) {
+    const telling = `${this.#presence.state} ${probe}`;
+    if (!this.connected || this.#telling === telling) return;
+    this.#telling = telling;
     const { round } = this.#connection;
     try {
-      const timeout = visible ? PROBE_MS : REQUEST_TIMEOUT_MS;
-      const { error } = await this.#ask("presence_set", presence, timeout);
+      const timeout = probe ? PROBE_MS : REQUEST_TIMEOUT_MS;
+      const { error } = await this.#ask("presence_set", { ...this.#presence }, timeout);
       if (error?.code === "rate_limited") {
         clearTimeout(this.#tellAgain);
         this.#tellAgain = setTimeout(() => this.#tellPresence(), spread(error.retry_after ?? 1));
       }
     } catch {
-      const same = this.#connection.round === round;
-      if (same && visible && this.connected) this.#connection.restart("no answer");
+      const same = this.#connection.round === round && this.connected;
+      if (probe && same) this.#connection.restart("no answer");
     }
-    if (this.#telling === presence.state) this.#telling = null;
+    if (this.#telling === telling) this.#telling = null;
   }
 }
 

@@ -54,6 +54,8 @@ export class Memory {
 
   /** @param {string} offset id of the message that was handled last */
   saw(offset) {
+    // A handler may have logged out: what comes next is another player's.
+    if (this.#token === null) return;
     this.#offset = offset;
     this.#write();
   }
@@ -70,7 +72,6 @@ export class Memory {
   }
 
   #write() {
-    if (this.#token === null) return;
     const text = JSON.stringify({ token: this.#token, offset: this.#offset });
     for (const storage of [this.#tab, this.#shared]) {
       try {

@@ -39,7 +39,7 @@ export function randomId() {
 
 /**
  * Take a copy of what is to be sent: the caller may change theirs before it goes.
- * @returns {{value: any, size: number}} `size` is the most bytes that it can have
+ * @returns {{value: any, size: number}} `size` is in bytes
  */
 export function snapshot(data) {
   const text = JSON.stringify(data, (key, value) => {
@@ -146,10 +146,8 @@ export class Outbox {
 
   async #send(entry) {
     if (entry.size > this.#maxBytes) {
-      // The gateway might close the connection over it, and would again at the next.
-      const message = `data has ${entry.size} bytes, ${this.#maxBytes} are allowed`;
-      const error = { code: "too_large", message, field: "data" };
-      return this.#settle(entry, new GatewayError(error));
+      this.#settle(entry, tooLarge(entry.size, this.#maxBytes));
+      return;
     }
     const flight = Symbol();
     entry.flight = flight;
@@ -202,6 +200,12 @@ export class Outbox {
     else entry.resolve(receipt);
     this.#pump();
   }
+}
+
+/** The gateway closes a connection over a packet that is far too large: it is not even sent. */
+export function tooLarge(size, allowed) {
+  const message = `data has ${size} bytes, ${allowed} are allowed`;
+  return new GatewayError({ code: "too_large", message, field: "data" });
 }
 
 /** @returns {GatewayError} */

@@ -19,7 +19,7 @@ export function watchPage(document, window, { onVisibility, onReturn, onLeave })
   });
   // The browser froze the page, or kept it for the way back, or had no network.
   listen(document, "resume", onReturn);
-  listen(window, "pageshow", onReturn);
+  listen(window, "pageshow", (event) => event.persisted !== false && onReturn());
   listen(window, "online", onReturn);
   // A page with an open connection may not be kept for the way back; and one that is loaded
   // again need not wait until the gateway believes that its old connection is dead.
