@@ -317,12 +317,8 @@ class SqliteStore:
     async def update_session(self, session: Session) -> bool:
         """See SessionStore.update_session."""
         in_use = session.connection_id is not None
-
-        def then(kept: bool) -> None:
-            if kept and in_use:
-                self._live.used(session)
-                self._start_saving()
-
+        if in_use:
+            self._live.claim(session.id)
         change = SessionChange(
             escape(session.id),
             generation=session.generation,
@@ -331,8 +327,10 @@ class SqliteStore:
             idle=IN_USE if in_use else None,
         )
         kept: bool = await self._do(
-            lambda jobs: jobs.update_session(session.id, change), sessions=[session.id], then=then
+            lambda jobs: jobs.update_session(session.id, change), sessions=[session.id]
         )
+        if not kept:
+            self._live.unclaim(session.id)
         return kept
 
     def save_session(self, session: Session) -> None:

@@ -45,6 +45,7 @@ class LiveSessions:
         #: The place of the session next to lose its connection.
         self.next_idle = 1
         self._in_use: dict[SessionId, Session] = {}
+        self._claimed: set[SessionId] = set()
         self._queued: dict[tuple[SessionId, bool], Save] = {}
         self._unsaved: dict[SessionId, Save] = {}
         self._confirmed: dict[TrueId, Save] = {}
@@ -92,9 +93,18 @@ class LiveSessions:
             # The connection has gone meanwhile.
             self.save(session)
 
+    def claim(self, session_id: SessionId) -> None:
+        """The file is told that a session is in use: the next save says by which object, or not."""
+        self._claimed.add(session_id)
+
+    def unclaim(self, session_id: SessionId) -> None:
+        """The file does not have the session."""
+        self._claimed.discard(session_id)
+
     def dropped(self, session_id: SessionId) -> None:
         """The file has lost a session."""
         self._in_use.pop(session_id, None)
+        self._claimed.discard(session_id)
         self._unsaved.pop(session_id, None)
         queued = self._queued.pop((session_id, False), None)
         if queued is not None:
@@ -111,7 +121,14 @@ class LiveSessions:
         What is still said of those in use is ignored.
         """
         self._foreign.update((id(session), session) for session in self._in_use.values())
-        for kept in (self._in_use, self._queued, self._unsaved, self._confirmed, self._dropped):
+        for kept in (
+            self._in_use,
+            self._claimed,
+            self._queued,
+            self._unsaved,
+            self._confirmed,
+            self._dropped,
+        ):
             kept.clear()
 
     def save(self, session: Session) -> bool:
@@ -122,15 +139,17 @@ class LiveSessions:
             return False
         key = session.id
         current = self._in_use.get(key)
-        late = key in self._dropped or (current is not None and current is not session)
+        late = key in self._dropped or (current is not None and _newer(current, session))
         idle: int | None = None
         if late:
             pass
         elif session.connection_id is not None:
             idle = IN_USE
             self._in_use[key] = session
-        elif current is not None:
-            del self._in_use[key]
+            self._claimed.discard(key)
+        elif current is not None or key in self._claimed:
+            self._in_use.pop(key, None)
+            self._claimed.discard(key)
             idle = self.place(session)
         first = not self._queued
         save = Save(session, session.confirmed, session.last_seen, idle, late)
@@ -174,3 +193,10 @@ class LiveSessions:
     def waiting(self) -> bool:
         """Whether anything is queued."""
         return bool(self._queued)
+
+
+def _newer(current: Session, session: Session) -> bool:
+    """Tell whether `current` is another object of a session, with a later connection."""
+    if current is session:
+        return False
+    return session.connection_id is None or (current.connection_id or 0) > session.connection_id

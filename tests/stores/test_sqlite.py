@@ -469,7 +469,7 @@ def test_an_old_object_does_not_displace_the_session_in_use(path: Path) -> None:
         old = session(1, connected=True)
         store.add_session(old)
         store.revoke_session(old.id, 1.0)
-        new = replace(session(1, connected=True), opened=5)
+        new = replace(session(1), opened=5, connection_id=ConnectionId(9))
         store.add_session(new)
         for connection in (ConnectionId(8), None):
             old.connection_id = connection

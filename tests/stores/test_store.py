@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.errors import GatewayError
@@ -634,6 +636,7 @@ def test_an_update_takes_a_session_into_use(new_store: NewStore) -> None:
     with pytest.raises(SessionsFull):
         store.add_session(session(2))
     store.expire(5000.0)
+    store.save_session(subject)
     assert store.session(subject.id) is subject
     connect(store, subject, None)
     store.add_session(session(2))
@@ -648,3 +651,35 @@ def test_an_update_of_a_lost_session_brings_nothing_back(new_store: NewStore) ->
     subject.connection_id = ConnectionId(7)
     assert not store.update_session(subject)
     assert (store.session(subject.id), store.ids()) == (None, ["s2"])
+
+
+def test_what_a_resumed_session_confirms_is_kept(store: Driver) -> None:
+    store.add_session(session(1))
+    for _ in range(3):
+        accepted(store.append())
+    (subject,) = store.sessions_of(ANN)
+    # Admission gives a copy to be kept, and goes on with the session itself.
+    assert store.update_session(replace(subject, generation=2, connection_id=ConnectionId(7)))
+    subject.generation, subject.connection_id = 2, ConnectionId(7)
+    store.save_session(subject)
+    assert store.session(subject.id) is subject
+    subject.confirm(2)
+    store.save_session(subject)
+    assert store.session(subject.id) is subject
+    subject.connection_id, subject.last_seen = None, 10.0
+    store.save_session(subject)
+    assert store.look(ANN).confirmed == 2
+    found = store.session(subject.id)
+    assert (found.confirmed, found.generation, found.last_seen) == (2, 2, 10.0)
+    # Without a connection it grows old.
+    store.expire(1e9)
+    assert store.ids() == []
+
+
+def test_a_session_that_did_not_connect_after_all_grows_old(store: Driver) -> None:
+    store.add_session(session(1))
+    (subject,) = store.sessions_of(ANN)
+    assert store.update_session(replace(subject, connection_id=ConnectionId(7)))
+    store.save_session(subject)
+    store.expire(1e9)
+    assert store.ids() == []
