@@ -102,7 +102,9 @@ class SendFrame:
 
 @dataclass(frozen=True, slots=True)
 class AdoptProbe:
-    """The probing websocket is the session's transport from now on."""
+    """The probing websocket is the session's transport from now on; write these to it first."""
+
+    packets: tuple[Data, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +284,7 @@ class EngineSession:
                 self._answer_poll(NOOP)
             self._probe = "none"
             self.transport = "websocket"
-            self._commands.append(AdoptProbe())
-            self._commands.extend(SendFrame(packet) for packet in self._outbox)
+            self._commands.append(AdoptProbe(tuple(self._outbox)))
             self._outbox.clear()
             self.outbox_bytes = 0
         else:

@@ -321,10 +321,14 @@ class EngineConnection:
                 if poll is not None and not poll.done():
                     poll.set_result(payload)
                 self.on_progress()
-            case AdoptProbe():
-                self._websocket, self._probe = self._probe, None
-                if self._websocket is not None:
-                    self._websocket.lane = self._lane
+            case AdoptProbe(packets):
+                link = self._websocket = self._probe
+                self._probe = None
+                if link is not None:
+                    link.lane = self._lane
+                    for packet in packets:
+                        link.send(packet)
+                # Only now: what moved over still counts against the send budget.
                 self.on_progress()
             case CloseWebSocket(channel):
                 self._close_websocket(channel, close_code)

@@ -306,9 +306,7 @@ def test_an_upgrade_ends_the_pending_poll_and_moves_the_outbox() -> None:
     session.frame_received("5", Channel.PROBE)
     session.send("b")
     assert session.take_commands() == [
-        AdoptProbe(),
-        SendFrame("4a"),
-        SendFrame(b"\x01"),
+        AdoptProbe(("4a", b"\x01")),
         SendFrame("4b"),
     ]
     assert session.transport == "websocket"
@@ -417,10 +415,12 @@ class AnySession(RuleBasedStateMachine):
                 case SendFrame(data, Channel.PROBE):
                     assert self.probe
                     assert data == "3probe"
-                case AdoptProbe():
+                case AdoptProbe(packets):
                     assert self.probe
                     assert not self.main
                     self.probe, self.main = False, True
+                    for packet in packets:
+                        self.take(packet)
                 case CloseWebSocket(Channel.MAIN):
                     self.main = False
                 case CloseWebSocket(Channel.PROBE):

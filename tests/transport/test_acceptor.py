@@ -29,7 +29,7 @@ from tests.transport.client import (
 )
 from tests.transport.conftest import nothing_runs
 
-pytestmark = [pytest.mark.gen_test(timeout=20)]
+pytestmark = [pytest.mark.gen_test(timeout=60)]
 
 TARGET = "/socket.io/?EIO=4&transport=websocket"
 HEADERS = [

@@ -23,7 +23,7 @@ BUDGET = 65_536
 PADDING = "x" * 16_000
 
 pytestmark = [
-    pytest.mark.gen_test(timeout=20),
+    pytest.mark.gen_test(timeout=60),
     WEBSOCKETS,
     pytest.mark.settings(
         limits={"send_buffer_bytes": BUDGET, "messages_per_second": 0.0, "burst": 0},
@@ -80,7 +80,7 @@ async def test_stalled_websocket_catches_up_with_every_message_in_order(
 ) -> None:
     pair = await Pair.meet(clients)
     ann = await clients.player("websocket")
-    raw = await clients.raw_websocket(receive_buffer=4096)
+    raw = await clients.raw_websocket(receive_buffer=65_536)
     true_id = (await raw.log_in())["true_id"]
     sent = await stall(gateway, ann, true_id)
     for _ in range(100):
@@ -104,7 +104,7 @@ async def test_volatile_messages_to_a_stalled_client_are_dropped(
     clients: Clients, gateway: Gateway
 ) -> None:
     ann = await clients.player("websocket")
-    raw = await clients.raw_websocket(receive_buffer=4096)
+    raw = await clients.raw_websocket(receive_buffer=65_536)
     true_id = (await raw.log_in())["true_id"]
     sent = await stall(gateway, ann, true_id)
     for _ in range(20):
@@ -155,7 +155,7 @@ async def test_client_that_stays_stalled_is_closed_and_may_come_back(
 ) -> None:
     pair = await Pair.meet(clients)
     ann = await clients.player("websocket")
-    raw = await clients.raw_websocket(receive_buffer=4096)
+    raw = await clients.raw_websocket(receive_buffer=65_536)
     session = await raw.log_in()
     await stall(gateway, ann, session["true_id"])
     await until(lambda: len(gateway._engine) == 3)
@@ -220,7 +220,7 @@ async def test_websocket_client_that_asks_and_never_reads_is_dropped(
     clients: Clients, gateway: Gateway
 ) -> None:
     pair = await Pair.meet(clients)
-    raw = await clients.raw_websocket(receive_buffer=4096)
+    raw = await clients.raw_websocket(receive_buffer=65_536)
     await raw.log_in()
     ids = ["x" * 100 + str(number) for number in range(500)]
     watch = ('423["presence_watch",' + json.dumps({"true_ids": ids}) + "]").encode()

@@ -31,7 +31,7 @@ from tests.transport.client import (
     soon,
 )
 
-pytestmark = pytest.mark.gen_test(timeout=20)
+pytestmark = pytest.mark.gen_test(timeout=60)
 
 ROOT = Path(__file__).resolve().parents[2]
 LINKS = ("polling", "websocket", "upgraded")

@@ -13,7 +13,7 @@ import socketio
 from gateway.server import Gateway
 from tests.transport.client import SOON, TRANSPORTS, Clients, soon
 
-pytestmark = [pytest.mark.gen_test(timeout=15), pytest.mark.parametrize("transport", TRANSPORTS)]
+pytestmark = [pytest.mark.gen_test(timeout=60), pytest.mark.parametrize("transport", TRANSPORTS)]
 
 AUTH = {"guest": True, "recovery": False}
 

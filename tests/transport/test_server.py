@@ -33,7 +33,7 @@ from tests.transport.client import (
 )
 from tests.transport.conftest import change, nothing_runs
 
-pytestmark = pytest.mark.gen_test(timeout=20)
+pytestmark = pytest.mark.gen_test(timeout=60)
 
 
 # Start
