@@ -12,5 +12,6 @@ The way of a message through the code, one stage a module:
    here, `registry.py` maps `true_id <-> connections`.
 5. `mailbox.py` defines the mailbox and the store protocol; `stores/` keeps it.
 
-`server.py` builds all of it from `config.py` in one place; `cli.py` starts it.
+`server.py` builds all of it from `config.py` in one place (`building.py` says what each part
+is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it.
 """

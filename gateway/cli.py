@@ -18,13 +18,15 @@ from typing import Final
 
 from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import UsersError
+from gateway.building import new_true_id, users_path
 from gateway.config import Config
 from gateway.config_loader import load_config
 from gateway.config_render import render_default
 from gateway.errors import ConfigError, ConnectRefused
+from gateway.lifecycle import serve
 from gateway.logs import configure_logging
 from gateway.secret_keys import load_secret_keys
-from gateway.server import Gateway, new_true_id, serve, users_path
+from gateway.server import Gateway
 from gateway.tokens import Tokens
 
 _USAGE: Final = 2

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from tornado.ioloop import IOLoop
 
-from gateway import server
 from gateway.config import Config
 from gateway.server import Gateway
+from gateway.transport import listeners
 from tests.gateway_process import GatewayProcess
 from tests.transport.client import (
     WEBSOCKETS,
@@ -227,8 +227,8 @@ async def test_client_that_leaves_at_once_leaves_nothing(
         await stream.drain()
         await stream.abandon()
     await clients.until_connections(0)
-    if gateway._acceptor is not None:
-        assert not gateway._acceptor._silent
+    if gateway._listeners._acceptor is not None:
+        assert not gateway._listeners._acceptor._silent
 
 
 # Silent clients
@@ -236,8 +236,8 @@ async def test_client_that_leaves_at_once_leaves_nothing(
 
 @pytest.fixture
 def _short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_IDLE_TIMEOUT", 0.3)
-    monkeypatch.setattr(server, "_BODY_TIMEOUT", 0.3)
+    monkeypatch.setattr(listeners, "_IDLE_TIMEOUT", 0.3)
+    monkeypatch.setattr(listeners, "_BODY_TIMEOUT", 0.3)
 
 
 SLOW = {

@@ -248,7 +248,7 @@ async def test_metrics_may_be_switched_off(clients: Clients) -> None:
 @pytest.mark.settings(metrics={"listen": "127.0.0.1:0"})
 async def test_metrics_may_have_a_listener_of_their_own(clients: Clients, gateway: Gateway) -> None:
     assert (await clients.fetch("/metrics")).code == 404
-    listening = next(iter(gateway._servers[1]._sockets.values()))
+    listening = next(iter(gateway._listeners._servers[1]._sockets.values()))
     apart = Clients(f"http://127.0.0.1:{listening.getsockname()[1]}")
     try:
         headers = {"X-Forwarded-For": "192.0.2.1"}

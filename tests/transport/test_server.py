@@ -17,8 +17,9 @@ from tornado.httpclient import HTTPClientError
 from gateway.auth.users_file import UsersFile
 from gateway.config import Config
 from gateway.errors import ConfigError
+from gateway.lifecycle import serve
 from gateway.messages import TrueId
-from gateway.server import Gateway, serve
+from gateway.server import Gateway
 from tests.gateway_process import GatewayProcess
 from tests.transport.client import (
     TRANSPORTS,

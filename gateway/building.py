@@ -1,0 +1,170 @@
+"""What each object is told of the configuration, and what is built from it alone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final
+
+from gateway.admission import AdmissionSettings
+from gateway.auth import Authentication, Authenticator
+from gateway.auth.guest import GuestAuthenticator
+from gateway.auth.password import PasswordAuthenticator
+from gateway.auth.users_file import UsersFile
+from gateway.auth.users_format import UsersError
+from gateway.config import Config
+from gateway.config_loader import STORED_BESIDE
+from gateway.connection import ConnectionLimits
+from gateway.errors import ConfigError
+from gateway.mailbox import Retention
+from gateway.messages import SessionId, TrueId
+from gateway.store import StoreLimits
+from gateway.transport.app import BUILT_IN
+from gateway.transport.engine import EngineSettings
+
+#: Room in a packet beside the game's data: event name, ids, tokens.
+_ENVELOPE_BYTES: Final = 4096
+#: What `message_bytes` 0 stands for where a number is needed.
+_UNLIMITED_BYTES: Final = 2**30
+
+
+def new_true_id() -> TrueId:
+    """Return a fresh player id."""
+    return TrueId("p_" + secrets.token_urlsafe(12))
+
+
+def new_session_id() -> SessionId:
+    """Return a fresh session id."""
+    return SessionId("s_" + secrets.token_urlsafe(12))
+
+
+def new_sid() -> str:
+    """Return a fresh id for an Engine.IO session or a socket."""
+    return secrets.token_urlsafe(15)
+
+
+def build_authentication(
+    config: Config, users: UsersFile | None, executor: Executor
+) -> Authentication:
+    """Return the enabled methods; `users` is what `load_users` returned."""
+    methods: list[Authenticator] = []
+    for method in config.auth.methods:
+        if method == "guest":
+            methods.append(GuestAuthenticator(config.limits.name_bytes, new_true_id))
+        elif users is not None:
+            attempts = config.auth.password.attempts_per_minute
+            methods.append(PasswordAuthenticator(users, executor, attempts, time.monotonic))
+    return Authentication(methods)
+
+
+def load_users(config: Config, state_dir: Path) -> UsersFile | None:
+    """Return the accounts, if players may log in with a password. Raises ConfigError."""
+    if "password" not in config.auth.methods:
+        return None
+    users = UsersFile(users_path(config, state_dir), new_true_id)
+    try:
+        users.load()
+    except UsersError as error:
+        raise ConfigError(str(error)) from None
+    return users
+
+
+def users_path(config: Config, state_dir: Path) -> Path:
+    """Return where the password file is."""
+    return Path(config.auth.password.file or state_dir / "users")
+
+
+def admission_settings(config: Config) -> AdmissionSettings:
+    """Return what admission is told."""
+    limits = config.limits
+    return AdmissionSettings(
+        probe_timeout=config.resume.probe_timeout,
+        connections_per_player=limits.connections_per_player,
+        new_sessions_per_minute=limits.new_sessions_per_minute,
+        connection=ConnectionLimits(
+            messages_per_second=limits.messages_per_second,
+            burst=limits.burst,
+            send_buffer_bytes=limits.send_buffer_bytes,
+            max_watched=config.presence.max_watched,
+            listing=config.presence.listing,
+        ),
+        announced_limits={
+            "message_bytes": limits.message_bytes,
+            "messages_per_second": limits.messages_per_second,
+            "burst": limits.burst,
+            "max_messages": config.mailbox.max_messages,
+            "retention": config.mailbox.retention,
+            "dedupe_window": config.mailbox.dedupe_window,
+        },
+    )
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """Return what the Engine.IO engine is told."""
+    limits = config.limits
+    return EngineSettings(
+        ping_interval=config.server.ping_interval,
+        ping_timeout=config.server.ping_timeout,
+        max_payload=(limits.message_bytes or _UNLIMITED_BYTES) + _ENVELOPE_BYTES,
+        connections=limits.connections,
+        connections_per_address=limits.connections_per_address,
+        send_buffer_bytes=limits.send_buffer_bytes,
+        slow_timeout=limits.slow_timeout,
+    )
+
+
+def message_bytes(config: Config) -> int:
+    """Return the largest `data` of a message: without a limit, what a mailbox can hold."""
+    limit = config.limits.message_bytes
+    if not limit and config.mailbox.max_bytes:
+        limit = max(1, config.mailbox.max_bytes - STORED_BESIDE)
+    return limit
+
+
+def store_limits(config: Config) -> StoreLimits:
+    """Return what the store is told."""
+    mailbox = config.mailbox
+    return StoreLimits(
+        mailbox=Retention(mailbox.max_messages, mailbox.max_bytes, mailbox.retention),
+        refuse_when_full=mailbox.when_full == "refuse",
+        total_bytes=mailbox.total_bytes,
+        dedupe_window=mailbox.dedupe_window,
+        dedupe_keys=mailbox.dedupe_keys,
+        sessions=config.limits.sessions,
+        sessions_per_player=config.limits.sessions_per_player,
+        session_lifetime=config.resume.session_lifetime,
+        token_lifetime=config.resume.token_lifetime,
+    )
+
+
+def prepare_state_dir(state_dir: Path) -> Path:
+    """Make the state directory if need be. Raises ConfigError."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{state_dir}: the state directory cannot be made: {error.strerror}; "
+            "name another with --state-dir"
+        ) from None
+    if not os.access(state_dir, os.W_OK | os.X_OK):
+        raise ConfigError(f"{state_dir}: the state directory is not writable")
+    return state_dir
+
+
+def static_path(config: Config) -> Path:
+    """Return the directory of the page that players load. Raises ConfigError."""
+    if not config.static.path:
+        return BUILT_IN
+    path = Path(config.static.path)
+    if not (path / config.static.index).is_file():
+        raise ConfigError(f"static.path: there is no {config.static.index} in {path}")
+    return path
+
+
+def shown_url(host: str, port: int) -> str:
+    """Return a URL to click on for an address to listen on."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"

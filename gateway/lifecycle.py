@@ -1,0 +1,98 @@
+"""The gateway as a process: signals, periodic tasks, the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from gateway.errors import StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+_GC_THRESHOLDS: Final = (20_000, 20, 20)
+#: The store's threads wait so long for a busy event loop to let them go on, in seconds. With
+#: Python's 5 ms a commit of a few statements takes tens of them.
+_SWITCH_INTERVAL: Final = 0.0002
+
+
+class Service(Protocol):
+    """What is started, drained and stopped: the Gateway."""
+
+    @property
+    def url(self) -> str:
+        """Where it serves, once it is started."""
+
+    async def start(self) -> None:
+        """Begin to serve."""
+
+    async def drain(self) -> None:
+        """Ask every client to leave, and wait for them."""
+
+    async def stop(self) -> None:
+        """Close everything."""
+
+
+async def serve(service: Service, announce_url: Callable[[str], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal stops at once."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    at_once = asyncio.Event()
+
+    def on_signal() -> None:
+        (at_once if stopping.is_set() else stopping).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await service.start()
+    # Per-message objects make no cycles: the collector need not look at them so often, and
+    # never at what start-up has built.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    announce_url(service.url)
+    await stopping.wait()
+    logger.info("draining")
+    draining = loop.create_task(service.drain(), name="drain")
+    impatient = loop.create_task(at_once.wait(), name="second-signal")
+    await asyncio.wait((draining, impatient), return_when=asyncio.FIRST_COMPLETED)
+    for task in (draining, impatient):
+        task.cancel()
+    await asyncio.gather(draining, impatient, return_exceptions=True)
+    await service.stop()
+    logger.info("stopped")
+
+
+class Periodic:
+    """Actions that are done again and again, each in a task of its own."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def add(self, name: str, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        """Call `action` every so many seconds; a failure is logged and the next try follows."""
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(_every(seconds, action), name=name))
+
+    async def stop(self) -> None:
+        """End all of them."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+
+async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await action()
+        except StoreUnavailable as error:
+            logger.debug("a periodic task waits for the store: %s", error)
+        except Exception:
+            logger.exception("a periodic task failed")
