@@ -98,6 +98,7 @@ def admission_settings(config: Config) -> AdmissionSettings:
             "max_messages": config.mailbox.max_messages,
             "retention": config.mailbox.retention,
             "dedupe_window": config.mailbox.dedupe_window,
+            "presence_grace": config.presence.grace,
         },
     )
 
