@@ -5,7 +5,8 @@
  * and it knows nothing of `retry_after`.
  */
 
-import { GatewayError, spread } from "./outbox.js";
+import { GatewayError } from "./errors.js";
+import { spread } from "./payload.js";
 
 /** An attempt that is older was begun before the tab slept or the network changed. */
 const STALE_ATTEMPT_MS = 1000;
@@ -19,6 +20,9 @@ const FIGHT_MS = 30_000;
  * @typedef {object} Owner
  * @property {(event: string, ...values: any[]) => void} emit events for the game
  * @property {(session: any) => void} onSession
+ * @property {(message: any, handled: () => void) => void} onMessage
+ * @property {(room: any) => void} onRoom
+ * @property {(presence: any) => void} onPresence
  * @property {() => void} onDown no answer will come any more to what was asked
  * @property {(error: GatewayError) => void} onEnd it will not connect again by itself
  */
@@ -26,11 +30,12 @@ const FIGHT_MS = 30_000;
 export class Connection {
   #owner;
   #memory;
-  #makeIo;
+  #loadIo;
+  #makeSocket;
   #auth;
   #delay;
   #delayMax;
-  /** The stock client. */
+  /** The stock client. @type {any} */
   socket = null;
   /** @type {"connecting"|"live"|"away"|"closed"} */
   state = "closed";
@@ -38,13 +43,20 @@ export class Connection {
   leaving = false;
   /** Counts attempts: what belongs to an older one is ignored. */
   round = 0;
+  /** @type {any} */
+  #io = null;
+  /** @type {any} */
   #credentials = null;
   #asking = false;
   #wasLive = false;
+  /** @type {any} */
   #retry = null;
   /** The gateway asked for this wait; only a person may cut it short. */
   #imposed = false;
   #failures = 0;
+  #heardAt = -Infinity;
+  /** Milliseconds in which nothing was heard of the gateway, before the last session event. */
+  silence = 0;
   #attemptAt = -Infinity;
   #liveAt = -Infinity;
   #returnedAt = -Infinity;
@@ -53,14 +65,16 @@ export class Connection {
   /**
    * @param {Owner} owner
    * @param {import("./memory.js").Memory} memory
-   * @param {(options: object) => any} makeIo returns a new stock client
+   * @param {() => Promise<any>} loadIo returns `io` of the stock client
+   * @param {(io: any, options: object) => any} makeSocket returns a new stock client
    * @param {any} auth credentials, or a function that returns them or a promise of them
    * @param {{delay: number, delayMax: number}} backoff milliseconds
    */
-  constructor(owner, memory, makeIo, auth, { delay, delayMax }) {
+  constructor(owner, memory, loadIo, makeSocket, auth, { delay, delayMax }) {
     this.#owner = owner;
     this.#memory = memory;
-    this.#makeIo = makeIo;
+    this.#loadIo = loadIo;
+    this.#makeSocket = makeSocket;
     this.#auth = auth;
     this.#delay = delay;
     this.#delayMax = delayMax;
@@ -90,7 +104,10 @@ export class Connection {
     else if (!this.live && Date.now() - this.#attemptAt > STALE_ATTEMPT_MS) this.restart("stale");
   }
 
-  /** Begin anew: the connection, or the attempt to get one, is dead. */
+  /**
+   * Begin anew: the connection, or the attempt to get one, is dead.
+   * @param {string} reason
+   */
   restart(reason) {
     this.#disconnect();
     this.#wait(0, reason);
@@ -108,7 +125,10 @@ export class Connection {
     this.#memory.forget();
   }
 
-  /** Stop. */
+  /**
+   * Stop.
+   * @param {GatewayError} error why
+   */
   end(error) {
     if (this.state === "closed") return;
     this.leaving = true;
@@ -128,50 +148,69 @@ export class Connection {
     const round = ++this.round;
     this.#attemptAt = Date.now();
     this.#memory.refresh();
-    if (this.#memory.token === null && this.#credentials === null) {
-      // Asked for before the connection is opened: who types a password takes their time.
-      this.#asking = true;
-      let failure = null;
-      try {
-        this.#credentials = await (typeof this.#auth === "function" ? this.#auth() : this.#auth);
-      } catch (error) {
-        failure = error;
-      }
-      if (round !== this.round) return;
-      this.#asking = false;
-      if (failure !== null) {
-        const error = { code: "auth_failed", message: String(failure), event: "auth" };
-        this.#owner.emit("error", error);
-        if (round === this.round) this.#wait(this.#backoff(), "auth_failed");
-        return;
-      }
-      if (!this.#credentials) {
-        this.end(new GatewayError({ code: "bad_credentials", message: "no credentials" }));
-        return;
-      }
-    }
-    this.socket ??= this.#makeSocket();
+    if (!(await this.#prepare(round))) return;
+    this.socket ??= this.#newSocket();
     this.socket.connect();
   }
 
-  #makeSocket() {
-    const socket = this.#makeIo({
+  /**
+   * Get what connecting needs: the stock client, and credentials if there is no token. They are
+   * asked for before the connection is opened: who types a password takes their time.
+   * @param {number} round
+   * @returns {Promise<boolean>} whether to go on
+   */
+  async #prepare(round) {
+    const asks = this.#memory.token === null && this.#credentials === null;
+    let event = "connect";
+    let credentials = this.#credentials;
+    try {
+      if (this.#io === null) {
+        const io = await this.#loadIo();
+        if (typeof io !== "function") throw new TypeError("that is no socket.io-client 4");
+        this.#io = io;
+      }
+      if (round !== this.round) return false;
+      if (!asks) return true;
+      event = "auth";
+      this.#asking = true;
+      credentials = await (typeof this.#auth === "function" ? this.#auth() : this.#auth);
+    } catch (error) {
+      if (round !== this.round) return false;
+      this.#asking = false;
+      const code = event === "auth" ? "auth_failed" : "client_missing";
+      this.#owner.emit("error", { code, message: String(error), event });
+      if (round === this.round) this.#wait(this.#backoff(), code);
+      return false;
+    }
+    if (round !== this.round) return false;
+    this.#asking = false;
+    this.#credentials = credentials;
+    if (credentials) return true;
+    this.end(new GatewayError({ code: "bad_credentials", message: "no credentials" }));
+    return false;
+  }
+
+  #newSocket() {
+    const socket = this.#makeSocket(this.#io, {
       forceNew: true,
       autoConnect: false,
       reconnection: false,
-      auth: (present) => present(this.#presented()),
+      auth: (/** @type {(auth: any) => void} */ present) => present(this.#presented()),
     });
     // One argument only: a trailing one is the stock client's offset.
-    const on = (event, handler) => socket.on(event, (value) => handler(value ?? {}));
+    /** @type {(event: string, handler: (value: any) => void) => void} */
+    const on = (event, handler) => socket.on(event, (/** @type {any} */ value) => handler(value ?? {}));
+    const heard = () => (this.#heardAt = Date.now());
+    socket.io.on("ping", heard);
     on("session", (session) => this.#onSession(session));
     on("message", (message) => {
-      this.#owner.emit("message", message);
-      // Only now: after a crash in a handler it comes again.
-      if (message.id) this.#memory.saw(message.id);
+      heard();
+      // Only once it is handled: after a crash in a handler it comes again.
+      this.#owner.onMessage(message, () => message.id && this.#memory.saw(message.id));
     });
-    for (const event of ["presence", "room", "error"]) {
-      on(event, (value) => this.#owner.emit(event, value));
-    }
+    on("presence", (presence) => this.#owner.onPresence(presence));
+    on("room", (change) => this.#owner.onRoom(change));
+    on("error", (error) => this.#owner.emit("error", error));
     on("goaway", (notice) => this.#onGoaway(notice));
     on("disconnect", (reason) => this.#onDisconnect(reason));
     on("connect_error", (error) => this.#onConnectError(error));
@@ -187,17 +226,21 @@ export class Connection {
     return token === null ? this.#credentials : { token, offset: offset ?? undefined };
   }
 
+  /** @param {any} session */
   #onSession(session) {
     // First of all: the token that was presented is spent.
     this.#memory.accept(session);
     this.#credentials = null;
     this.#wasLive = true;
     this.#liveAt = Date.now();
+    this.silence = this.#liveAt - this.#heardAt;
+    this.#heardAt = this.#liveAt;
     this.#setState("live", "");
     // Unless a handler has closed it just now.
     if (this.live) this.#owner.onSession(session);
   }
 
+  /** @param {any} notice */
   #onGoaway(notice) {
     this.#owner.emit("goaway", notice);
     if (this.state === "closed") return;
@@ -205,6 +248,7 @@ export class Connection {
     this.#wait(spread(notice.reconnect_in ?? 1), notice.reason ?? "goaway", true);
   }
 
+  /** @param {string} reason */
   #onDisconnect(reason) {
     // What waits in the stock client would go out before older messages of ours.
     this.socket.sendBuffer.length = 0;
@@ -220,7 +264,10 @@ export class Connection {
     this.#wait(back ? 0 : delay, reason);
   }
 
-  /** Taken over, logged out elsewhere or removed: asking once more tells which. */
+  /**
+   * Taken over, logged out elsewhere or removed: asking once more tells which.
+   * @param {string} reason
+   */
   #onServerClose(reason) {
     const fight = Date.now() - this.#takenOverAt < FIGHT_MS;
     this.#takenOverAt = Date.now();
@@ -230,6 +277,7 @@ export class Connection {
     this.#wait(this.#backoff(), reason);
   }
 
+  /** @param {{message: string, data?: any}} error */
   #onConnectError({ message, data }) {
     const { code, reconnect = false, retry_after: seconds = null } = data ?? {};
     if (!code) {
@@ -261,6 +309,10 @@ export class Connection {
     return full / 2 + (Math.random() * full) / 2;
   }
 
+  /**
+   * @param {number} delay milliseconds
+   * @param {string} reason
+   */
   #wait(delay, reason, imposed = false) {
     this.#stopWaiting();
     this.round += 1;
@@ -289,6 +341,10 @@ export class Connection {
     this.socket = null;
   }
 
+  /**
+   * @param {"connecting"|"live"|"away"|"closed"} state
+   * @param {string} reason
+   */
   #setState(state, reason) {
     if (state === this.state) return;
     this.state = state;

@@ -4,26 +4,53 @@ export class Events {
   /** @type {Map<string, Map<Function, Function>>} */
   #handlers = new Map();
 
-  /** @returns {() => void} which stops listening */
+  /**
+   * @param {string} event
+   * @param {Function} handler
+   * @returns {() => void} which stops listening
+   */
   on(event, handler, called = handler) {
-    if (!this.#handlers.has(event)) this.#handlers.set(event, new Map());
-    this.#handlers.get(event).set(handler, called);
+    if (typeof handler !== "function") throw new TypeError(`no handler for ${event}`);
+    const handlers = this.#handlers.get(event) ?? new Map();
+    this.#handlers.set(event, handlers.set(handler, called));
     return () => this.off(event, handler);
   }
 
+  /**
+   * @param {string} event
+   * @param {Function} handler
+   */
   once(event, handler) {
-    return this.on(event, handler, (...values) => {
+    return this.on(event, handler, (/** @type {any[]} */ ...values) => {
       this.off(event, handler);
       handler(...values);
     });
   }
 
-  /** Without a handler, all of the event's. */
+  /**
+   * @param {string} event
+   * @param {Function} [handler] without it, all of the event's
+   */
   off(event, handler) {
-    if (handler) this.#handlers.get(event)?.delete(handler);
-    else this.#handlers.delete(event);
+    const handlers = this.#handlers.get(event);
+    if (handler) handlers?.delete(handler);
+    if (!handler || !handlers?.size) this.#handlers.delete(event);
   }
 
+  /** Events that somebody listens to. */
+  get names() {
+    return [...this.#handlers.keys()];
+  }
+
+  /** @param {string} event */
+  has(event) {
+    return this.#handlers.has(event);
+  }
+
+  /**
+   * @param {string} event
+   * @param {any[]} values
+   */
   emit(event, ...values) {
     for (const handler of [...(this.#handlers.get(event)?.values() ?? [])]) {
       try {

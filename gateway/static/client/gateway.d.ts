@@ -30,17 +30,30 @@ export interface Options {
    * is closed.
    */
   auth?: Credentials | (() => MaybePromise<Credentials | null | undefined>);
-  /** `io` of socket.io-client 4; by default the global one. */
+  /**
+   * `io` of socket.io-client 4. By default the global one, else the build that the gateway
+   * serves beside this module. Node has neither.
+   */
   io?: (...args: any[]) => any;
   /**
    * Where token and offset are kept. `session`, the default: in sessionStorage, over a reload.
-   * `local`: over the end of the browser, too; each tab still has a session of its own.
+   * `local`: over the end of the browser, too; each tab still has a session of its own, and the
+   * first tab of tomorrow goes on with the one used last.
    * A storage of your own must not be shared by clients that live at the same time.
    */
   storage?: "session" | "local" | StorageLike;
+  /**
+   * Keep messages without a receipt over a reload, too (half a million characters of them): the
+   * next page of this tab sends them. Nobody waits for those receipts any more, so a refusal is
+   * the event `error`, with the message's `id`. By default false.
+   */
+  persist?: boolean;
   /** Tells several clients of one gateway in one page apart. */
   key?: string;
-  /** Messages that may wait for their receipt; `send` rejects beyond. By default 1000. */
+  /**
+   * Messages that may wait for their receipt; `send` rejects beyond (`queue_full`). By default
+   * 1000.
+   */
   queue?: number;
   /**
    * Messages to one target that may be on their way at once. 1, the default, keeps their order
@@ -88,7 +101,12 @@ export interface Session {
   missed: number;
   gap: Gap | null;
   connections: number;
-  limits: { message_bytes: number; [limit: string]: unknown };
+  limits: {
+    message_bytes: number;
+    dedupe_window: number;
+    presence_grace: number;
+    [limit: string]: unknown;
+  };
 }
 
 export interface Message<T = any> {
@@ -146,9 +164,14 @@ export interface Players {
   cursor: string | null;
 }
 
-export interface Membership {
+export interface Members {
   ok: true;
+  room: string;
+  /** How many there are. */
   members: number;
+  players: Presence[];
+  /** For the next page; null: this was the last. */
+  cursor: string | null;
 }
 
 export interface Events {
@@ -158,8 +181,12 @@ export interface Events {
   message: (message: Message) => void;
   /** Of a player that is watched. */
   presence: (presence: Presence) => void;
+  /** Somebody joined or left a room. */
   room: (change: RoomChange) => void;
-  /** The gateway refused an event that nobody waits for, or `auth` threw (`auth_failed`). */
+  /**
+   * Something was refused that nobody waits for, `auth` threw (`auth_failed`), or the stock
+   * client could not be loaded yet (`client_missing`).
+   */
   error: (error: { code: string; message: string; event: string; [key: string]: unknown }) => void;
   /** The gateway stops. The client comes back when it was asked to. */
   goaway: (notice: { reason: string; reconnect_in: number }) => void;
@@ -186,15 +213,59 @@ export interface SendOptions {
   type?: string;
   /** The idempotency key; by default a random one. */
   id?: string;
-  /** Deliver now or never: is not stored, not queued, and may be dropped anywhere. */
+  /** Deliver now or never: it is not stored, not queued, and may be dropped anywhere. */
   volatile?: boolean;
   /** Milliseconds until the message is given up. By default never. It may have arrived. */
   timeout?: number;
 }
 
 export interface PublishOptions extends SendOptions {
-  key?: string;
+  /** False: not to this connection. Other tabs of this player hear it. By default true. */
   echo?: boolean;
+}
+
+export interface VolatileOptions {
+  type?: string;
+  /** As in PublishOptions. */
+  echo?: boolean;
+}
+
+export interface RoomEvents {
+  /** A message to the room; one of this player's own, too, unless sent with `echo: false`. */
+  message: (message: Message) => void;
+  /** A player joined; `members` is how many there are now. */
+  joined: (trueId: string, members: number) => void;
+  /** A player left. If it is this one, the room is no longer theirs. */
+  left: (trueId: string, members: number) => void;
+}
+
+/**
+ * One room: made by `game.join` or `game.room`. To be a member is the player's: it outlives
+ * reconnects and reloads and holds for all their tabs.
+ */
+export interface Room {
+  readonly name: string;
+  /** How many members there are, as far as was heard; null: nothing was. */
+  readonly members: number | null;
+
+  /** Returns a function that stops listening. */
+  on<Name extends keyof RoomEvents>(event: Name, handler: RoomEvents[Name]): () => void;
+  once<Name extends keyof RoomEvents>(event: Name, handler: RoomEvents[Name]): () => void;
+  /** Without a handler, all of the event's. */
+  off<Name extends keyof RoomEvents>(event: Name, handler?: RoomEvents[Name]): void;
+
+  /** Send to all members. As `game.send`: until there is a receipt, once, and in order. */
+  publish(data: Json, options?: PublishOptions): Promise<Receipt>;
+  /**
+   * Send the latest state of something, such as a position, under its `key`. It is not stored,
+   * and of each key only the newest is sent or kept for who is slow: the last one arrives at all
+   * who are connected, those in between may not. The receipt may be ignored.
+   */
+  volatile(key: string, data: Json, options?: VolatileOptions): Promise<Receipt>;
+  /** The members. */
+  players(options?: { limit?: number; cursor?: string }): Promise<Members>;
+  /** Leave, with all tabs, and listen no more. */
+  leave(): Promise<void>;
 }
 
 export class GatewayClient {
@@ -208,7 +279,7 @@ export class GatewayClient {
   readonly sessionId: string | null;
   /** How many messages have no receipt yet. */
   readonly queued: number;
-  /** The stock client. It is another one after the player has changed. */
+  /** The stock client, null until it is loaded. It is another one after the player has changed. */
   readonly socket: any;
 
   /** Returns a function that stops listening. */
@@ -227,19 +298,29 @@ export class GatewayClient {
    * the gateway, and arrives once; messages to one target arrive in the order of the calls.
    */
   send(targetId: string, data: Json, options?: SendOptions): Promise<Receipt>;
-  /** The same, to a room. */
-  publish(room: string, data: Json, options?: PublishOptions): Promise<Receipt>;
+  /**
+   * Join a room, or find that one is a member already. Listen right after the `await`: what came
+   * meanwhile waits for that.
+   */
+  join(room: string): Promise<Room>;
+  /**
+   * The same object that `join` returns, without joining: to listen before the first message can
+   * come, or where the game's server decides who is a member.
+   */
+  room(room: string): Room;
+
+  /** Who is online. */
+  players(options?: { limit?: number; cursor?: string }): Promise<Players>;
+  /**
+   * Hear of these players: at once what they are, then every change. After a reconnect, what they
+   * are comes anew. Returns a function that stops watching.
+   */
+  watch(trueIds: string | string[], callback: (presence: Presence) => void): () => void;
+  /** What watchers see beside `active` and `hidden`, which is told by itself. Null: nothing. */
+  setStatus(status: string | null): Promise<{ ok: true }>;
 
   /** Any other event. Waits until the client is live; `timeout`, milliseconds, is 10000. */
   request(event: string, payload?: object, options?: { timeout?: number }): Promise<any>;
-  join(room: string): Promise<Membership>;
-  leave(room: string): Promise<Membership>;
-  players(options?: { limit?: number; cursor?: string }): Promise<Players>;
-  /** The tab's visibility is told by itself. What is set here is repeated on reconnects. */
-  presenceSet(presence: { state?: "active" | "hidden"; status?: string }): Promise<{ ok: true }>;
-  /** Players stay watched over reconnects. */
-  presenceWatch(trueIds: string[]): Promise<Record<string, Presence>>;
-  presenceUnwatch(trueIds: string[]): Promise<void>;
   /** End the session, or all of this player. Whatever comes of it, this tab forgets the player. */
   logout(options?: { everywhere?: boolean }): Promise<void>;
 }

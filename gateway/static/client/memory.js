@@ -1,34 +1,45 @@
 /**
  * What a client remembers of itself: its resume token and the last message it handled.
  *
- * The truth is in memory; storage only has to outlive a reload. So a tab that was duplicated
- * starts with a copy of its original's record, and from then on neither reads what the other
- * writes.
+ * In sessionStorage every tab has a record of its own. A tab that was duplicated starts with a
+ * copy of its original's, is given a session of its own, and from then on neither reads what the
+ * other writes.
+ *
+ * In localStorage the record of each session lies under the session's id, and the newest token of
+ * a session is always there. Whoever goes on with a session, be it after a reload, or because the
+ * tab that had it is dead, presents that one: a tab that slept for long never presents a token
+ * that another tab has replaced, which the gateway would take for theft. A tab that is new goes on
+ * with the session used last. If that is in use, the gateway gives the tab one of its own.
  */
 
-/** @typedef {{token: string, offset: string|null}} Record */
+/** @typedef {{token: string, offset: string|null, session?: string, at?: number}} Record */
+
+/** Sessions that are remembered in localStorage. */
+const MAX_SHARED = 8;
 
 export class Memory {
   #tab;
   #shared;
   #key;
+  /** @type {string|null} */
   #token = null;
+  /** @type {string|null} */
   #offset = null;
-  #own = false;
+  /** The session's id. */
+  #session = "";
 
   /**
    * @param {string} key
-   * @param {Storage|null} tab outlives a reload of this tab
-   * @param {Storage|null} shared outlives the browser. Every tab keeps its own record and leaves
-   *   a copy of the newest here, for tabs to come: the gateway gives those a session of their
-   *   own as long as the tab that wrote it is alive, and its session once it is not.
+   * @param {any} tab storage that outlives a reload of this tab; null: none
+   * @param {any} shared storage of all tabs, which outlives the browser; null: none
    */
   constructor(key, tab, shared) {
     this.#key = key;
     this.#tab = tab;
     this.#shared = shared;
-    const record = read(tab, key);
-    if (record) this.#take(record);
+    this.#take(read(tab, key));
+    // Another tab may have gone on with this session, and further.
+    this.#take(this.#newest);
   }
 
   get token() {
@@ -39,17 +50,21 @@ export class Memory {
     return this.#offset;
   }
 
-  /** Call before each attempt: until it has a session, a tab goes by what others left last. */
+  /** Call before each attempt. */
   refresh() {
-    const record = this.#own ? null : read(this.#shared, this.#key);
-    if (record) [this.#token, this.#offset] = [record.token, record.offset];
+    // What this page has handled, only it knows; the token is the session's.
+    if (this.#token !== null) this.#token = this.#newest?.token ?? this.#token;
+    else this.#take(this.#records.at(-1)?.record);
   }
 
-  /** @param {{token: string, outcome: string}} session which was granted */
-  accept({ token, outcome }) {
-    // After `store_reset` the offset is one that the gateway does not know, and never will.
-    this.#take({ token, offset: outcome === "store_reset" ? null : this.#offset });
+  /** @param {{token: string, session_id: string, outcome: string}} session which was granted */
+  accept({ token, session_id: session, outcome }) {
+    this.#token = token;
+    this.#session = session;
+    // It is one that the gateway does not know, and never will.
+    if (outcome === "store_reset") this.#offset = null;
     this.#write();
+    for (const { key } of this.#records.slice(0, -MAX_SHARED)) remove(this.#shared, key);
   }
 
   /** @param {string} offset id of the message that was handled last */
@@ -60,31 +75,78 @@ export class Memory {
     this.#write();
   }
 
-  /** The token is worth nothing any more. Other tabs' copies are left alone. */
+  /** The token is worth nothing any more. */
   forget() {
-    if (read(this.#shared, this.#key)?.token === this.#token) remove(this.#shared, this.#key);
     remove(this.#tab, this.#key);
-    this.#take({ token: null, offset: null });
+    if (this.#session) remove(this.#shared, this.#place);
+    [this.#token, this.#offset, this.#session] = [null, null, ""];
   }
 
-  #take({ token, offset }) {
-    [this.#token, this.#offset, this.#own] = [token, offset ?? null, true];
+  get #place() {
+    return `${this.#key} ${this.#session}`;
+  }
+
+  /** The shared record of this session. */
+  get #newest() {
+    return this.#session ? read(this.#shared, this.#place) : null;
+  }
+
+  /** All shared records, the one used last at the end. */
+  get #records() {
+    const found = [];
+    for (const key of keys(this.#shared)) {
+      const record = key.startsWith(`${this.#key} `) ? read(this.#shared, key) : null;
+      if (record?.session && key === `${this.#key} ${record.session}`) found.push({ key, record });
+    }
+    return found.sort((one, other) => (one.record.at ?? 0) - (other.record.at ?? 0));
+  }
+
+  /** @param {Record|null|undefined} record */
+  #take(record) {
+    if (!record) return;
+    [this.#token, this.#offset] = [record.token, record.offset ?? null];
+    this.#session = record.session ?? "";
   }
 
   #write() {
-    const text = JSON.stringify({ token: this.#token, offset: this.#offset });
-    for (const storage of [this.#tab, this.#shared]) {
-      try {
-        storage?.setItem(this.#key, text);
-      } catch {
-        // Full or forbidden. An old record would be a token that was used before: theft.
-        remove(storage, this.#key);
-      }
-    }
+    const [token, offset, session] = [this.#token, this.#offset, this.#session];
+    const text = JSON.stringify({ token, offset, session, at: Date.now() });
+    write(this.#tab, this.#key, text);
+    write(this.#shared, this.#place, text);
   }
 }
 
-/** @returns {Record|null} */
+/**
+ * @param {any} storage
+ * @param {string} key
+ * @param {string} text
+ */
+function write(storage, key, text) {
+  try {
+    storage?.setItem(key, text);
+  } catch {
+    // Full or forbidden. An old record would be a token that was used before: theft.
+    remove(storage, key);
+  }
+}
+
+/**
+ * @param {any} storage
+ * @returns {string[]}
+ */
+function keys(storage) {
+  try {
+    return Array.from({ length: storage?.length ?? 0 }, (_, index) => storage.key(index) ?? "");
+  } catch {
+    return [];
+  }
+}
+
+/**
+ * @param {any} storage
+ * @param {string} key
+ * @returns {Record|null}
+ */
 function read(storage, key) {
   try {
     const record = JSON.parse(storage?.getItem(key) ?? "null");
@@ -94,6 +156,10 @@ function read(storage, key) {
   }
 }
 
+/**
+ * @param {any} storage
+ * @param {string} key
+ */
 function remove(storage, key) {
   try {
     storage?.removeItem(key);
@@ -116,7 +182,11 @@ export function storages(wanted, page) {
   return [tab, wanted === "local" ? property(page, "localStorage") : null];
 }
 
-/** Where storage is blocked, merely reading the property throws. */
+/**
+ * Where storage is blocked, merely reading the property throws.
+ * @param {any} page
+ * @param {string} name
+ */
 function property(page, name) {
   try {
     return page?.[name] ?? null;

@@ -6,75 +6,56 @@
  * which the gateway asked to send again later.
  */
 
+import { GatewayError, isForNow, timedOut, tooLarge } from "./errors.js";
+import { spread } from "./payload.js";
+
 const ACK_TIMEOUT_MS = 10_000;
 /** Messages on their way at once, in all lanes together. */
 const MAX_WINDOW = 256;
 const PAUSE_SECONDS = 1;
-/** Refusals that say "later"; others are final. */
-const LATER = new Set(["unavailable", "rate_limited"]);
-
-/** A refusal, or why a promise cannot be kept. `retryAfter` is in seconds. */
-export class GatewayError extends Error {
-  /** @param {{code?: string, message?: string, field?: string, retry_after?: number|null}} [error] */
-  constructor({ code = "unknown", message, field, retry_after: retryAfter } = {}) {
-    super(message || code);
-    this.name = "GatewayError";
-    this.code = code;
-    this.field = field;
-    this.retryAfter = retryAfter ?? undefined;
-  }
-}
-
-/** Tell whether an answer is a refusal that says "later". */
-export function isForNow(answer) {
-  return answer?.ok === false && LATER.has(answer.error?.code);
-}
-
-/** @returns {string} a key no other message has; plain http has no `randomUUID` */
-export function randomId() {
-  if (typeof crypto.randomUUID === "function") return crypto.randomUUID();
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
 
 /**
- * Take a copy of what is to be sent: the caller may change theirs before it goes.
- * @returns {{value: any, size: number}} `size` is in bytes
+ * @typedef {object} Letter what is sent, and what has to be known to send it again
+ * @property {string} event
+ * @property {string} target
+ * @property {any} payload with its `id`
+ * @property {number} size bytes of its data
+ * @property {number|null} sentAt when it was sent first, in Unix milliseconds
+ *
+ * @typedef {Letter & {
+ *   lane: string, flight: symbol|null, cured: boolean, timer: any, promise: Promise<any>,
+ *   resolve: (receipt: any) => void, reject: (error: Error) => void,
+ * }} Entry
+ *
+ * @typedef {object} Post
+ * @property {(event: string, payload: object, timeout: number) => Promise<any>} ask
+ * @property {(payload: any, code: string) => Promise<void>|null} cure what can be done about a
+ *   refusal before the message is sent once more; null: nothing
+ * @property {() => void} changed the letters are others now
  */
-export function snapshot(data) {
-  const text = JSON.stringify(data, (key, value) => {
-    if (!(value instanceof ArrayBuffer) && !ArrayBuffer.isView(value)) return value;
-    throw new TypeError("binary data cannot be sent: make it base64 text");
-  });
-  if (text === undefined) throw new TypeError("data has to be JSON");
-  return { value: JSON.parse(text), size: new TextEncoder().encode(text).length };
-}
-
-/** Wait a little longer than the gateway asked for: others were asked, too. */
-export function spread(seconds) {
-  return seconds * 1000 * (1 + Math.random() * 0.2);
-}
 
 export class Outbox {
-  #ask;
+  #post;
   #limit;
   #pipeline;
-  /** @type {Map<string, object[]>} */
+  /** @type {Map<string, Entry[]>} */
   #lanes = new Map();
   #waiting = 0;
   #flying = 0;
   #window = MAX_WINDOW;
   #live = false;
-  #pause = null;
   #maxBytes = Infinity;
+  #memoryMs = Infinity;
+  /** @type {any} */
+  #pause = null;
 
   /**
-   * @param {(event: string, payload: object, timeout: number) => Promise<any>} ask
+   * @param {Post} post
    * @param {number} limit of messages that wait
    * @param {number} pipeline messages to one target that may be on their way at once
    */
-  constructor(ask, limit, pipeline) {
-    this.#ask = ask;
+  constructor(post, limit, pipeline) {
+    this.#post = post;
     this.#limit = limit;
     this.#pipeline = pipeline;
   }
@@ -84,36 +65,47 @@ export class Outbox {
     return this.#waiting;
   }
 
+  /** @returns {Letter[]} what has no receipt yet; in order for each target */
+  get letters() {
+    return [...this.#lanes.values()].flat().map(({ event, target, payload, size, sentAt }) => {
+      return { event, target, payload, size, sentAt };
+    });
+  }
+
   /**
-   * @param {string} event
-   * @param {string} target
-   * @param {{id: string}} payload
-   * @param {number} size bytes of its data
+   * @param {Letter} letter
    * @param {number} [timeout] milliseconds until the message is given up
    * @returns {Promise<any>} the receipt; rejects with a GatewayError
    */
-  add(event, target, payload, size, timeout) {
+  add({ event, target, payload, size, sentAt }, timeout) {
     if (this.#waiting >= this.#limit) {
       const message = `${this.#limit} messages wait already`;
       return Promise.reject(new GatewayError({ code: "queue_full", message }));
     }
     const lane = `${event} ${target}`;
-    const entry = { event, lane, payload, size, flight: null, timer: undefined };
+    const letter = { event, target, payload, size, sentAt };
+    const entry = /** @type {Entry} */ ({ ...letter, lane, flight: null, cured: false });
     entry.promise = new Promise((resolve, reject) => Object.assign(entry, { resolve, reject }));
     if (timeout !== undefined) {
       entry.timer = setTimeout(() => this.#settle(entry, timedOut(event)), timeout);
     }
-    if (!this.#lanes.has(lane)) this.#lanes.set(lane, []);
-    this.#lanes.get(lane).push(entry);
+    const others = this.#lanes.get(lane) ?? [];
+    others.push(entry);
+    this.#lanes.set(lane, others);
     this.#waiting += 1;
+    this.#post.changed();
     this.#pump();
     return entry.promise;
   }
 
-  /** The connection is live: all that has no receipt goes out, in order. */
-  start(maxBytes = Infinity) {
+  /**
+   * The connection is live: all that has no receipt goes out, in order.
+   * @param {{message_bytes?: number, dedupe_window?: number}} [limits] of the gateway
+   */
+  start({ message_bytes: maxBytes, dedupe_window: seconds } = {}) {
     this.#live = true;
     this.#maxBytes = maxBytes || Infinity;
+    this.#memoryMs = (seconds || Infinity) * 1000;
     this.#pump();
   }
 
@@ -126,7 +118,10 @@ export class Outbox {
     for (const lane of this.#lanes.values()) for (const entry of lane) entry.flight = null;
   }
 
-  /** Give up everything. It is no fault then that nobody waits for a receipt. */
+  /**
+   * Give up everything. It is no fault then that nobody waits for a receipt.
+   * @param {Error} error why
+   */
   reject(error) {
     for (const entry of [...this.#lanes.values()].flat()) {
       entry.promise.catch(() => {});
@@ -144,17 +139,26 @@ export class Outbox {
     }
   }
 
+  /** @param {Entry} entry */
   async #send(entry) {
     if (entry.size > this.#maxBytes) {
       this.#settle(entry, tooLarge(entry.size, this.#maxBytes));
+      return;
+    }
+    entry.sentAt ??= Date.now();
+    if (Date.now() - entry.sentAt > this.#memoryMs) {
+      // The gateway no longer knows its key: if it arrived, it would arrive twice.
+      this.#settle(entry, timedOut(entry.event));
       return;
     }
     const flight = Symbol();
     entry.flight = flight;
     this.#flying += 1;
     let answer = null;
+    let error = null;
     try {
-      answer = await this.#ask(entry.event, entry.payload, ACK_TIMEOUT_MS);
+      answer = await this.#post.ask(entry.event, entry.payload, ACK_TIMEOUT_MS);
+      if (answer?.ok === false && !isForNow(answer)) error = await this.#cure(entry, answer.error);
     } catch {
       // No answer says nothing about arrival; the same key makes asking again safe.
     }
@@ -165,14 +169,36 @@ export class Outbox {
     if (answer?.ok) {
       this.#window = Math.min(MAX_WINDOW, this.#window + 1);
       this.#settle(entry, null, answer);
+    } else if (error) {
+      this.#settle(entry, error);
     } else if (answer && !isForNow(answer)) {
-      this.#settle(entry, new GatewayError(answer.error));
+      this.#pump();
     } else {
       this.#rest(answer?.error.retry_after ?? PAUSE_SECONDS);
     }
   }
 
-  /** What the gateway refused for now is a matter of the connection or of its store: all wait. */
+  /**
+   * @param {Entry} entry
+   * @param {any} refusal
+   * @returns {Promise<Error|null>} null: it may be sent once more
+   */
+  async #cure(entry, refusal) {
+    const cure = entry.cured ? null : this.#post.cure(entry.payload, refusal?.code);
+    if (!cure) return new GatewayError(refusal);
+    entry.cured = true;
+    try {
+      await cure;
+      return null;
+    } catch (error) {
+      return /** @type {Error} */ (error);
+    }
+  }
+
+  /**
+   * What the gateway refused for now is a matter of the connection or of its store: all wait.
+   * @param {number} seconds
+   */
   #rest(seconds) {
     this.#window = 1;
     if (!this.#live || this.#pause !== null) return;
@@ -182,9 +208,14 @@ export class Outbox {
     }, spread(seconds));
   }
 
+  /**
+   * @param {Entry} entry
+   * @param {Error|null} error
+   * @param {any} [receipt]
+   */
   #settle(entry, error, receipt) {
-    const lane = this.#lanes.get(entry.lane);
-    const index = lane?.indexOf(entry) ?? -1;
+    const lane = this.#lanes.get(entry.lane) ?? [];
+    const index = lane.indexOf(entry);
     if (index < 0) return;
     lane.splice(index, 1);
     // Behind the others, or a busy lane would keep them waiting while the window is small.
@@ -196,19 +227,9 @@ export class Outbox {
       this.#flying -= 1;
     }
     clearTimeout(entry.timer);
+    this.#post.changed();
     if (error) entry.reject(error);
     else entry.resolve(receipt);
     this.#pump();
   }
-}
-
-/** The gateway closes a connection over a packet that is far too large: it is not even sent. */
-export function tooLarge(size, allowed) {
-  const message = `data has ${size} bytes, ${allowed} are allowed`;
-  return new GatewayError({ code: "too_large", message, field: "data" });
-}
-
-/** @returns {GatewayError} */
-export function timedOut(event) {
-  return new GatewayError({ code: "timeout", message: `no answer to ${event} in time` });
 }

@@ -7,7 +7,9 @@
  * @returns {() => void} which stops listening
  */
 export function watchPage(document, window, { onVisibility, onReturn, onLeave }) {
+  /** @type {(() => void)[]} */
   const offs = [];
+  /** @type {(target: any, event: string, handler: (event: any) => void) => void} */
   const listen = (target, event, handler) => {
     if (typeof target?.addEventListener !== "function") return;
     target.addEventListener(event, handler);

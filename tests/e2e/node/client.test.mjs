@@ -134,6 +134,8 @@ test("a duplicated tab becomes a session of its own, of the same player", async 
   // Each goes on as itself after a reload.
   for (const [old, window] of [[original, tab], [copy, copiedTab]]) {
     const { sessionId } = old.client;
+    // Marks go to all sessions of the player: this one has what the other's test sent.
+    await old.settle();
     old.client.close();
     const again = await player({ window });
     assert.equal(again.client.sessionId, sessionId);
@@ -241,8 +243,13 @@ test("presence: visibility is told by itself, watching outlives a reconnect", as
   const ada = await player({ window: tab });
   const bob = await player();
   const { trueId } = ada.client;
-  const watched = await bob.client.presenceWatch([trueId]);
-  assert.equal(watched[trueId].state, "active");
+  const heard = [];
+  const stop = bob.client.watch([trueId], (presence) => {
+    heard.push(presence);
+    bob.look();
+  });
+  await bob.until("the first record", () => heard.length === 1);
+  assert.deepEqual([heard[0].true_id, heard[0].state], [trueId, "active"]);
   const now = (state, from = 0) =>
     bob.until(state, () => bob.presences.slice(from).some((one) => one.state === state));
   tab.show(true);
@@ -259,10 +266,15 @@ test("presence: visibility is told by itself, watching outlives a reconnect", as
   bob.drop();
   await bob.ready(2);
   await bob.until("the record anew", () => bob.presences.length > before);
-  await ada.client.presenceSet({ status: "in a duel" });
+  await ada.client.setStatus("in a duel");
   await bob.until("the status", () => bob.presences.at(-1).status === "in a duel");
   assert.ok((await bob.client.players({ limit: 200 })).players.length >= 2);
-  await bob.client.presenceUnwatch([trueId]);
+  assert.deepEqual(heard.slice(1), bob.presences);
+  stop();
+  tab.show(false);
+  await ada.settle();
+  await bob.settle();
+  assert.deepEqual(heard.slice(1), bob.presences);
 });
 
 test("a stock client and this one understand each other", async () => {

@@ -34,6 +34,14 @@ export class FakeStorage {
     this.items.delete(key);
   }
 
+  get length() {
+    return this.items.size;
+  }
+
+  key(index) {
+    return [...this.items.keys()][index] ?? null;
+  }
+
   /** The one record there is. */
   get record() {
     return JSON.parse([...this.items.values()][0] ?? "null");

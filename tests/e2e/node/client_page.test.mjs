@@ -112,12 +112,13 @@ test("the last word on visibility counts, however fast it changes", async () => 
   const ada = await player({ window: tab });
   const bob = await player();
   const { trueId } = ada.client;
-  await bob.client.presenceWatch([trueId]);
+  bob.client.watch(trueId, () => {});
   for (const n of range(1, 25)) tab.show(n % 2 === 1);
   await ada.settle();
   await bob.until("hidden", () => bob.presences.at(-1)?.state === "hidden");
   await new Promise((resolve) => setTimeout(resolve, 800));
-  assert.equal((await bob.client.presenceWatch([trueId]))[trueId].state, "hidden");
+  const { presence } = await bob.client.request("presence_watch", { true_ids: [trueId] });
+  assert.equal(presence[trueId].state, "hidden");
   assert.equal(ada.sessions.length, 1);
 });
 

@@ -1,0 +1,265 @@
+/**
+ * Rooms. To be a member is the player's, not the connection's: it outlives reconnects and
+ * reloads, so a room is joined again only when the membership may have ended: the session was not
+ * kept, the player was away for longer than `presence.grace`, or the gateway says `not_member`.
+ */
+
+import { playerChanged } from "./errors.js";
+import { Events } from "./events.js";
+
+/** Messages that wait while a room is being joined; beyond, they wait no longer. */
+const MAX_HELD = 1000;
+/** Sessions of a mailbox, and so of memberships, that were kept. */
+const KEPT = new Set(["resumed", "trimmed"]);
+/** Of a gateway that does not say for how long it keeps the members who are away. */
+const GRACE_SECONDS = 10;
+
+/** One room: made by `game.join` or `game.room`. */
+export class Room {
+  #rooms;
+  #requests;
+  #sender;
+  #events;
+
+  /**
+   * @param {string} name
+   * @param {Events} events
+   * @param {Rooms} rooms
+   * @param {import("./requests.js").Requests} requests
+   * @param {import("./sender.js").Sender} sender
+   */
+  constructor(name, events, rooms, requests, sender) {
+    this.name = name;
+    /** How many members there are, as far as was heard. @type {number|null} */
+    this.members = null;
+    this.#events = events;
+    this.#rooms = rooms;
+    this.#requests = requests;
+    this.#sender = sender;
+  }
+
+  /**
+   * @param {"message"|"joined"|"left"} event
+   * @param {Function} handler
+   * @returns {() => void} which stops listening
+   */
+  on(event, handler) {
+    return this.#events.on(event, handler);
+  }
+
+  /**
+   * @param {"message"|"joined"|"left"} event
+   * @param {Function} handler
+   */
+  once(event, handler) {
+    return this.#events.once(event, handler);
+  }
+
+  /**
+   * @param {"message"|"joined"|"left"} event
+   * @param {Function} [handler] without it, all of the event's
+   */
+  off(event, handler) {
+    this.#events.off(event, handler);
+  }
+
+  /**
+   * Send to all members until there is a receipt; in order, and it arrives once.
+   * @param {any} data
+   * @param {import("./gateway.d.ts").PublishOptions} [options]
+   * @returns {Promise<import("./gateway.d.ts").Receipt>} rejects with a GatewayError
+   */
+  publish(data, { echo, ...options } = {}) {
+    return this.#sender.send("publish", { room: this.name, echo }, data, options);
+  }
+
+  /**
+   * Send the latest state of something: who is slow gets the newest of this key only.
+   * @param {string} key
+   * @param {any} data
+   * @param {import("./gateway.d.ts").VolatileOptions} [options]
+   * @returns {Promise<import("./gateway.d.ts").Receipt>} `dropped` when a newer one replaced it
+   */
+  volatile(key, data, { type, echo } = {}) {
+    return this.#sender.sendLatest({ room: this.name, key, type, echo }, data);
+  }
+
+  /**
+   * The members, page by page.
+   * @param {{limit?: number, cursor?: string}} [options] which page
+   * @returns {Promise<import("./gateway.d.ts").Members>}
+   */
+  async players({ limit, cursor } = {}) {
+    const page = await this.#requests.request("members", { room: this.name, limit, cursor });
+    this.members = page.members;
+    return page;
+  }
+
+  /**
+   * Leave, and listen no more.
+   * @returns {Promise<void>}
+   */
+  leave() {
+    return this.#rooms.leave(this);
+  }
+}
+
+export class Rooms {
+  #requests;
+  #sender;
+  #emit;
+  /** The player whose memberships these are. @type {string|null} */
+  #trueId = null;
+  /** @type {Map<string, {room: Room, events: Events}>} */
+  #rooms = new Map();
+  /** Names of rooms that were joined. @type {Set<string>} */
+  #joined = new Set();
+  /** @type {Map<string, Promise<void>>} */
+  #rejoining = new Map();
+  #joining = 0;
+  /** @type {(() => void)[]} */
+  #held = [];
+
+  /**
+   * @param {import("./requests.js").Requests} requests
+   * @param {import("./sender.js").Sender} sender
+   * @param {(event: string, value: object) => void} emit events for the game
+   */
+  constructor(requests, sender, emit) {
+    this.#requests = requests;
+    this.#sender = sender;
+    this.#emit = emit;
+  }
+
+  /** @param {string} name @returns {Room} the one of this name */
+  room(name) {
+    const known = this.#rooms.get(name);
+    if (known) return known.room;
+    const events = new Events();
+    const room = new Room(name, events, this, this.#requests, this.#sender);
+    this.#rooms.set(name, { room, events });
+    return room;
+  }
+
+  /**
+   * Messages that come while a room is joined wait until whoever awaited that had the time to
+   * listen: `const room = await game.join("lobby"); room.on("message", …)` misses nothing.
+   * @param {string} name
+   */
+  async join(name) {
+    const room = this.room(name);
+    this.#joining += 1;
+    try {
+      const { members } = await this.#requests.request("join", { room: name });
+      room.members = members;
+      this.#joined.add(name);
+      return room;
+    } finally {
+      setTimeout(() => {
+        this.#joining -= 1;
+        if (!this.#joining) this.flush();
+      });
+    }
+  }
+
+  /** @param {Room} room */
+  async leave(room) {
+    this.#joined.delete(room.name);
+    await this.#requests.request("leave", { room: room.name });
+    for (const event of /** @type {const} */ (["message", "joined", "left"])) room.off(event);
+    if (this.#rooms.get(room.name)?.room === room) this.#rooms.delete(room.name);
+  }
+
+  /**
+   * A message for the game: `handle` is called now or, while a room is being joined, soon.
+   * @param {() => void} handle
+   */
+  take(handle) {
+    this.#held.push(handle);
+    if (!this.#joining || this.#held.length > MAX_HELD) this.flush();
+  }
+
+  /** Nothing waits any longer. */
+  flush() {
+    for (;;) {
+      const handle = this.#held.shift();
+      if (!handle) return;
+      handle();
+    }
+  }
+
+  /** @param {any} message */
+  onMessage(message) {
+    this.#rooms.get(message.room)?.events.emit("message", message);
+  }
+
+  /** @param {{room: string, joined?: string, left?: string, members: number}} change */
+  onChange({ room: name, joined, left, members }) {
+    if (left === this.#trueId) this.#joined.delete(name);
+    const known = this.#rooms.get(name);
+    if (!known) return;
+    known.room.members = members;
+    if (joined !== undefined) known.events.emit("joined", joined, members);
+    if (left !== undefined) known.events.emit("left", left, members);
+  }
+
+  /**
+   * @param {import("./gateway.d.ts").Session} session which begins
+   * @param {number} silence milliseconds for which the player may have been away
+   */
+  onSession({ true_id: trueId, outcome, limits }, silence) {
+    const before = this.#trueId;
+    this.#trueId = trueId;
+    if (before !== null && before !== trueId) {
+      for (const name of this.#joined) this.#lost(name, before, playerChanged());
+      return;
+    }
+    // The gateway may have missed the player before the client missed the gateway.
+    const graceMs = (limits?.presence_grace ?? GRACE_SECONDS) * 1000;
+    if (!KEPT.has(outcome) || silence > graceMs / 2) {
+      for (const name of this.#joined) this.#rejoin(name).catch(() => {});
+    }
+  }
+
+  /**
+   * The gateway says `not_member`: join again, if that was joined here.
+   * @param {string} name
+   * @returns {Promise<void>|null} rejects with why that is not possible
+   */
+  cure(name) {
+    return this.#joined.has(name) ? this.#rejoin(name) : null;
+  }
+
+  /** @param {string} name */
+  #rejoin(name) {
+    const rejoining = this.#rejoining.get(name) ?? this.#askAgain(name);
+    this.#rejoining.set(name, rejoining);
+    return rejoining;
+  }
+
+  /** @param {string} name */
+  async #askAgain(name) {
+    try {
+      const { members } = await this.#requests.insist("join", { room: name });
+      this.room(name).members = members;
+    } catch (/** @type {any} */ error) {
+      // Over the next connection somebody asks again.
+      const final = !["timeout", "closed"].includes(error.code);
+      if (final && this.#joined.has(name)) this.#lost(name, this.#trueId, error);
+      throw error;
+    } finally {
+      this.#rejoining.delete(name);
+    }
+  }
+
+  /**
+   * @param {string} name
+   * @param {any} trueId who is no member any more
+   * @param {import("./errors.js").GatewayError} error why
+   */
+  #lost(name, trueId, { code, message }) {
+    this.#joined.delete(name);
+    this.#emit("error", { code, message, event: "join", room: name });
+    this.onChange({ room: name, left: trueId, members: (this.room(name).members ?? 1) - 1 });
+  }
+}
