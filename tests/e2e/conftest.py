@@ -111,9 +111,10 @@ def screenshots(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """The path of Node; the stock client is installed beside the tests."""
+    """The path of Node; the stock client and a TypeScript compiler are installed by the tests."""
     path = program("node")
-    if not (NODE_TESTS / "node_modules" / "socket.io-client").is_dir():
+    modules = NODE_TESTS / "node_modules"
+    if not all((modules / name).is_dir() for name in ("socket.io-client", "typescript")):
         command = [program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         done = subprocess.run(
             command,
