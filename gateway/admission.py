@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.auth import METHODS, Authentication
 from gateway.connect_request import ConnectRequest
-from gateway.connection import Connection, ConnectionLimits, Services, Sink, announce
+from gateway.connection import Connection, ConnectionLimits, Services, Sink
 from gateway.errors import ConnectRefused, StoreUnavailable
 from gateway.limits import KeyedBuckets
 from gateway.locks import KeyedLocks, player_key
@@ -458,10 +458,7 @@ class Admission:
         services.sessions.save_session(session)
         services.registry.add(connection)
         services.metrics.resume(outcome)
-        announce(
-            services.presence.on_connected(session.true_id, connection.id, session.name, now),
-            services.registry,
-        )
+        services.presence.on_connected(connection, session.id, session.name)
         # Only now: a player with a newcomer in place is not seen to leave.
         for each in old:
             each.close("taken_over", reconnect=False)

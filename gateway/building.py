@@ -7,7 +7,7 @@ import secrets
 import time
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from gateway.admission import AdmissionSettings
 from gateway.auth import Authentication, Authenticator
@@ -17,10 +17,11 @@ from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import UsersError
 from gateway.config import Config
 from gateway.config_loader import STORED_BESIDE
-from gateway.connection import ConnectionLimits
+from gateway.connection import ConnectionLimits, HiddenPolicy
 from gateway.errors import ConfigError
 from gateway.mailbox import Retention
 from gateway.messages import SessionId, TrueId
+from gateway.presence_service import PresenceSettings
 from gateway.store import StoreLimits
 from gateway.transport.app import BUILT_IN
 from gateway.transport.engine import EngineSettings
@@ -88,8 +89,9 @@ def admission_settings(config: Config) -> AdmissionSettings:
             messages_per_second=limits.messages_per_second,
             burst=limits.burst,
             send_buffer_bytes=limits.send_buffer_bytes,
-            max_watched=config.presence.max_watched,
-            listing=config.presence.listing,
+            state_keys=limits.state_keys,
+            state_bytes=limits.state_bytes,
+            hidden_policy=cast(HiddenPolicy, config.presence.hidden_policy),
         ),
         announced_limits={
             "message_bytes": limits.message_bytes,
@@ -100,6 +102,18 @@ def admission_settings(config: Config) -> AdmissionSettings:
             "dedupe_window": config.mailbox.dedupe_window,
             "presence_grace": config.presence.grace,
         },
+    )
+
+
+def presence_settings(config: Config) -> PresenceSettings:
+    """Return what presence is told."""
+    presence = config.presence
+    return PresenceSettings(
+        grace=presence.grace,
+        settle=presence.settle,
+        interval=presence.interval,
+        max_watched=presence.max_watched,
+        listing=presence.listing,
     )
 
 

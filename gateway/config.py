@@ -38,7 +38,6 @@ LATER_KEYS: Final = frozenset(
         "server.unix_socket",
         "auth.jwt",
         "auth.webhook",
-        "presence.hidden_policy",
     }
 )
 
@@ -322,6 +321,30 @@ class PresenceConfig:
             "offline at once",
         ),
     )
+    settle: float = field(
+        default=2.0,
+        metadata=_seconds(
+            "A connection that is lost and back within so long was never gone for others; at most "
+            "grace.",
+            "others are told at once",
+        ),
+    )
+    interval: float = field(
+        default=0.2,
+        metadata=_seconds(
+            "A watcher is told of a player at most once in so long, then of the latest state; less "
+            "often when the gateway is busy.",
+            "of every change",
+        ),
+    )
+    hidden_policy: str = field(
+        default="latest",
+        metadata=_about(
+            "What a hidden page gets of volatile messages: when it is active again the latest one "
+            "of each key, none at all, or each at once as if it were active.",
+            choices=("latest", "drop", "send"),
+        ),
+    )
     listing: bool = field(
         default=True, metadata=_about("Whether players may list who is online (event `players`).")
     )
@@ -375,9 +398,20 @@ class LimitsConfig:
         default=262_144,
         metadata=_limit(
             "Unsent data of a connection; beyond it reliable messages wait in the mailbox, "
-            "volatile ones are dropped.",
+            "volatile ones with a key are kept by their latest value, others are dropped.",
             "bytes",
         ),
+    )
+    state_keys: int = field(
+        default=1024,
+        metadata=_limit(
+            "Keys whose latest volatile value is kept for a connection that is hidden or slow; the "
+            "ones longest without an update go first."
+        ),
+    )
+    state_bytes: int = field(
+        default=262_144,
+        metadata=_limit("Size of these values together.", "bytes"),
     )
     slow_timeout: float = field(
         default=30.0,

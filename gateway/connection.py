@@ -6,11 +6,11 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
-from gateway.auth import clean_text
+from gateway.conflation import Conflation
 from gateway.delivery import Delivery
 from gateway.errors import RequestRefused, StoreUnavailable
 from gateway.limits import TokenBucket
@@ -35,7 +35,7 @@ from gateway.messages import (
     without_offset,
 )
 from gateway.metrics import Metrics
-from gateway.presence import Changed, Presence
+from gateway.presence_service import PresenceService
 from gateway.registry import Registry
 from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
 from gateway.revocation import Revocation
@@ -51,7 +51,8 @@ _BYTES_PER_TOKEN: Final = 4096
 #: Changes of its presence that a connection may announce.
 _PRESENCE_PER_SECOND: Final = 2.0
 _PRESENCE_AT_ONCE: Final = 10.0
-_STATUS_BYTES: Final = 128
+#: Looked up for each volatile message.
+_LIVE: Final = CursorState.LIVE
 
 
 class Sink(Protocol):
@@ -82,22 +83,27 @@ class Services:
     sessions: SessionStore
     registry: Registry[Connection]
     delivery: Delivery
-    presence: Presence
+    presence: PresenceService
     revocation: Revocation
     metrics: Metrics
     clock: Callable[[], float]
     monotonic: Callable[[], float]
 
 
+#: What a hidden page gets of volatile messages.
+HiddenPolicy = Literal["latest", "drop", "send"]
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Bounds of one connection: see `limits`, `presence` in the YAML file."""
+    """Bounds of one connection: see `limits`, `presence.hidden_policy` in the YAML file."""
 
     messages_per_second: float
     burst: float
     send_buffer_bytes: int
-    max_watched: int
-    listing: bool
+    state_keys: int
+    state_bytes: int
+    hidden_policy: HiddenPolicy
 
 
 class Connection:
@@ -107,13 +113,14 @@ class Connection:
         "_bucket",
         "_commands",
         "_cursor",
+        "_held",
+        "_hidden",
         "_limits",
         "_pinged",
         "_presence_bucket",
         "_probes",
         "_services",
         "_sink",
-        "_stale_presence",
         "closed",
         "id",
         "offsets",
@@ -149,7 +156,10 @@ class Connection:
         self._pinged = [0] * sink.pings
         #: Who waits for a pong, and for the how manyth from now on.
         self._probes: list[tuple[int, asyncio.Future[None]]] | None = None
-        self._stale_presence: set[TrueId] | None = None
+        #: Volatile state to be written once the client is up to date and not hidden. None
+        #: when it is and all was written: the one thing that `offer_volatile` has to ask.
+        self._held: Conflation | None = None
+        self._hidden = False
         self._presence_bucket: TokenBucket | None = None
 
     @property
@@ -173,26 +183,54 @@ class Connection:
         else:
             self._write(without_offset(message.id, array))
 
-    def offer_volatile(self, array: bytes) -> bool:
-        """See Recipient.offer_volatile: dropped while the connection is not up to date."""
-        if self._cursor.state is not CursorState.LIVE:
-            return False
-        self._write(array)
-        return True
+    def offer_volatile(self, array: bytes, key: Hashable | None = None) -> bool:
+        """See Recipient.offer_volatile."""
+        if self._held is None and self._cursor.state is _LIVE:
+            self._write(array)
+            return True
+        self._hold(array, key)
+        return False
+
+    def _hold(self, array: bytes, key: Hashable | None) -> None:
+        metrics, limits = self._services.metrics, self._limits
+        reason = "hidden" if self._hidden else "behind"
+        if key is None or (self._hidden and limits.hidden_policy == "drop"):
+            metrics.dropped_volatile(reason)
+            return
+        metrics.kept_volatile(reason)
+        if self._held is None:
+            self._held = Conflation(limits.state_keys, limits.state_bytes)
+        if self._held.put(key, array):
+            metrics.dropped_volatile("conflated")
+        while limit := self._held.over():
+            self._held.pop()
+            metrics.limit_hit(limit)
+            metrics.dropped_volatile("limit")
+
+    def _catch_up(self) -> None:
+        """Write the volatile state that was held, as far as there is room."""
+        held = self._held
+        if held is None or self._hidden:
+            return
+        while self._cursor.state is _LIVE and not self.closed:
+            array = held.pop()
+            if array is None:
+                self._held = None
+                return
+            self._write(array)
 
     def send(self, name: str, payload: object) -> None:
         """Send an event that is not stored."""
         if not self.closed:
             self._sink.send_event(encode_event(name, payload))
 
-    def on_presence(self, true_id: TrueId, array: bytes) -> None:
-        """A watched player's presence changed; a congested client gets the latest one later."""
+    def on_presence(self, array: bytes) -> bool:
+        """See Watcher.on_presence."""
         if self._cursor.state is CursorState.CONGESTED:
-            if self._stale_presence is None:
-                self._stale_presence = set()
-            self._stale_presence.add(true_id)
-        elif not self.closed and not self._sink.send_event(array):
+            return self.closed
+        if not self.closed and not self._sink.send_event(array):
             self._cursor.on_congested()
+        return True
 
     def _write(self, array: bytes) -> None:
         if not self._sink.send_event(array):
@@ -210,6 +248,8 @@ class Connection:
                 self._execute(self._commands.popleft())
         finally:
             self._commands = None
+        if self._held is not None:
+            self._catch_up()
 
     def _execute(self, command: Command) -> None:
         match command:
@@ -235,10 +275,8 @@ class Connection:
 
     def on_drained(self) -> None:
         """The transport's send buffer has room again."""
-        stale, self._stale_presence = self._stale_presence, None
-        for true_id in stale or ():
-            self.send("presence", self._services.presence.get(true_id))
         self._run(self._cursor.on_drained())
+        self._services.presence.on_drained(self)
 
     # Liveness
 
@@ -347,52 +385,24 @@ class Connection:
         wait = self._presence_bucket.take(now)
         if wait > 0:
             raise RequestRefused("rate_limited", "too many changes", None, round(wait, 3))
-        status = request.status
-        if status:
-            try:
-                status = clean_text(status, "status", _STATUS_BYTES)
-            except ValueError as error:
-                raise RequestRefused("bad_request", str(error), "status") from None
-        changes = services.presence.set_state(
-            self.true_id, self.id, request.state, status, services.clock()
-        )
+        services.presence.set_state(self, request)
         self._answer(ack_id, {"ok": True})
-        announce(changes, services.registry)
+        if self._limits.hidden_policy != "send":
+            self._hidden = request.state == "hidden"
+            if self._hidden and self._held is None:
+                self._held = Conflation(self._limits.state_keys, self._limits.state_bytes)
+            self._catch_up()
 
     def _on_presence_watch(self, request: PresenceWatch, ack_id: int | None) -> None:
-        presence = self._services.presence
-        wanted = request.true_ids
-        watched = presence.watched_by(self.id)
-        if self._limits.max_watched and len(watched.union(wanted)) > self._limits.max_watched:
-            self._services.metrics.limit_hit("presence.max_watched")
-            raise RequestRefused(
-                "too_large", f"a connection watches {self._limits.max_watched} at most", "true_ids"
-            )
-        presence.watch(self.id, wanted)
-        known = {true_id: presence.get(true_id) for true_id in wanted}
+        known = self._services.presence.watch(self, request.true_ids)
         self._answer(ack_id, {"ok": True, "presence": known})
 
     def _on_presence_unwatch(self, request: PresenceWatch, ack_id: int | None) -> None:
-        self._services.presence.unwatch(self.id, request.true_ids)
+        self._services.presence.unwatch(self, request.true_ids)
         self._answer(ack_id, {"ok": True, "presence": {}})
 
     def _on_players(self, request: ListPlayers, ack_id: int | None) -> None:
-        if not self._limits.listing:
-            raise RequestRefused("forbidden", "listing players is switched off on this gateway")
-        cursor = request.cursor or "0"
-        if not (cursor.isascii() and cursor.isdigit()):
-            raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
-        presence = self._services.presence
-        players, following = presence.page(int(cursor), request.limit)
-        self._answer(
-            ack_id,
-            {
-                "ok": True,
-                "players": players,
-                "online": presence.online,
-                "cursor": None if following is None else str(following),
-            },
-        )
+        self._answer(ack_id, {"ok": True, **self._services.presence.list_players(request)})
 
     def _on_logout(self, request: Logout, ack_id: int | None) -> None:
         self._services.revocation.log_out(
@@ -408,10 +418,13 @@ class Connection:
         """Close from this side; what still comes from the client is ignored from now on."""
         if not self.closed:
             self._sink.close(reason, reconnect=reconnect)
-            self.on_closed(reason)
+            self.on_closed(reason, final=not reconnect)
 
-    def on_closed(self, reason: str) -> None:
-        """The connection is gone, by either side. A second call changes nothing."""
+    def on_closed(self, reason: str, *, final: bool = False) -> None:
+        """The connection is gone, by either side, `final` if its client is not to come back.
+
+        A second call changes nothing.
+        """
         if self.closed:
             return
         self.closed = True
@@ -423,10 +436,10 @@ class Connection:
             self.session.last_seen = now
             services.sessions.save_session(self.session)
         services.registry.remove(self.id)
-        changes = services.presence.on_disconnected(
-            self.true_id, self.id, now, left=reason == "logout"
-        )
-        announce(changes, services.registry)
+        services.presence.on_disconnected(self, left=final)
+        held, self._held = self._held, None
+        if held:
+            services.metrics.dropped_volatile("closed", len(held))
         # Cancelled, they would take the newcomer that waits in `answers` with them.
         self._end_probes(math.inf)
 
@@ -440,13 +453,3 @@ _HANDLERS: Final[dict[str, tuple[type, _Handler]]] = {
     "players": (ListPlayers, Connection._on_players),
     "logout": (Logout, Connection._on_logout),
 }
-
-
-def announce(changes: Iterable[Changed], registry: Registry[Connection]) -> None:
-    """Tell the watchers of each player whose presence changed."""
-    for change in changes:
-        array = encode_event("presence", change.payload)
-        for watcher in change.watchers:
-            connection = registry.connection(watcher)
-            if connection is not None:
-                connection.on_presence(change.true_id, array)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final, Protocol
 
 from gateway.errors import GatewayError, RequestRefused
@@ -38,8 +38,12 @@ class Recipient(Protocol):
         `array` is its event, with the offset.
         """
 
-    def offer_volatile(self, array: bytes) -> bool:
-        """Write a message that is stored nowhere; return False if it was dropped."""
+    def offer_volatile(self, array: bytes, key: Hashable | None = None) -> bool:
+        """Write a message that is stored nowhere; return True if it was written now.
+
+        One that cannot be written now, or whose page is hidden, is dropped, or, with a `key`,
+        kept until it can: only the latest of a key is. Kept is not delivered.
+        """
 
 
 class Delivery:

@@ -63,6 +63,12 @@ class Metrics:
             "Stored messages that went before any session of their player had confirmed them",
             "reason",
         )
+        self._kept_volatile = self._counters(
+            "kept_volatile", "Volatile messages kept for a connection, by why", "reason"
+        )
+        self._dropped_volatile = self._counters(
+            "dropped_volatile", "Volatile messages that a connection never gets, by why", "reason"
+        )
 
     def _counters(self, name: str, text: str, label: str) -> Counters:
         counters = Counters(name, text, label)
@@ -76,6 +82,18 @@ class Metrics:
     def dropped(self, reason: str, count: int) -> None:
         """Count messages that went unread: `expired`, or `trimmed` by a limit of the mailbox."""
         self._dropped[reason] += count
+
+    def kept_volatile(self, reason: str) -> None:
+        """Count a value kept for a connection that is `behind` or whose page is `hidden`."""
+        self._kept_volatile[reason] += 1
+
+    def dropped_volatile(self, reason: str, count: int = 1) -> None:
+        """Count messages that a connection never gets.
+
+        They came while it was `behind` or `hidden`, or were kept and then `conflated` (a newer
+        one took their place), pushed out by a `limit`, or left over when it `closed`.
+        """
+        self._dropped_volatile[reason] += count
 
     def resume(self, outcome: str) -> None:
         """Count an accepted CONNECT."""

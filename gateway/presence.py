@@ -1,17 +1,34 @@
-"""Presence: who is here, merged over a player's connections, and who watches whom.
+"""Presence: who is here, merged over a player's tabs.
 
-A player is `active` while one of its connections is, `hidden` while all its tabs are,
-`away` for `grace` seconds after the last connection was lost, then `offline`.
+A player is `active` while one of its tabs is, `hidden` while all its tabs are, `away` for
+`grace` seconds after the last connection was lost, then `offline`.
+
+Nobody is to see a tab flap that reconnects. A lost tab therefore stays as it was for a short
+time to settle, and a tab that comes back as hidden counts as hidden until its page had that
+time to say what it is. A takeover only exchanges the connection behind a tab.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
-from gateway.messages import ConnectionId, PresenceState, TrueId
+from gateway.messages import ConnectionId, PresenceState, SessionId, TrueId
+
+TabState = Literal["active", "hidden"]
+
+
+@dataclass(slots=True, eq=False)
+class _Tab:
+    """One session of a player; without a connection it was lost at the Unix time `lost`."""
+
+    session_id: SessionId
+    connection_id: ConnectionId | None
+    state: TabState = "active"
+    lost: float = 0.0
 
 
 @dataclass(slots=True)
@@ -19,115 +36,126 @@ class _Player:
     name: str
     order: int
     since: float
+    #: Most players have one: a list of one is smaller than a dictionary.
+    tabs: list[_Tab]
     state: PresenceState = "active"
     status: str | None = None
-    connections: dict[ConnectionId, Literal["active", "hidden"]] = field(default_factory=dict)
 
-    def merged(self) -> PresenceState:
-        if not self.connections:
-            return "away"
-        return "active" if "active" in self.connections.values() else "hidden"
+    def tab(self, connection_id: ConnectionId) -> _Tab | None:
+        for tab in self.tabs:
+            if tab.connection_id == connection_id:
+                return tab
+        return None
 
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A player's presence changed: tell these connections."""
-
-    true_id: TrueId
-    payload: dict[str, object]
-    watchers: tuple[ConnectionId, ...]
+    def merge(self, since: float) -> bool:
+        """Take the state over from the tabs; tell whether it is another one now."""
+        state: PresenceState = "away"
+        if self.tabs:
+            state = "active" if any(tab.state == "active" for tab in self.tabs) else "hidden"
+        if state == self.state:
+            return False
+        self.state, self.since = state, since
+        return True
 
 
 class Presence:
-    """Keeps presence. Methods take the time in Unix seconds and return what changed."""
+    """Keeps presence. What changes something returns whether others see a difference.
 
-    def __init__(self, grace: float) -> None:
+    `grace` and `settle` are in seconds. `clock` is Unix time and told to clients; what is due
+    goes by `monotonic`, which nobody steps.
+    """
+
+    def __init__(
+        self,
+        grace: float,
+        settle: float,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
         self._grace = grace
+        # Who is offline by then is not away before.
+        self._settle = min(settle, grace)
+        self._clock = clock
+        self._monotonic = monotonic
         self._players: dict[TrueId, _Player] = {}
-        self._away: dict[TrueId, float] = {}
-        self._watchers: dict[TrueId, set[ConnectionId]] = {}
-        self._watching: dict[ConnectionId, set[TrueId]] = {}
+        # Both in the order in which they are due.
+        self._settling: OrderedDict[_Tab, tuple[float, TrueId]] = OrderedDict()
+        self._away: OrderedDict[TrueId, float] = OrderedDict()
         # Players in the order they came, for listing in pages; gone ones leave holes.
         self._order: list[tuple[int, TrueId]] = []
         self._next_order = 1
 
     @property
     def online(self) -> int:
-        """How many players have a connection."""
+        """How many players have a connection, or had one a moment ago."""
         return len(self._players) - len(self._away)
 
     def on_connected(
-        self, true_id: TrueId, connection_id: ConnectionId, name: str, now: float
-    ) -> list[Changed]:
-        """A connection of the player is here."""
+        self, true_id: TrueId, session_id: SessionId, connection_id: ConnectionId, name: str
+    ) -> bool:
+        """A connection of the player is here, for this session."""
+        now = self._clock()
         player = self._players.get(true_id)
         if player is None:
-            player = self._players[true_id] = _Player(name, self._next_order, now)
+            tab = _Tab(session_id, connection_id)
+            self._players[true_id] = _Player(name, self._next_order, now, [tab])
             self._order.append((self._next_order, true_id))
             self._next_order += 1
-            came = True
-        else:
-            came = False
+            return True
         self._away.pop(true_id, None)
+        changed = name != player.name
         player.name = name
-        player.connections[connection_id] = "active"
-        return self._settle(true_id, player, now, forced=came)
+        back = _returning(player.tabs, session_id)
+        if back is None:
+            player.tabs.append(_Tab(session_id, connection_id))
+            changed = True
+        else:
+            back.session_id, back.connection_id = session_id, connection_id
+            self._settling.pop(back, None)
+            if back.state == "hidden" and self._settle:
+                self._settling[back] = (self._monotonic() + self._settle, true_id)
+            else:
+                back.state = "active"
+        return player.merge(now) or changed
 
     def on_disconnected(
-        self, true_id: TrueId, connection_id: ConnectionId, now: float, *, left: bool = False
-    ) -> list[Changed]:
-        """A connection of the player is gone, and with it what it watched.
+        self, true_id: TrueId, connection_id: ConnectionId, *, left: bool = False
+    ) -> bool:
+        """A connection of the player is gone.
 
-        A player who `left` on purpose with their last connection is offline at once.
+        It has `left` if it is not to come back: logged out or thrown out. A player whose last
+        connection has is offline at once.
         """
-        for watched in self._watching.pop(connection_id, ()):
-            self._unwatch(watched, connection_id)
         player = self._players.get(true_id)
-        if player is None or connection_id not in player.connections:
-            return []
-        del player.connections[connection_id]
-        if not player.connections:
-            if left:
-                return self._remove(true_id, now)
-            self._away[true_id] = now
-        return self._settle(true_id, player, now)
+        tab = None if player is None else player.tab(connection_id)
+        if player is None or tab is None:
+            return False
+        self._settling.pop(tab, None)
+        tab.connection_id, tab.lost = None, self._clock()
+        due = self._monotonic() + self._settle
+        if left and all(each.connection_id is None for each in player.tabs):
+            self._remove(true_id, player)
+            return True
+        if left or not self._settle:
+            self._drop(true_id, player, tab, due)
+            return True
+        self._settling[tab] = (due, true_id)
+        return False
 
     def set_state(
-        self,
-        true_id: TrueId,
-        connection_id: ConnectionId,
-        state: Literal["active", "hidden"],
-        status: str | None,
-        now: float,
-    ) -> list[Changed]:
+        self, true_id: TrueId, connection_id: ConnectionId, state: TabState, status: str | None
+    ) -> bool:
         """The page behind this connection says what it is; `status` None leaves it as it is."""
         player = self._players.get(true_id)
-        if player is None or connection_id not in player.connections:
-            return []
-        player.connections[connection_id] = state
-        new_status = status is not None and status != player.status
-        if new_status:
+        tab = None if player is None else player.tab(connection_id)
+        if player is None or tab is None:
+            return False
+        self._settling.pop(tab, None)
+        tab.state = state
+        changed = status is not None and status != player.status
+        if changed:
             player.status = status
-        return self._settle(true_id, player, now, forced=new_status)
-
-    def watch(self, connection_id: ConnectionId, true_ids: Iterable[TrueId]) -> int:
-        """Let this connection hear of these players too; return how many it watches now."""
-        watching = self._watching.setdefault(connection_id, set())
-        for true_id in true_ids:
-            watching.add(true_id)
-            self._watchers.setdefault(true_id, set()).add(connection_id)
-        return len(watching)
-
-    def unwatch(self, connection_id: ConnectionId, true_ids: Iterable[TrueId]) -> None:
-        """Stop telling this connection of these players."""
-        watching = self._watching.get(connection_id, set())
-        for true_id in true_ids:
-            watching.discard(true_id)
-            self._unwatch(true_id, connection_id)
-
-    def watched_by(self, connection_id: ConnectionId) -> frozenset[TrueId]:
-        """Return whom this connection watches."""
-        return frozenset(self._watching.get(connection_id, ()))
+        return player.merge(self._clock()) or changed
 
     def get(self, true_id: TrueId) -> dict[str, object]:
         """Return the presence of any player, known or not, as PROTOCOL 1.4 has it."""
@@ -138,7 +166,7 @@ class Presence:
             "true_id": true_id,
             "name": player.name,
             "state": player.state,
-            "connections": len(player.connections),
+            "connections": len(player.tabs),
             "since": player.since,
         }
         if player.status is not None:
@@ -163,45 +191,70 @@ class Presence:
             cursor = order
         return players, None
 
-    def expire(self, now: float) -> list[Changed]:
-        """Players away for longer than `grace` are offline."""
-        changes: list[Changed] = []
-        while self._away:
-            true_id, since = next(iter(self._away.items()))
-            if since > now - self._grace:
+    @property
+    def next_due(self) -> float | None:
+        """When `expire` has something to do next, by the monotonic clock; None for never."""
+        settling = next(iter(self._settling.values()), None)
+        away = next(iter(self._away.values()), None)
+        if settling is None:
+            return away
+        return settling[0] if away is None else min(settling[0], away)
+
+    def expire(self) -> list[TrueId]:
+        """Let tabs settle and players who were away for `grace` go; return who has changed."""
+        now = self._monotonic()
+        changed: list[TrueId] = []
+        while self._settling:
+            tab, (due, true_id) = next(iter(self._settling.items()))
+            if due > now:
                 break
-            del self._away[true_id]
-            changes += self._remove(true_id, now)
+            del self._settling[tab]
+            player = self._players[true_id]
+            if tab.connection_id is None:
+                self._drop(true_id, player, tab, due)
+            else:
+                # Its page had time to say that it is hidden, and has not.
+                tab.state = "active"
+                player.merge(self._clock())
+            changed.append(true_id)
+        while self._away:
+            true_id, due = next(iter(self._away.items()))
+            if due > now:
+                break
+            self._remove(true_id, self._players[true_id])
+            changed.append(true_id)
         if len(self._order) > 2 * len(self._players) + 64:
             self._order = [
                 (order, true_id)
                 for order, true_id in self._order
                 if true_id in self._players and self._players[true_id].order == order
             ]
-        return changes
+        return changed
 
-    def _remove(self, true_id: TrueId, now: float) -> list[Changed]:
+    def _drop(self, true_id: TrueId, player: _Player, tab: _Tab, settled: float) -> None:
+        """Forget a lost tab that had until `settled` to come back."""
+        player.tabs.remove(tab)
+        if player.tabs:
+            player.merge(self._clock())
+        elif self._grace <= self._settle:
+            self._remove(true_id, player)
+        else:
+            self._away[true_id] = settled - self._settle + self._grace
+            player.merge(tab.lost)
+
+    def _remove(self, true_id: TrueId, player: _Player) -> None:
+        for tab in player.tabs:
+            self._settling.pop(tab, None)
+        self._away.pop(true_id, None)
         del self._players[true_id]
-        watchers = tuple(self._watchers.get(true_id, ()))
-        if not watchers:
-            return []
-        return [Changed(true_id, {**self.get(true_id), "since": now}, watchers)]
 
-    def _settle(
-        self, true_id: TrueId, player: _Player, now: float, *, forced: bool = False
-    ) -> list[Changed]:
-        state = player.merged()
-        if state == player.state and not forced:
-            return []
-        if state != player.state:
-            player.since = now
-        player.state = state
-        watchers = tuple(self._watchers.get(true_id, ()))
-        return [Changed(true_id, self.get(true_id), watchers)] if watchers else []
 
-    def _unwatch(self, true_id: TrueId, connection_id: ConnectionId) -> None:
-        watchers = self._watchers.get(true_id)
-        if watchers is not None:
-            watchers.discard(connection_id)
-            if not watchers:
-                del self._watchers[true_id]
+def _returning(tabs: list[_Tab], session_id: SessionId) -> _Tab | None:
+    """Return the tab that a newcomer of this session is taken for: its own, else a lost one."""
+    lost = None
+    for tab in tabs:
+        if tab.session_id == session_id:
+            return tab
+        if lost is None and tab.connection_id is None:
+            lost = tab
+    return lost

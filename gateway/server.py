@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -22,17 +22,18 @@ from gateway.building import (
     new_session_id,
     new_sid,
     prepare_state_dir,
+    presence_settings,
     shown_url,
     static_path,
     store_limits,
 )
 from gateway.config import Config
-from gateway.connection import Connection, Services, announce
+from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.lifecycle import Periodic
 from gateway.locks import KeyedLocks
 from gateway.metrics import Metrics
-from gateway.presence import Presence
+from gateway.presence_service import PresenceService
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.secret_keys import load_secret_keys
@@ -48,7 +49,6 @@ from gateway.transport.socketio import SocketIOServer
 
 logger = logging.getLogger(__name__)
 
-_PRESENCE_SWEEP: Final = 1.0
 _STORE_SWEEP: Final = 30.0
 _ACCOUNTS_SWEEP: Final = 5.0
 _MIN_RECONNECT: Final = 0.5
@@ -78,7 +78,9 @@ class Gateway:
             self.metrics.dropped,
             self._on_store_replaced,
         )
-        self._presence = Presence(config.presence.grace)
+        self._presence = PresenceService(
+            presence_settings(config), self.metrics, time.time, time.monotonic, _call_later
+        )
         locks = KeyedLocks()
         revocation = Revocation(self._store, self._registry.connections_of, time.time, locks)
         self._revocation = revocation
@@ -179,7 +181,6 @@ class Gateway:
             sockets = bind(host.strip("[]"), int(port), server.backlog)
             self._listeners.serve(build_metrics_app(self.metrics), sockets)
         self.url = server.public_url or shown_url(server.host, self.port)
-        self._periodic.add("presence-sweep", _PRESENCE_SWEEP, self._sweep_presence)
         self._periodic.add("store-sweep", _STORE_SWEEP, self._sweep_store)
         self._periodic.add("accounts", _ACCOUNTS_SWEEP, self._check_accounts)
         self._notifier.notify("READY=1", f"STATUS=Serving {self.url}")
@@ -210,9 +211,6 @@ class Gateway:
         if self._accounts is not None and self._store.available:
             await self._accounts.check()
 
-    async def _sweep_presence(self) -> None:
-        announce(self._presence.expire(time.time()), self._registry)
-
     async def _sweep_store(self) -> None:
         if self._store.available:
             await self._store.expire(time.time())
@@ -242,6 +240,7 @@ class Gateway:
         await self._periodic.stop()
         await self._socketio.close()
         self._engine.close()
+        self._presence.stop()
         # The last answers to polls are written by their handlers, which wait for their turn.
         for _ in range(_TURNS_TO_ANSWER):
             await asyncio.sleep(0)
@@ -251,3 +250,7 @@ class Gateway:
             self._picows.close()
         await self._store.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(seconds, callback)

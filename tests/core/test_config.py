@@ -134,7 +134,14 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "dedupe_keys": 65536,
         },
         "store": {"url": "sqlite:///gateway.db"},
-        "presence": {"grace": 30.0, "listing": True, "max_watched": 1000},
+        "presence": {
+            "grace": 30.0,
+            "settle": 2.0,
+            "interval": 0.2,
+            "hidden_policy": "latest",
+            "listing": True,
+            "max_watched": 1000,
+        },
         "limits": {
             "connections": 20000,
             "connections_per_address": 1000,
@@ -146,6 +153,8 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "messages_per_second": 200.0,
             "burst": 400,
             "send_buffer_bytes": 262144,
+            "state_keys": 1024,
+            "state_bytes": 262144,
             "slow_timeout": 30.0,
             "connect_timeout": 10.0,
             "name_bytes": 64,
@@ -392,6 +401,8 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
         "mailbox.total_bytes",
         "mailbox.dedupe_window",
         "presence.grace",
+        "presence.settle",
+        "presence.interval",
         "presence.max_watched",
     }
 

@@ -1,43 +1,65 @@
-"""Presence: what is said of a player, to whom, and when they are gone."""
+"""Presence: what is said of a player, what others do not get to see, and when they are gone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.messages import ConnectionId, TrueId
-from gateway.presence import Changed, Presence
+from gateway.messages import ConnectionId, SessionId, TrueId
+from gateway.presence import Presence
 
 ANN, BOB, EVE = TrueId("ann"), TrueId("bob"), TrueId("eve")
 GRACE = 30.0
+SETTLE = 2.0
+#: What Unix time says when the monotonic clock says 0.
+EPOCH = 1_048_576.0
 
 
-def number(connection: int) -> ConnectionId:
-    return ConnectionId(connection)
+class World:
+    """Presence, with a clock; a session is named by a letter, a connection by a number."""
 
+    def __init__(self, grace: float = GRACE, settle: float = SETTLE) -> None:
+        self.now = 0.0
+        self.presence = Presence(grace, settle, lambda: EPOCH + self.now, lambda: self.now)
 
-def presence(*watchers: int) -> Presence:
-    """Nobody is here; these connections watch ann."""
-    subject = Presence(GRACE)
-    for watcher in watchers:
-        subject.watch(number(watcher), [ANN])
-    return subject
+    def connect(
+        self, connection: int, session: str = "s", true_id: TrueId = ANN, name: str = "Ann"
+    ) -> bool:
+        return self.presence.on_connected(
+            true_id, SessionId(session), ConnectionId(connection), name
+        )
 
+    def lose(self, connection: int, true_id: TrueId = ANN, *, left: bool = False) -> bool:
+        return self.presence.on_disconnected(true_id, ConnectionId(connection), left=left)
 
-def told(changes: list[Changed]) -> list[tuple[str, object, object]]:
-    """Return who became what since when."""
-    return [
-        (change.true_id, change.payload["state"], change.payload["since"]) for change in changes
-    ]
+    def say(
+        self,
+        connection: int,
+        state: Literal["active", "hidden"],
+        status: str | None = None,
+        true_id: TrueId = ANN,
+    ) -> bool:
+        return self.presence.set_state(true_id, ConnectionId(connection), state, status)
+
+    def wait(self, seconds: float) -> list[TrueId]:
+        self.now += seconds
+        return self.presence.expire()
+
+    def seen(self, true_id: TrueId = ANN) -> tuple[object, object, float | None]:
+        """Return state, connections and since when, by the monotonic clock."""
+        payload = self.presence.get(true_id)
+        since = payload["since"]
+        assert since is None or isinstance(since, float)
+        return payload["state"], payload["connections"], None if since is None else since - EPOCH
 
 
 def test_a_stranger_is_offline() -> None:
-    assert presence().get(ANN) == {
+    assert World().presence.get(ANN) == {
         "true_id": "ann",
         "state": "offline",
         "connections": 0,
@@ -45,156 +67,239 @@ def test_a_stranger_is_offline() -> None:
     }
 
 
-def test_a_player_who_connects_is_active_and_watchers_are_told() -> None:
-    subject = presence(7, 8)
-    (change,) = subject.on_connected(ANN, number(1), "Ann", 100.0)
-    assert change.true_id == ANN
-    assert sorted(change.watchers) == [7, 8]
-    assert change.payload == subject.get(ANN)
-    assert change.payload == {
+def test_a_player_who_connects_is_active() -> None:
+    world = World()
+    assert world.connect(1)
+    assert world.presence.get(ANN) == {
         "true_id": "ann",
         "name": "Ann",
         "state": "active",
         "connections": 1,
-        "since": 100.0,
+        "since": EPOCH,
     }
 
 
-def test_nobody_is_told_of_a_player_whom_nobody_watches() -> None:
-    subject = presence()
-    assert subject.on_connected(ANN, number(1), "Ann", 100.0) == []
-    assert subject.on_disconnected(ANN, number(1), 101.0) == []
-    assert subject.expire(1000.0) == []
-
-
-def test_a_second_connection_changes_nothing_to_tell() -> None:
-    subject = presence(7)
-    subject.on_connected(ANN, number(1), "Ann", 100.0)
-    assert subject.on_connected(ANN, number(2), "Ann", 101.0) == []
-    assert subject.on_disconnected(ANN, number(1), 102.0) == []
-    assert subject.get(ANN)["connections"] == 1
-    assert subject.get(ANN)["since"] == 100.0
+def test_another_tab_changes_the_connections_alone() -> None:
+    world = World()
+    world.connect(1, "s")
+    world.now = 5.0
+    assert world.connect(2, "t")
+    assert world.seen() == ("active", 2, 0.0)
+    assert not world.lose(1)
+    assert world.wait(SETTLE) == [ANN]
+    assert world.seen() == ("active", 1, 0.0)
 
 
 def test_a_player_is_hidden_while_all_their_pages_are() -> None:
-    subject = presence(7)
-    subject.on_connected(ANN, number(1), "Ann", 100.0)
-    subject.on_connected(ANN, number(2), "Ann", 100.0)
-    assert subject.set_state(ANN, number(1), "hidden", None, 101.0) == []
-    assert told(subject.set_state(ANN, number(2), "hidden", None, 102.0)) == [
-        ("ann", "hidden", 102.0)
-    ]
-    assert told(subject.set_state(ANN, number(1), "active", None, 103.0)) == [
-        ("ann", "active", 103.0)
-    ]
-    assert told(subject.on_disconnected(ANN, number(1), 104.0)) == [("ann", "hidden", 104.0)]
+    world = World()
+    world.connect(1, "s")
+    world.connect(2, "t")
+    assert not world.say(1, "hidden")
+    world.now = 1.0
+    assert world.say(2, "hidden")
+    assert world.seen() == ("hidden", 2, 1.0)
+    world.now = 2.0
+    assert world.say(1, "active")
+    assert world.seen() == ("active", 2, 2.0)
+    world.lose(1)
+    world.wait(SETTLE)
+    assert world.seen() == ("hidden", 1, 4.0)
 
 
-def test_a_lost_player_is_away_for_the_grace_then_offline() -> None:
-    subject = presence(7)
-    subject.on_connected(ANN, number(1), "Ann", 100.0)
-    assert told(subject.on_disconnected(ANN, number(1), 101.0)) == [("ann", "away", 101.0)]
-    assert subject.expire(101.0 + GRACE - 0.1) == []
-    assert told(subject.expire(101.0 + GRACE)) == [("ann", "offline", 131.0)]
-    assert subject.get(ANN)["state"] == "offline"
-    assert subject.expire(1000.0) == []
+# Not to be seen
+
+
+def test_a_lost_player_is_away_after_a_time_to_settle_then_offline_after_the_grace() -> None:
+    world = World()
+    world.connect(1)
+    world.now = 10.0
+    assert not world.lose(1)
+    assert world.presence.next_due == 10.0 + SETTLE
+    assert world.wait(SETTLE - 0.1) == []
+    assert (world.seen(), world.presence.online) == (("active", 1, 0.0), 1)
+    assert world.wait(0.1) == [ANN]
+    assert (world.seen(), world.presence.online) == (("away", 0, 10.0), 0)
+    assert world.presence.next_due == 10.0 + GRACE
+    assert world.wait(GRACE - SETTLE - 0.1) == []
+    assert world.wait(0.1) == [ANN]
+    assert world.seen() == ("offline", 0, None)
+    assert world.presence.next_due is None
+
+
+@pytest.mark.parametrize("session", ["s", "another"])
+def test_a_reconnect_within_the_time_to_settle_is_not_seen(session: str) -> None:
+    world = World()
+    world.connect(1)
+    for connection in range(2, 5):
+        world.now += 5.0
+        assert not world.lose(connection - 1)
+        world.now += SETTLE - 0.1
+        assert not world.connect(connection, session)
+    assert world.wait(100.0) == []
+    assert world.seen() == ("active", 1, 0.0)
+
+
+def test_a_takeover_is_not_seen() -> None:
+    world = World()
+    world.connect(1)
+    world.now = 1.0
+    assert not world.connect(2)
+    assert world.seen() == ("active", 1, 0.0)
+    assert not world.lose(1)
+    assert not world.say(1, "hidden")
+    assert world.wait(100.0) == []
+    assert world.seen() == ("active", 1, 0.0)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_hidden_page_that_reconnects_has_time_to_say_so(lost: bool) -> None:
+    world = World()
+    world.connect(1)
+    world.say(1, "hidden")
+    if lost:
+        assert not world.lose(1)
+    world.now = 1.0
+    assert not world.connect(2)
+    assert world.wait(SETTLE - 0.1) == []
+    assert not world.say(2, "hidden")
+    assert world.wait(100.0) == []
+    assert world.seen() == ("hidden", 1, 0.0)
+
+
+def test_a_hidden_page_that_reconnects_and_says_nothing_is_active() -> None:
+    world = World()
+    world.connect(1)
+    world.say(1, "hidden")
+    world.now = 1.0
+    assert not world.connect(2)
+    assert world.wait(SETTLE) == [ANN]
+    assert world.seen() == ("active", 1, 1.0 + SETTLE)
+
+
+def test_a_hidden_page_that_reconnects_active_says_so_at_once() -> None:
+    world = World()
+    world.connect(1)
+    world.say(1, "hidden")
+    world.lose(1)
+    world.connect(2)
+    world.now = 1.0
+    assert world.say(2, "active")
+    assert world.seen() == ("active", 1, 1.0)
+    assert world.wait(100.0) == []
 
 
 def test_a_player_back_in_time_was_never_offline() -> None:
-    subject = presence(7)
-    subject.on_connected(ANN, number(1), "Ann", 100.0)
-    subject.on_disconnected(ANN, number(1), 101.0)
-    assert told(subject.on_connected(ANN, number(2), "Ann", 102.0)) == [("ann", "active", 102.0)]
-    assert subject.expire(1000.0) == []
+    world = World()
+    world.connect(1)
+    world.lose(1)
+    world.wait(SETTLE)
+    assert world.connect(2)
+    assert world.seen() == ("active", 1, SETTLE)
+    assert world.wait(1000.0) == []
 
 
 def test_the_grace_counts_from_the_last_loss() -> None:
-    subject = presence()
-    subject.on_connected(ANN, number(1), "Ann", 0.0)
-    subject.on_connected(BOB, number(2), "Bob", 0.0)
-    subject.on_disconnected(ANN, number(1), 1.0)
-    subject.on_disconnected(BOB, number(2), 2.0)
-    subject.on_connected(ANN, number(3), "Ann", 3.0)
-    subject.on_disconnected(ANN, number(3), 4.0)
-    subject.expire(2.0 + GRACE)
-    assert (subject.get(ANN)["state"], subject.get(BOB)["state"]) == ("away", "offline")
+    world = World()
+    world.connect(1)
+    world.connect(2, true_id=BOB)
+    world.lose(1)
+    world.lose(2, BOB)
+    world.wait(5.0)
+    world.connect(3)
+    world.lose(3)
+    world.wait(SETTLE)
+    world.wait(GRACE - SETTLE - 1.0)
+    assert (world.seen()[0], world.seen(BOB)[0]) == ("away", "offline")
+
+
+def test_without_time_to_settle_a_loss_is_seen_at_once() -> None:
+    world = World(settle=0.0)
+    world.connect(1)
+    world.say(1, "hidden")
+    world.now = 1.0
+    assert world.lose(1)
+    assert world.seen() == ("away", 0, 1.0)
+    assert world.connect(2)
+    assert world.seen() == ("active", 1, 1.0)
+
+
+@pytest.mark.parametrize("settle", [0.0, SETTLE])
+def test_without_grace_a_lost_player_is_offline_at_once(settle: float) -> None:
+    world = World(grace=0.0, settle=settle)
+    world.connect(1)
+    assert world.lose(1)
+    assert world.seen() == ("offline", 0, None)
+    assert world.presence.next_due is None
+
+
+def test_a_grace_shorter_than_the_time_to_settle_ends_it() -> None:
+    world = World(grace=1.0)
+    world.connect(1)
+    assert not world.lose(1)
+    assert world.wait(1.0) == [ANN]
+    assert world.seen() == ("offline", 0, None)
+
+
+# On purpose
 
 
 def test_who_leaves_on_purpose_is_offline_at_once() -> None:
-    subject = presence(7)
-    subject.on_connected(ANN, number(1), "Ann", 100.0)
-    subject.on_connected(ANN, number(2), "Ann", 100.0)
-    assert subject.on_disconnected(ANN, number(1), 101.0, left=True) == []
-    assert told(subject.on_disconnected(ANN, number(2), 102.0, left=True)) == [
-        ("ann", "offline", 102.0)
-    ]
-    assert subject.online == 0
-    assert subject.expire(1000.0) == []
+    world = World()
+    world.connect(1, "s")
+    world.connect(2, "t")
+    assert world.lose(1, left=True)
+    assert world.seen() == ("active", 1, 0.0)
+    assert world.lose(2, left=True)
+    assert (world.seen(), world.presence.online) == (("offline", 0, None), 0)
+    assert world.wait(1000.0) == []
 
 
-def test_a_status_is_told_kept_and_cleared() -> None:
-    subject = presence(7)
-    subject.on_connected(ANN, number(1), "Ann", 100.0)
-    (change,) = subject.set_state(ANN, number(1), "active", "in battle", 101.0)
-    assert change.payload["status"] == "in battle"
-    assert change.payload["since"] == 100.0
-    assert subject.set_state(ANN, number(1), "active", None, 102.0) == []
-    assert subject.set_state(ANN, number(1), "active", "in battle", 102.0) == []
-    assert subject.get(ANN)["status"] == "in battle"
-    (change,) = subject.set_state(ANN, number(1), "active", "", 103.0)
-    assert change.payload["status"] == ""
+def test_who_leaves_does_not_wait_for_a_tab_that_was_lost() -> None:
+    world = World()
+    world.connect(1, "s")
+    world.connect(2, "t")
+    world.lose(1)
+    assert world.lose(2, left=True)
+    assert world.seen() == ("offline", 0, None)
+    assert world.wait(1000.0) == []
+    assert world.connect(3, "s")
+    assert world.seen()[:2] == ("active", 1)
+
+
+def test_a_status_is_kept_and_cleared() -> None:
+    world = World()
+    world.connect(1)
+    world.now = 1.0
+    assert world.say(1, "active", "in battle")
+    assert world.presence.get(ANN)["status"] == "in battle"
+    assert world.seen() == ("active", 1, 0.0)
+    assert not world.say(1, "active")
+    assert not world.say(1, "active", "in battle")
+    assert world.presence.get(ANN)["status"] == "in battle"
+    assert world.say(1, "active", "")
+    assert world.presence.get(ANN)["status"] == ""
 
 
 def test_the_name_of_the_newest_connection_counts() -> None:
-    subject = presence()
-    subject.on_connected(ANN, number(1), "Ann", 100.0)
-    subject.on_connected(ANN, number(2), "Annie", 100.0)
-    assert subject.get(ANN)["name"] == "Annie"
+    world = World()
+    world.connect(1)
+    assert world.connect(2, name="Annie")
+    assert world.presence.get(ANN)["name"] == "Annie"
 
 
 def test_a_connection_that_is_gone_says_nothing_any_more() -> None:
-    subject = presence(7)
-    subject.on_connected(ANN, number(1), "Ann", 100.0)
-    subject.on_connected(ANN, number(2), "Ann", 100.0)
-    subject.on_disconnected(ANN, number(1), 101.0)
-    assert subject.set_state(ANN, number(1), "hidden", "ghost", 102.0) == []
-    assert subject.on_disconnected(ANN, number(1), 102.0) == []
-    assert subject.on_disconnected(BOB, number(2), 102.0) == []
-    assert subject.get(ANN)["connections"] == 1
+    world = World()
+    world.connect(1, "s")
+    world.connect(2, "t")
+    world.lose(1)
+    assert not world.say(1, "hidden", "ghost")
+    assert not world.lose(1)
+    assert not world.lose(2, BOB)
+    world.wait(SETTLE)
+    assert world.seen() == ("active", 1, 0.0)
 
 
-def test_watching_counts_players_once() -> None:
-    subject = presence()
-    assert subject.watch(number(7), [ANN, BOB, ANN]) == 2
-    assert subject.watch(number(7), [BOB, EVE]) == 3
-    assert subject.watched_by(number(7)) == {ANN, BOB, EVE}
-    subject.unwatch(number(7), [ANN, TrueId("nobody")])
-    assert subject.watched_by(number(7)) == {BOB, EVE}
-    assert subject.on_connected(ANN, number(1), "Ann", 100.0) == []
-    assert len(subject.on_connected(BOB, number(2), "Bob", 100.0)) == 1
-
-
-def test_unwatching_by_one_leaves_the_others() -> None:
-    subject = presence(7, 8)
-    subject.unwatch(number(7), [ANN])
-    subject.unwatch(number(9), [ANN])
-    (change,) = subject.on_connected(ANN, number(1), "Ann", 100.0)
-    assert change.watchers == (8,)
-
-
-def test_a_connection_that_is_gone_watches_nobody() -> None:
-    subject = presence(7)
-    subject.on_connected(BOB, number(7), "Bob", 100.0)
-    subject.on_disconnected(BOB, number(7), 101.0)
-    assert subject.watched_by(number(7)) == frozenset()
-    assert subject.on_connected(ANN, number(1), "Ann", 102.0) == []
-
-
-def test_a_player_may_watch_themselves() -> None:
-    subject = presence(1)
-    assert len(subject.on_connected(ANN, number(1), "Ann", 100.0)) == 1
-    # Gone, it is told nothing.
-    assert subject.on_disconnected(ANN, number(1), 101.0) == []
+# Listing
 
 
 def listing(subject: Presence, limit: int) -> list[object]:
@@ -209,180 +314,163 @@ def listing(subject: Presence, limit: int) -> list[object]:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 6, 100])
 def test_players_are_listed_in_pages_in_the_order_they_came(limit: int) -> None:
-    subject = presence()
-    for connection in range(6):
-        subject.on_connected(TrueId(f"p{connection}"), number(connection), "P", 0.0)
-    subject.on_disconnected(TrueId("p2"), number(2), 1.0, left=True)
-    subject.on_disconnected(TrueId("p3"), number(3), 1.0)
-    assert listing(subject, limit) == ["p0", "p1", "p3", "p4", "p5"]
-    assert subject.online == 4
+    world = World()
+    for number in range(6):
+        world.connect(number, f"s{number}", TrueId(f"p{number}"))
+    world.lose(2, TrueId("p2"), left=True)
+    world.lose(3, TrueId("p3"))
+    world.wait(SETTLE)
+    assert listing(world.presence, limit) == ["p0", "p1", "p3", "p4", "p5"]
+    assert world.presence.online == 4
 
 
 def test_a_player_who_returned_is_listed_once_and_last() -> None:
-    subject = presence()
-    subject.on_connected(ANN, number(1), "Ann", 0.0)
-    subject.on_connected(BOB, number(2), "Bob", 0.0)
-    subject.on_disconnected(ANN, number(1), 1.0, left=True)
-    subject.on_connected(ANN, number(3), "Ann", 2.0)
-    assert listing(subject, 1) == ["bob", "ann"]
+    world = World()
+    world.connect(1)
+    world.connect(2, true_id=BOB)
+    world.lose(1, left=True)
+    world.connect(3)
+    assert listing(world.presence, 1) == ["bob", "ann"]
 
 
 def test_the_last_page_of_just_so_many_players_is_the_last() -> None:
-    subject = presence()
-    assert subject.page(0, 2) == ([], None)
-    subject.on_connected(ANN, number(1), "Ann", 0.0)
-    subject.on_connected(BOB, number(2), "Bob", 0.0)
-    players, cursor = subject.page(0, 2)
+    world = World()
+    assert world.presence.page(0, 2) == ([], None)
+    world.connect(1)
+    world.connect(2, true_id=BOB)
+    players, cursor = world.presence.page(0, 2)
     assert (len(players), cursor) == (2, None)
-    assert subject.page(10**30, 2) == ([], None)
+    assert world.presence.page(10**30, 2) == ([], None)
 
 
 def test_holes_in_the_listing_are_cleaned_up() -> None:
-    subject = presence()
-    subject.on_connected(ANN, number(0), "Ann", 0.0)
+    world = World()
+    world.connect(0)
     for connection in range(1, 500):
-        subject.on_connected(BOB, number(connection), "Bob", 0.0)
-        subject.on_disconnected(BOB, number(connection), 0.0, left=True)
-    subject.expire(1.0)
-    subject.on_connected(EVE, number(1000), "Eve", 2.0)
-    assert listing(subject, 10) == ["ann", "eve"]
-    assert len(subject._order) < 10
+        world.connect(connection, true_id=BOB)
+        world.lose(connection, BOB, left=True)
+    world.wait(1.0)
+    world.connect(1000, true_id=EVE)
+    assert listing(world.presence, 10) == ["ann", "eve"]
+    assert len(world.presence._order) < 10
+
+
+# All of it
 
 
 @dataclass
-class Model:
-    """What is known of a player: nothing more than the protocol's text says."""
+class Tab:
+    """What is true of a connection, whatever others see of it."""
 
-    connections: dict[int, Literal["active", "hidden"]] = field(default_factory=dict)
-    state: str = "offline"
-    since: float | None = None
-    status: str | None = None
-    away_since: float = 0.0
-
-    def settle(self, now: float) -> bool:
-        state = "active" if "active" in self.connections.values() else "hidden"
-        if not self.connections:
-            state = "away"
-        changed = state != self.state
-        if changed:
-            self.state, self.since = state, now
-        return changed
+    true_id: TrueId
+    session: str
+    state: Literal["active", "hidden"] = "active"
 
 
-class PresenceAgainstModel(RuleBasedStateMachine):
-    """Three players, and connections numbered from 0; player n owns n, n + 3, n + 6."""
+class SeenAndTrue(RuleBasedStateMachine):
+    """What others see changes only where they are told so, and comes to what is true."""
 
-    players = (ANN, BOB, EVE)
+    players = (ANN, BOB)
 
     def __init__(self) -> None:
         super().__init__()
-        self.presence = Presence(GRACE)
-        self.models = {true_id: Model() for true_id in self.players}
-        self.watching: dict[int, set[TrueId]] = {}
-        self.now = 0.0
+        self.world = World()
+        self.tabs: dict[int, Tab] = {}
+        self.lost_at: dict[TrueId, float] = {}
+        self.statuses: dict[TrueId, str] = {}
+        self.connections = 0
+        self.shown = self.show()
 
-    def check(self, true_id: TrueId, changes: list[Changed], expected: bool) -> None:
-        watchers = {c for c, watched in self.watching.items() if true_id in watched}
-        if not expected or not watchers:
-            assert changes == []
-            return
-        (change,) = changes
-        assert (change.true_id, set(change.watchers)) == (true_id, watchers)
-        assert len(change.watchers) == len(watchers)
-        model = self.models[true_id]
-        assert change.payload["state"] == model.state
-        if model.state == "offline":
-            assert change.payload["since"] == self.now
-        else:
-            assert change.payload == self.presence.get(true_id)
+    def show(self) -> dict[TrueId, dict[str, object]]:
+        return {true_id: self.world.presence.get(true_id) for true_id in self.players}
 
-    connections = st.integers(0, 8)
+    def check(self, changed: set[TrueId]) -> None:
+        shown = self.show()
+        assert {true_id for true_id in self.players if shown[true_id] != self.shown[true_id]} <= (
+            changed
+        )
+        self.shown = shown
 
-    @rule(seconds=st.sampled_from([0.0, 1.0, 20.0]))
+    def only(self, true_id: TrueId, changed: bool) -> None:
+        self.check({true_id} if changed else set())
+
+    any_player = st.sampled_from(players)
+    any_index = st.integers(0, 5)
+
+    def pick(self, index: int) -> tuple[int, Tab]:
+        connection = sorted(self.tabs)[index % len(self.tabs)]
+        return connection, self.tabs[connection]
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.75, 2.0, 20.0, 30.0]))
     def wait(self, seconds: float) -> None:
-        self.now += seconds
+        self.check(set(self.world.wait(seconds)))
 
-    @rule(connection=connections)
-    def connect(self, connection: int) -> None:
-        true_id = self.players[connection % 3]
-        model = self.models[true_id]
-        came = model.state == "offline"
-        model.connections[connection] = "active"
-        changes = self.presence.on_connected(true_id, number(connection), "P", self.now)
-        self.check(true_id, changes, model.settle(self.now) or came)
+    @rule(true_id=any_player, session=st.sampled_from("abc"))
+    def connect(self, true_id: TrueId, session: str) -> None:
+        session = f"{true_id}-{session}"
+        taken = [c for c, tab in self.tabs.items() if tab.session == session]
+        self.connections += 1
+        self.only(true_id, self.world.connect(self.connections, session, true_id))
+        self.tabs[self.connections] = Tab(true_id, session)
+        for connection in taken:
+            self.tabs.pop(connection)
+            assert not self.world.lose(connection, true_id)
 
-    @rule(connection=connections, left=st.booleans())
-    def disconnect(self, connection: int, left: bool) -> None:
-        true_id = self.players[connection % 3]
-        model = self.models[true_id]
-        self.watching.pop(connection, None)
-        known = model.connections.pop(connection, None) is not None
-        changes = self.presence.on_disconnected(true_id, number(connection), self.now, left=left)
-        expected = False
-        if known and left and not model.connections:
-            self.models[true_id] = Model()
-            expected = True
-        elif known:
-            model.away_since = self.now
-            expected = model.settle(self.now)
-        self.check(true_id, changes, expected)
+    @precondition(lambda self: self.tabs)
+    @rule(index=any_index)
+    def lose(self, index: int) -> None:
+        connection, tab = self.pick(index)
+        del self.tabs[connection]
+        self.lost_at[tab.true_id] = self.world.now
+        before = self.shown
+        self.only(tab.true_id, self.world.lose(connection, tab.true_id))
+        assert self.shown == before
 
+    @precondition(lambda self: self.tabs)
+    @rule(index=any_index)
+    def leave(self, index: int) -> None:
+        connection, tab = self.pick(index)
+        del self.tabs[connection]
+        self.only(tab.true_id, self.world.lose(connection, tab.true_id, left=True))
+        if not any(each.true_id == tab.true_id for each in self.tabs.values()):
+            self.lost_at.pop(tab.true_id, None)
+            assert self.world.seen(tab.true_id) == ("offline", 0, None)
+            self.statuses.pop(tab.true_id, None)
+
+    @precondition(lambda self: self.tabs)
     @rule(
-        connection=connections,
+        index=any_index,
         state=st.sampled_from(["active", "hidden"]),
         status=st.sampled_from([None, "", "busy"]),
     )
-    def set_state(
-        self, connection: int, state: Literal["active", "hidden"], status: str | None
-    ) -> None:
-        true_id = self.players[connection % 3]
-        model = self.models[true_id]
-        changes = self.presence.set_state(true_id, number(connection), state, status, self.now)
-        expected = False
-        if connection in model.connections:
-            model.connections[connection] = state
-            expected = status is not None and status != model.status
-            if expected:
-                model.status = status
-            expected |= model.settle(self.now)
-        self.check(true_id, changes, expected)
-
-    @rule(connection=connections, true_ids=st.lists(st.sampled_from(players)))
-    def watch(self, connection: int, true_ids: list[TrueId]) -> None:
-        watching = self.watching.setdefault(connection, set())
-        watching.update(true_ids)
-        assert self.presence.watch(number(connection), true_ids) == len(watching)
-
-    @rule(connection=connections, true_ids=st.lists(st.sampled_from(players)))
-    def unwatch(self, connection: int, true_ids: list[TrueId]) -> None:
-        self.watching.get(connection, set()).difference_update(true_ids)
-        self.presence.unwatch(number(connection), true_ids)
+    def say(self, index: int, state: Literal["active", "hidden"], status: str | None) -> None:
+        connection, tab = self.pick(index)
+        tab.state = state
+        self.only(tab.true_id, self.world.say(connection, state, status, tab.true_id))
 
     @rule()
-    def expire(self) -> None:
-        changes = {change.true_id: change for change in self.presence.expire(self.now)}
-        for true_id, model in self.models.items():
-            gone = model.state == "away" and model.away_since <= self.now - GRACE
-            if gone:
-                self.models[true_id] = Model()
-            self.check(true_id, [changes[true_id]] if true_id in changes else [], gone)
+    def settle(self) -> None:
+        """With nothing new for a while, everybody sees what is true."""
+        self.wait(SETTLE)
+        for true_id in self.players:
+            state, connections, _ = self.world.seen(true_id)
+            states = [tab.state for tab in self.tabs.values() if tab.true_id == true_id]
+            assert connections == len(states)
+            if states:
+                assert state == ("active" if "active" in states else "hidden")
+            elif true_id in self.lost_at and self.world.now < self.lost_at[true_id] + GRACE:
+                assert self.world.seen(true_id) == ("away", 0, self.lost_at[true_id])
+            else:
+                assert state == "offline"
+        assert self.world.presence.online == len({tab.true_id for tab in self.tabs.values()})
 
     @invariant()
-    def everybody_is_who_they_should_be(self) -> None:
-        for true_id, model in self.models.items():
-            payload = self.presence.get(true_id)
-            assert payload["state"] == model.state
-            assert payload["since"] == model.since
-            assert payload["connections"] == len(model.connections)
-            assert payload.get("status") == model.status
-        here = {true_id for true_id, model in self.models.items() if model.state != "offline"}
-        listed = listing(self.presence, 2)
-        assert len(listed) == len(here)
-        assert set(listed) == here
-        assert self.presence.online == sum(bool(m.connections) for m in self.models.values())
-        for connection, watched in self.watching.items():
-            assert self.presence.watched_by(number(connection)) == watched
+    def the_next_thing_due_is_to_come(self) -> None:
+        due = self.world.presence.next_due
+        here = {t for t in self.players if self.shown[t]["state"] != "offline"}
+        assert due is None or self.world.now <= due <= self.world.now + GRACE
+        assert sorted(map(str, listing(self.world.presence, 1))) == sorted(here)
 
 
-TestPresenceAgainstModel = PresenceAgainstModel.TestCase
-TestPresenceAgainstModel.settings = settings(deadline=None, max_examples=80)
+TestSeenAndTrue = SeenAndTrue.TestCase
+TestSeenAndTrue.settings = settings(deadline=None, max_examples=200)

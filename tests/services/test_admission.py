@@ -15,7 +15,17 @@ from gateway.errors import ConnectRefused
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.store import Ban
-from tests.services.world import GRACE, LIFETIME, Client, Gate, World, scenario, settled
+from tests.services.world import (
+    GRACE,
+    INTERVAL,
+    LIFETIME,
+    SETTLE,
+    Client,
+    Gate,
+    World,
+    scenario,
+    settled,
+)
 
 ACCOUNT = TrueId("acc-ann")
 
@@ -288,8 +298,10 @@ async def test_presence_does_not_flap_at_a_takeover() -> None:
     for _ in range(3):
         ann = await world.connect(pid=ann.pid)
     ann = await world.connect(token=(await world.connect(pid=ann.pid)).token, pid=ann.pid)
+    world.pass_by(SETTLE + INTERVAL)
     assert watcher.payloads("presence") == []
     ann.lose()
+    world.pass_by(SETTLE)
     assert [payload["state"] for payload in watcher.payloads("presence")] == ["away"]
 
 
@@ -1421,9 +1433,9 @@ async def test_a_player_who_comes_back_within_the_grace_was_never_offline() -> N
     watcher, ann = await world.guest("Eve"), await world.guest()
     watcher.call("presence_watch", {"true_ids": [ann.true_id]})
     ann.lose()
-    world.clock.now += GRACE - 1
+    world.pass_by(SETTLE)
+    world.pass_by(GRACE - SETTLE - 1)
     await world.connect(token=ann.token)
-    world.clock.now += GRACE
-    assert world.presence.expire(world.clock.now) == []
+    world.pass_by(GRACE)
     states = [payload["state"] for payload in watcher.payloads("presence")]
     assert states == ["away", "active"]

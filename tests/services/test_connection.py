@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import ProtocolViolation
 from gateway.messages import TrueId, encode
-from tests.services.world import ADDRESS, Client, World, scenario, settled
+from tests.services.world import ADDRESS, INTERVAL, Client, World, scenario, settled
 
 
 def error_of(ack: dict[str, object]) -> tuple[object, object]:
@@ -73,8 +73,11 @@ async def test_no_event_without_offset_ends_in_a_string() -> None:
     client.call("presence_watch", {"true_ids": [client.true_id]})
     client.emit("presence_set", {"state": "hidden"})
     client.emit("nonsense")
+    client.emit("presence_set", {"state": "active"})
     client.emit("message", {"target_id": client.true_id, "data": "text", "volatile": True})
-    assert [event[0] for event in client.events] == ["session", "presence", "error", "message"]
+    world.pass_by()
+    names = sorted(event[0] for event in client.events)
+    assert names == ["error", "message", "presence", "session"]
     assert all(len(event) == 2 and isinstance(event[1], dict) for event in client.events)
 
 
@@ -158,6 +161,7 @@ async def test_presence_is_set_and_watchers_are_told() -> None:
     assert known["presence"]["nobody"]["state"] == "offline"
     world.clock.now += 1
     assert ann.call("presence_set", {"state": "hidden", "status": "brb"}) == {"ok": True}
+    world.pass_by()
     assert eve.payloads("presence") == [
         {
             "true_id": ann.true_id,
@@ -177,7 +181,8 @@ async def test_who_unwatches_hears_no_more() -> None:
     ann, eve = await world.guest("Ann"), await world.guest("Eve")
     eve.call("presence_watch", {"true_ids": [ann.true_id]})
     assert eve.call("presence_unwatch", {"true_ids": [ann.true_id]}) == {"ok": True, "presence": {}}
-    ann.lose()
+    ann.emit("presence_set", {"state": "hidden"})
+    world.pass_by()
     assert eve.payloads("presence") == []
 
 
@@ -191,7 +196,7 @@ async def test_watching_has_a_limit_on_different_players() -> None:
         "too_large",
         "true_ids",
     )
-    assert world.presence.watched_by(eve.link.id) == {"a", "b"}
+    assert world.presence.watched_by(eve.link) == {"a", "b"}
     assert world.metric("limit_hits", "presence.max_watched") == 1
 
 
@@ -238,6 +243,7 @@ async def test_a_logout_is_acknowledged_then_closes_for_good() -> None:
     await settled()
     assert ann.acks == {1: {"ok": True}}
     assert ann.closed == ("logout", False)
+    world.pass_by()
     assert [payload["state"] for payload in eve.payloads("presence")] == ["offline"]
     for auth in ({"pid": ann.pid}, {"token": ann.token}):
         assert (await world.refused(auth)).code == "session_revoked"
@@ -461,11 +467,14 @@ async def test_presence_is_caught_up_after_congestion_by_its_latest_state() -> N
     world.write(eve, "a", "b")
     for status in ("1", "2", "3"):
         ann.emit("presence_set", {"state": "active", "status": status})
+        world.pass_by(INTERVAL)
     assert eve.payloads("presence") == []
     eve.drain()
+    world.pass_by(INTERVAL)
     assert [payload["status"] for payload in eve.payloads("presence")] == ["3"]
     assert eve.data == ["a", "b"]
     eve.drain()
+    world.pass_by(INTERVAL)
     assert len(eve.payloads("presence")) == 1
 
 
@@ -477,9 +486,11 @@ async def test_presence_alone_may_fill_the_send_buffer() -> None:
     eve.room = 2
     for number in range(10):
         ann.emit("presence_set", {"state": "active", "status": str(number)})
+        world.pass_by(INTERVAL)
     assert [payload["status"] for payload in eve.payloads("presence")] == ["0", "1"]
     eve.drain()
     world.write(eve, "a")
+    world.pass_by()
     assert [payload["status"] for payload in eve.payloads("presence")] == ["0", "1", "9"]
     assert eve.data == ["a"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import pytest
 from msgspec import Raw
 
@@ -245,7 +247,8 @@ class Recorder:
     def offer(self, message: StoredMessage, array: bytes) -> None:
         self.offered.append((message, array))
 
-    def offer_volatile(self, array: bytes) -> bool:
+    def offer_volatile(self, array: bytes, key: Hashable | None = None) -> bool:
+        assert key is None
         self.volatile.append(array)
         return True
 

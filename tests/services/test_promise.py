@@ -31,13 +31,13 @@ from gateway.locks import KeyedLocks
 from gateway.mailbox import Batch, Draft, Position, Retention
 from gateway.messages import SessionId, TrueId, encode
 from gateway.metrics import Metrics
-from gateway.presence import Presence
+from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.store import Accepted, AppendDone, Ban, ReadDone, StoreLimits
 from gateway.stores.memory import MemoryStore
 from gateway.tokens import Tokens
-from tests.services.world import Clock
+from tests.services.world import Clock, Timers
 
 LIFETIME = 1000.0
 #: Frames that fit into a link before its send buffer is full.
@@ -127,7 +127,13 @@ class Gateway:
                 sessions=store,
                 registry=self.registry,
                 delivery=self.delivery,
-                presence=Presence(0.0),
+                presence=PresenceService(
+                    PresenceSettings(0.0, 0.0, 0.0, 0, False),
+                    metrics,
+                    clock,
+                    clock,
+                    Timers(clock).call_later,
+                ),
                 revocation=self.revocation,
                 metrics=metrics,
                 clock=clock,
@@ -139,7 +145,7 @@ class Gateway:
                 probe_timeout=0.001,
                 connections_per_player=0,
                 new_sessions_per_minute=0,
-                connection=ConnectionLimits(0.0, 0.0, 0, 0, True),
+                connection=ConnectionLimits(0.0, 0.0, 0, 0, 0, "latest"),
                 announced_limits={},
             ),
             lambda: SessionId(f"s{next(ids)}"),

@@ -17,14 +17,14 @@ from msgspec import Raw
 from gateway.admission import Admission, AdmissionSettings, Admitted
 from gateway.auth import Authentication, Identity
 from gateway.auth.guest import GuestAuthenticator
-from gateway.connection import Connection, ConnectionLimits, Services
+from gateway.connection import Connection, ConnectionLimits, HiddenPolicy, Services
 from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, RequestRefused, StoreUnavailable
 from gateway.locks import KeyedLocks
 from gateway.mailbox import Draft, Position, Retention
 from gateway.messages import Receipt, SendMessage, SessionId, TrueId, encode
 from gateway.metrics import Metrics
-from gateway.presence import Presence
+from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.session import Session
@@ -35,6 +35,8 @@ from gateway.tokens import Tokens
 ADDRESS = "192.0.2.1"
 LIFETIME = 1000.0
 GRACE = 30.0
+SETTLE = 2.0
+INTERVAL = 0.25
 LIMITS = StoreLimits(
     mailbox=Retention(max_messages=100, max_bytes=0, retention=0),
     refuse_when_full=False,
@@ -71,6 +73,40 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Timers:
+    """An event loop's `call_later`, by a clock that tests set."""
+
+    def __init__(self, monotonic: Clock) -> None:
+        self._monotonic = monotonic
+        self._timers: list[Timer] = []
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        assert seconds >= 0
+        timer = Timer(self._monotonic.now + seconds, callback)
+        self._timers.append(timer)
+        return timer
+
+    def run(self) -> None:
+        """Call back what is due, and what that leads to."""
+        while due := [timer for timer in self._timers if timer.due <= self._monotonic.now]:
+            for timer in sorted(due, key=lambda timer: timer.due):
+                self._timers.remove(timer)
+                timer.fire()
+
+
+class Timer:
+    def __init__(self, due: float, callback: Callable[[], None]) -> None:
+        self.due = due
+        self._callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self._callback = None
+
+    def fire(self) -> None:
+        if self._callback is not None:
+            self._callback()
 
 
 class Gate:
@@ -355,6 +391,9 @@ class World:
         new_sessions_per_minute: int = 0,
         max_watched: int = 0,
         listing: bool = True,
+        state_keys: int = 0,
+        state_bytes: int = 0,
+        hidden_policy: HiddenPolicy = "latest",
         messages_per_second: float = 0.0,
         burst: float = 0.0,
         message_bytes: int = 0,
@@ -365,7 +404,14 @@ class World:
         self.metrics = Metrics()
         self.store = Store(replace(LIMITS, **limits), epoch, self.metrics.dropped)
         self.registry: Registry[Connection] = Registry()
-        self.presence = Presence(GRACE)
+        self.timers = Timers(self.monotonic)
+        self.presence = PresenceService(
+            PresenceSettings(GRACE, SETTLE, INTERVAL, max_watched, listing),
+            self.metrics,
+            self.clock,
+            self.monotonic,
+            self.timers.call_later,
+        )
         connections_of = self.registry.connections_of
         self.delivery = Delivery(
             self.store, connections_of, self.metrics, self.clock, message_bytes
@@ -399,8 +445,9 @@ class World:
                     messages_per_second=messages_per_second,
                     burst=burst,
                     send_buffer_bytes=0,
-                    max_watched=max_watched,
-                    listing=listing,
+                    state_keys=state_keys,
+                    state_bytes=state_bytes,
+                    hidden_policy=hidden_policy,
                 ),
                 announced_limits={"message_bytes": message_bytes},
             ),
@@ -459,8 +506,15 @@ class World:
 
     async def time_passes(self, seconds: float) -> None:
         """Move the clock, and let the store forget what is too old by then."""
-        self.clock.now += seconds
+        self.pass_by(seconds)
         await self.store.expire(self.clock.now)
+
+    def pass_by(self, seconds: float = 0.0) -> None:
+        """Move both clocks and call back what is due by then; at first what is due now."""
+        self.timers.run()
+        self.clock.now += seconds
+        self.monotonic.now += seconds
+        self.timers.run()
 
     def metric(self, name: str, label: str) -> float:
         """Return a counter's value, by the one label it has."""
