@@ -1,22 +1,17 @@
 """The password file: a few users, edited by hand or by `game-gateway users`, read by the server.
 
 One user a line, `username:true_id:argon2-hash`; blank lines and those that start with `#` stay as
-they are. Writers take turns by a lock file and replace the file as a whole, so a reader sees the
-old or the new one. All methods block and may be called from any thread.
+they are. All methods block and may be called from any thread.
 """
 
 from __future__ import annotations
 
 import builtins
-import errno
-import fcntl
 import logging
-import os
-import tempfile
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -32,15 +27,10 @@ from gateway.auth.users_format import (
     long_enough,
     parse_users,
 )
+from gateway.line_file import UNREAD, LineFile, Version
 from gateway.messages import TrueId
 
-_OPEN_TO_OTHERS: Final = 0o077
-
 _logger: Final = logging.getLogger(__name__)
-
-_Version = tuple[int, ...]
-_MISSING: Final[_Version] = ()
-_UNREAD: Final[_Version] = (-1,)
 
 
 class UsersFile:
@@ -57,10 +47,11 @@ class UsersFile:
         `hasher` hashes new passwords; without one, argon2-cffi's defaults do (RFC 9106).
         """
         self._path = path
+        self._file = LineFile(path, UsersError)
         self._new_id = new_id
         self._hasher = hasher or argon2.PasswordHasher()
         self._mutex = threading.Lock()
-        self._version = _UNREAD
+        self._version = UNREAD
         self._users: dict[str, User] = {}
         self._true_ids: frozenset[TrueId] = frozenset()
 
@@ -157,7 +148,7 @@ class UsersFile:
 
     def _current(self) -> dict[str, User]:
         with self._mutex:
-            version = self._stat()
+            version = self._file.version()
             if version != self._version:
                 # Before reading: a broken version is then tried and logged only once.
                 self._version = version
@@ -167,91 +158,29 @@ class UsersFile:
                     _logger.error("%s; the users from before stay in force", error)
             return self._users
 
-    def _stat(self) -> _Version:
-        try:
-            return _version(self._path.stat())
-        except FileNotFoundError:
-            return _MISSING
-        except OSError as error:
-            return (error.errno or errno.EIO,)
-
     def _load(self) -> None:
-        status, _, users = self._read()
-        if status is not None and status.st_mode & _OPEN_TO_OTHERS:
-            _logger.warning(
-                "%s is open to group or others (mode %04o); run chmod 600 on it",
-                self._path,
-                status.st_mode & 0o7777,
-            )
+        version, _, users = self._read()
+        self._file.warn_if_open()
         self._users = users
         self._true_ids = frozenset(user.true_id for user in users.values())
-        self._version = _MISSING if status is None else _version(status)
+        self._version = version
 
-    def _read(self) -> tuple[os.stat_result | None, Sequence[str], dict[str, User]]:
-        try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                lines = file.read().decode().removesuffix("\n").split("\n")
-        except FileNotFoundError:
-            return None, [], {}
-        except OSError as error:
-            raise UsersError(f"cannot read {self._path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            number = error.object.count(b"\n", 0, error.start) + 1
-            raise UsersError(f"{self._path}, line {number}: not UTF-8; correct it") from error
-        return status, lines if any(lines) else [], parse_users(lines, self._path)
+    def _read(self) -> tuple[Version, Sequence[str], dict[str, User]]:
+        version, lines = self._file.read()
+        return version, lines, parse_users(lines, self._path)
 
     @contextmanager
     def _editing(self) -> Iterator[tuple[Sequence[str], Mapping[str, User]]]:
         """Hold the lock file and give lines and users as they are now; other processes wait."""
-        try:
-            descriptor = self._open_lock(self._path.with_name(f"{self._path.name}.lock"))
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                _, lines, users = self._read()
-                yield lines, users
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise UsersError(f"cannot write {self._path}: {error}") from error
-
-    def _open_lock(self, lock: Path) -> int:
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            descriptor = os.open(lock, flags | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return os.open(lock, flags)
-        self._hand_over(descriptor)
-        return descriptor
+        with self._file.editing():
+            _, lines, users = self._read()
+            yield lines, users
 
     def _write(self, changed: Iterable[str]) -> None:
         lines = [*changed]
         # Nothing is written that could not be read again, whatever `new_id` has made.
         parse_users(lines, self._path)
-        folder = self._path.parent
-        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=folder)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write("".join(f"{line}\n" for line in lines).encode())
-                file.flush()
-                self._hand_over(descriptor)
-                os.fsync(descriptor)
-            os.replace(name, self._path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
-        folder_descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder_descriptor)
-        finally:
-            os.close(folder_descriptor)
-
-    def _hand_over(self, descriptor: int) -> None:
-        # Root runs the command, but the server must be able to read what it wrote.
-        if os.geteuid() == 0:
-            owner = (self._path if self._path.exists() else self._path.parent).stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        self._file.write(lines)
 
     def _existing(self, users: Mapping[str, User], username: str) -> User:
         name = clean_username(username)
@@ -275,10 +204,6 @@ class UsersFile:
 
 def _base64(data: bytes) -> str:
     return b64encode(data).decode().rstrip("=")
-
-
-def _version(status: os.stat_result) -> _Version:
-    return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def _is_of(line: str, user: User) -> bool:
