@@ -12,18 +12,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
 
 from gateway.auth import METHODS, Authentication
 from gateway.connect_request import ConnectRequest
 from gateway.connection import Connection, ConnectionLimits, Services, Sink
 from gateway.errors import ConnectRefused, StoreUnavailable
+from gateway.greeting import build_greeting
 from gateway.limits import KeyedBuckets
 from gateway.locks import KeyedLocks, player_key
 from gateway.mailbox import Position
 from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.network import network_of
-from gateway.session import Gap, Outcome, ReplayStart, Session, replay_start
+from gateway.session import NO_ATTRIBUTES, Gap, Outcome, ReplayStart, Session, replay_start
 from gateway.store import SessionsFull, View
 from gateway.tokens import Pid, ResumeToken, Tokens
 
@@ -195,6 +195,7 @@ class Admission:
             if token.epoch != self._services.store.epoch and start.gap is None:
                 # The reply that would have told it of the loss was itself lost.
                 start = ReplayStart(start.after, "store_reset", Gap(request.offset, None))
+            start = session.first(start)
             changed = replace(
                 session,
                 generation=generation,
@@ -330,7 +331,7 @@ class Admission:
             start.after,
             start.outcome,
             start.gap,
-            resumed=True,
+            resumed=start.outcome != "new",
         )
 
     async def _open(
@@ -366,6 +367,7 @@ class Admission:
             confirmed=after,
             generation=generation,
             opened=generation,
+            attributes=token.attributes if token is not None else NO_ATTRIBUTES,
             connection_id=connection_id,
         )
         # Whoever bans or revokes a player then looks for what is open: it is open by then, or
@@ -462,27 +464,20 @@ class Admission:
         # Only now: a player with a newcomer in place is not seen to leave.
         for each in old:
             each.close("taken_over", reconnect=False)
-        greeting: dict[str, Any] = {
-            "true_id": session.true_id,
-            "session_id": session.id,
-            "name": session.name,
-            "token": self._tokens.sign_token(
-                session.true_id,
-                session.id,
-                session.generation,
-                services.store.epoch,
-                session.name,
-                session.method,
-            ),
-            "token_expires_in": self._tokens.lifetime,
-            "resumed": resumed,
-            "outcome": outcome,
-            "missed": view.head - after,
-            "gap": None if gap is None else {"after": gap.after, "lost": gap.lost},
-            "connections": len(services.registry.connections_of(session.true_id)),
-            "limits": self._settings.announced_limits,
-        }
+        greeting = build_greeting(
+            session,
+            self._sign_token(session),
+            self._tokens.lifetime,
+            ReplayStart(after, outcome, gap),
+            resumed=resumed,
+            missed=view.head - after,
+            connections=len(services.registry.connections_of(session.true_id)),
+            limits=self._settings.announced_limits,
+        )
         return Admitted(connection, session.pid, greeting)
+
+    def _sign_token(self, session: Session) -> str:
+        return self._tokens.sign_session(session, self._services.store.epoch)
 
     def _sign_pid(self, true_id: TrueId, session_id: SessionId, opened: int) -> str:
         return self._tokens.sign_pid(true_id, session_id, opened, self._services.store.epoch)

@@ -204,5 +204,7 @@ def _token_inspect(options: argparse.Namespace) -> int:
         print(f"game-gateway: {error}", file=sys.stderr)
         return _FAILURE
     issued = datetime.fromtimestamp(token.issued_at, UTC).isoformat()
-    print(json.dumps({**dataclasses.asdict(token), "issued_at": issued}, indent=2))
+    attributes = json.loads(token.attributes)
+    said = {**dataclasses.asdict(token), "attributes": attributes, "issued_at": issued}
+    print(json.dumps(said, indent=2))
     return 0

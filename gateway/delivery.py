@@ -74,12 +74,13 @@ class Delivery:
         request: SendMessage,
         origin: Origin | None = None,
         ack_id: int | None = None,
+        key_owner: TrueId | None = None,
     ) -> None:
         """Deliver or queue a message; tell `origin` its receipt, if it gave an `ack_id`.
 
         Whether it did or not, it is told a refusal: `too_large`, `unknown_target`,
         `bad_request` (its `id` was used for another target), `rate_limited` (too many ids),
-        `mailbox_full` or `unavailable`. Then nothing was accepted.
+        `mailbox_full` or `unavailable`. Then nothing was accepted. `key_owner` is as in Draft.
         """
         data = bytes(request.data)
         if self._message_bytes and len(data) > self._message_bytes:
@@ -94,7 +95,7 @@ class Delivery:
         if request.volatile:
             self._send_volatile(request.target_id, body, origin, ack_id)
             return
-        draft = Draft(request.target_id, sender, body, request.id, origin, ack_id)
+        draft = Draft(request.target_id, sender, body, request.id, origin, ack_id, key_owner)
         self._store.append(draft, now, self._done)
 
     def _refuse_size(self, size: int, origin: Origin | None, ack_id: int | None) -> None:

@@ -57,7 +57,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     """A message to append: everything but its place.
 
     `body` is the payload of the event `message` from behind its `id` on: messages.py. `key`
-    is the sender's idempotency key. `origin` and `ack_id` are for delivery, not for stores.
+    is the sender's idempotency key; with `key_owner` it is remembered under that id, whoever
+    the sender is. `origin` and `ack_id` are for delivery, not for stores.
     """
 
     target_id: TrueId
@@ -66,6 +67,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     origin: Origin | None = None
     ack_id: int | None = None
+    key_owner: TrueId | None = None
 
     @property
     def size(self) -> int:

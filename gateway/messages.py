@@ -174,7 +174,7 @@ def decode_send(array: bytes) -> SendMessage:
     ProtocolViolation if it is not JSON.
     """
     if len(array) > _HARMLESS_BYTES:
-        _check_shape(array)
+        check_shape(array)
     try:
         return _send_decoder.decode(array)[1]
     except RecursionError:
@@ -203,7 +203,7 @@ def decode_payload(name: str, arguments: Sequence[Raw], kind: type[T]) -> T:
         raise _refusal(name, argument, error) from None
 
 
-def _check_shape(array: bytes) -> None:
+def check_shape(array: bytes) -> None:
     """Refuse what is JSON but breaks recipients: deep nesting, numbers of many digits.
 
     Python's own decoder, for one, fails on both, and would again at every replay.
@@ -247,10 +247,14 @@ def _malformed(text: bytes, error: Exception) -> RequestRefused | ProtocolViolat
 def _refusal(name: str, array: bytes, error: Exception) -> RequestRefused | ProtocolViolation:
     if not isinstance(error, msgspec.ValidationError):
         return _malformed(array, error)
+    return RequestRefused("bad_request", f"{name}: {_short(error)}", offending_field(error))
+
+
+def offending_field(error: msgspec.ValidationError) -> str | None:
+    """Return the key of a payload that msgspec complains of, if it names one."""
     text = str(error)
     found = _MISSING.search(text) or _FIELD.search(text)
-    field = found.group(1)[:_MAX_ECHO] if found and found.group(1) else None
-    return RequestRefused("bad_request", f"{name}: {_short(error)}", field)
+    return found.group(1)[:_MAX_ECHO] if found and found.group(1) else None
 
 
 def _short(error: Exception) -> str:

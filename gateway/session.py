@@ -7,12 +7,14 @@ and where in the mailbox replay starts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from gateway.errors import ConnectRefused
 from gateway.mailbox import Located, Position
 from gateway.messages import ConnectionId, SessionId, TrueId
 
+#: A JSON object without any.
+NO_ATTRIBUTES: Final = "{}"
 Outcome = Literal["new", "resumed", "expired", "trimmed", "store_reset"]
 
 
@@ -23,7 +25,9 @@ class Session:
     `start` is where the present client instance (one page load) began; `confirmed` is the
     newest offset known to have arrived, by a heartbeat or because the client presented it.
     `method` is how the player logged in, `opened` the generation under which the session was
-    opened: 1, or more when a token brought back one that the store no longer had.
+    opened: 1, or more when a token brought back one that the store no longer had. A generation
+    of 0 is that of a session whose first token was minted for a backend and not used yet.
+    `attributes` is what the backend says of the player, a JSON object.
     """
 
     id: SessionId
@@ -36,6 +40,7 @@ class Session:
     confirmed: int
     generation: int = 1
     opened: int = 1
+    attributes: str = NO_ATTRIBUTES
     connection_id: ConnectionId | None = field(default=None)
 
     def present(self, generation: int) -> int:
@@ -53,6 +58,12 @@ class Session:
             "token_reused",
             "an old resume token was presented, so its session is revoked: log in again",
         )
+
+    def first(self, start: ReplayStart) -> ReplayStart:
+        """Return where replay starts: for a session never used, as for a new one."""
+        if self.generation:
+            return start
+        return ReplayStart(start.after, "new", start.gap)
 
     def confirm(self, offset: int) -> None:
         """Note that everything up to this offset has arrived."""

@@ -5,7 +5,7 @@ The implementations are in gateway/stores; one suite of tests runs over all of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,13 +48,15 @@ class View(msgspec.Struct, frozen=True, gc=False):
 
     `head` is the offset of its newest message, 0 if there was none ever; `first` of the
     oldest one kept, head + 1 if there is none; `confirmed` the newest that any session of the
-    player has confirmed; `located` what became of the position that was asked about.
+    player has confirmed; `located` what became of the position that was asked about; `known`
+    whether there is such a player.
     """
 
     head: int
     first: int
     confirmed: int
     located: Located
+    known: bool = True
 
 
 class Ban(msgspec.Struct, frozen=True):
@@ -137,6 +139,13 @@ class MailboxStore(Protocol):
     async def know(self, true_ids: Iterable[TrueId]) -> None:
         """Make these players known for good: messages to them are accepted from now on.
 
+        Raises StoreUnavailable.
+        """
+
+    def everyone(self, limit: int) -> AsyncIterator[tuple[TrueId, ...]]:
+        """Yield all players that may come back, at most `limit` at a time.
+
+        They are known for good or have a session. Who comes or goes meanwhile may be left out.
         Raises StoreUnavailable.
         """
 

@@ -1,8 +1,9 @@
 """Signed resume tokens and pids (itsdangerous).
 
 Both are bearer secrets bound to one player and one session. A token also carries its
-generation, which rotates at every use (session.py holds that rule), the name and epoch that
-let a player keep its `true_id` when the store was lost, and how the player once logged in.
+generation, which rotates at every use (session.py holds that rule), the name, attributes and
+epoch that let a player keep its `true_id` when the store was lost, and how the player once
+logged in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from itsdangerous.timed import TimedSerializer
 
 from gateway.errors import ConnectRefused
 from gateway.messages import SessionId, TrueId
+from gateway.session import NO_ATTRIBUTES, Session
 
 #: Longer strings are refused before any signature is computed over them.
 MAX_TOKEN_LENGTH = 2048
@@ -36,6 +38,7 @@ class ResumeToken:
     name: str
     method: str
     issued_at: float
+    attributes: str = NO_ATTRIBUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,25 @@ class Tokens:
         epoch: str,
         name: str,
         method: str,
+        attributes: str = NO_ATTRIBUTES,
     ) -> str:
         """Return a resume token that is valid for `lifetime` seconds from now."""
-        return self._resume.dumps([true_id, session_id, generation, epoch, name, method])
+        said: list[object] = [true_id, session_id, generation, epoch, name, method]
+        if attributes != NO_ATTRIBUTES:
+            said.append(attributes)
+        return self._resume.dumps(said)
+
+    def sign_session(self, session: Session, epoch: str) -> str:
+        """Return a resume token of the session's present generation; `epoch` is the store's."""
+        return self.sign_token(
+            session.true_id,
+            session.id,
+            session.generation,
+            epoch,
+            session.name,
+            session.method,
+            session.attributes,
+        )
 
     def verify_token(self, token: str) -> ResumeToken:
         """Return what the token says.
@@ -117,7 +136,7 @@ class Tokens:
             if len(token) > MAX_TOKEN_LENGTH:
                 raise BadData("too long")
             payload, issued = self._resume.loads(token, return_timestamp=True)
-            true_id, session_id, generation, epoch, name, method = payload
+            true_id, session_id, generation, epoch, name, method, *more = payload
             issued_at = issued.timestamp()
         except (BadData, ValueError, TypeError):
             raise ConnectRefused(
@@ -128,7 +147,14 @@ class Tokens:
         if int(self._clock()) - issued_at > self.lifetime:
             raise ConnectRefused("token_expired", "the resume token has expired: log in again")
         return ResumeToken(
-            true_id, session_id, int(generation), str(epoch), str(name), str(method), issued_at
+            true_id,
+            session_id,
+            int(generation),
+            str(epoch),
+            str(name),
+            str(method),
+            issued_at,
+            str(more[0]) if more else NO_ATTRIBUTES,
         )
 
     def sign_pid(

@@ -5,8 +5,9 @@ A restart starts a new epoch with empty mailboxes; clients are told `store_reset
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -125,8 +126,11 @@ class MemoryStore:
         size = needed = len(draft.body) + OVERHEAD
         key = draft.key
         sender = None
-        if key is not None and draft.sender is not None and limits.dedupe_window > 0:
-            sender = self._players.get(draft.sender)
+        owner = draft.key_owner or draft.sender
+        if key is not None and owner is not None and limits.dedupe_window > 0:
+            sender = self._players.get(owner)
+            if sender is None and draft.key_owner is not None:
+                sender = self._players[owner] = _Player()
             if sender is not None:
                 known = self._known_key(sender, key, draft.target_id, now)
                 if known is not None:
@@ -234,12 +238,13 @@ class MemoryStore:
 
     async def view(self, true_id: TrueId, position: Position | None = None) -> View:
         """See MailboxStore.view."""
-        player = self._players.get(true_id) or _Player()
+        found = self._players.get(true_id)
+        player = found or _Player()
         mailbox = player.mailbox
         located = Located.FOREIGN
         if position is not None:
             located = mailbox.locate(position, self.epoch)
-        return View(mailbox.head, mailbox.first, player.confirmed, located)
+        return View(mailbox.head, mailbox.first, player.confirmed, located, found is not None)
 
     async def know(self, true_ids: Iterable[TrueId]) -> None:
         """See MailboxStore.know."""
@@ -252,6 +257,16 @@ class MemoryStore:
             player = self._players.get(true_id)
             if player is not None:
                 player.permanent = False
+
+    async def everyone(self, limit: int) -> AsyncIterator[tuple[TrueId, ...]]:
+        """See MailboxStore.everyone."""
+        here = (
+            true_id
+            for true_id, player in list(self._players.items())
+            if player.permanent or player.sessions
+        )
+        while page := tuple(itertools.islice(here, limit)):
+            yield page
 
     def _mailbox(self, true_id: TrueId) -> Mailbox:
         player = self._players.get(true_id)

@@ -11,7 +11,7 @@ import functools
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from gateway.stores import sqlite_revocations
 from gateway.stores.sqlite_jobs import IN_USE, Jobs
 from gateway.stores.sqlite_live import LiveSessions, Save
 from gateway.stores.sqlite_pending import SessionChange
-from gateway.stores.sqlite_reader import Done, Reader, ViewRow
+from gateway.stores.sqlite_reader import NO_VIEW, Done, Reader, ViewRow
 from gateway.stores.sqlite_revocations import Revocations, load_bans
 from gateway.stores.sqlite_schema import escape
 from gateway.stores.sqlite_writer import Answer, Answers, Job, Writer
@@ -269,7 +269,18 @@ class SqliteStore:
             stored = None if nonce is None else f"{self.epoch}.{position.offset}.{nonce:x}".encode()
             located = locate(position, self.epoch, first, head, stored)
         confirmed = min(max(confirmed, self._live.confirmed(true_id)), head)
-        return View(head, first, confirmed, located)
+        return View(head, first, confirmed, located, row is not NO_VIEW)
+
+    async def everyone(self, limit: int) -> AsyncIterator[tuple[TrueId, ...]]:
+        """See MailboxStore.everyone."""
+        after = 0
+        while True:
+            ask = functools.partial(self._reader.players, after, limit)
+            numbers, true_ids = await self._ask(ask)
+            if not numbers:
+                return
+            after = numbers[-1]
+            yield true_ids
 
     async def know(self, true_ids: Iterable[TrueId]) -> None:
         """See MailboxStore.know."""

@@ -126,6 +126,7 @@ class Jobs:
             session.generation,
             session.opened,
             idle,
+            session.attributes,
         )
         self._owners[session.id] = player.id
         self.session_count += 1

@@ -84,14 +84,15 @@ class Ledger:
         for draft, _, _ in appends:
             target_id = draft.target_id
             targets[target_id] = targets.get(target_id, 0) + 1
-            if remember and draft.key is not None and draft.sender is not None:
-                true_ids.add(draft.sender)
+            owner = draft.key_owner or draft.sender
+            if remember and draft.key is not None and owner is not None:
+                true_ids.add(owner)
                 keyed.append(draft)
         true_ids.update(targets)
         self.players.prefetch(true_ids, targets, self.limits.mailbox)
         wanted = {}
         for draft in keyed:
-            sender = self.players.get(draft.sender or "")
+            sender = self.players.get(draft.key_owner or draft.sender or "")
             # A sender without any keys has not this one either.
             if sender is not None and draft.key is not None:
                 wanted[sender.id, draft.key] = sender.keys
@@ -116,8 +117,11 @@ class Ledger:
         size = needed = len(body) + OVERHEAD
         key = draft.key
         sender = None
-        if key is not None and draft.sender is not None and limits.dedupe_window > 0:
-            sender = players.get(draft.sender)
+        owner = draft.key_owner or draft.sender
+        if key is not None and owner is not None and limits.dedupe_window > 0:
+            sender = players.get(owner)
+            if sender is None and draft.key_owner is not None:
+                sender = players.add(owner)
             if sender is not None:
                 known = self._known_key(sender, key, draft.target_id, now)
                 if known is not None:

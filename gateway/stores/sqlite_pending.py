@@ -44,9 +44,9 @@ SETUP: Final = (
         FROM json_each(NEW.new_keys);
     DELETE FROM sessions WHERE id IN (SELECT value FROM json_each(NEW.lost_sessions));
     INSERT INTO sessions (id, player, name, method, pid, last_seen, start, confirmed, generation,
-            opened, idle)
+            opened, idle, attributes)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-            value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10
+            value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11
         FROM json_each(NEW.new_sessions);
     UPDATE sessions SET
             confirmed = max(confirmed, coalesce(c.value ->> 1, 0)),
@@ -65,7 +65,7 @@ _encode: Final = msgspec.json.Encoder().encode
 MessageRow = tuple[int, int, int, float, int, int]
 PlayerRow = tuple[int, str, int, int, int, int, int, int, int, int | None]
 KeyRow = tuple[int, str, float, str, int, int]
-SessionRow = tuple[str, int, str, str, str, float, int, int, int, int, int | None]
+SessionRow = tuple[str, int, str, str, str, float, int, int, int, int, int | None, str]
 
 
 class SessionChange(msgspec.Struct, array_like=True, gc=False):

@@ -44,12 +44,15 @@ _VIEW: Final = """SELECT json_group_array(json_array(e.key, p.head, p.first, p.c
     LEFT JOIN messages AS m ON m.mailbox = p.id AND m.offset = (e.value ->> 1)"""
 _SESSION: Final = (
     "json_array(e.key, s.id, p.true_id, s.name, s.method, s.pid, s.last_seen, s.start, "
-    "s.confirmed, s.generation, s.opened)"
+    "s.confirmed, s.generation, s.opened, s.attributes)"
 )
 _SESSIONS: Final = f"""SELECT json_group_array({_SESSION}) FROM json_each(?) AS e
     CROSS JOIN sessions AS s ON s.id = e.value JOIN players AS p ON p.id = s.player"""  # noqa: S608
 _SESSIONS_OF: Final = f"""SELECT json_group_array({_SESSION}) FROM json_each(?) AS e
     CROSS JOIN players AS p ON p.true_id = e.value JOIN sessions AS s ON s.player = p.id"""  # noqa: S608
+#: Asked: the number of the last player before, how many.
+_PLAYERS: Final = """SELECT json_group_array(json_array(id, true_id)) FROM (SELECT id, true_id
+    FROM players WHERE id > ? AND (permanent OR sessions > 0) ORDER BY id LIMIT ?)"""
 
 Done = Callable[[Any], None]
 #: What kind, of what, and who hears of it.
@@ -113,6 +116,10 @@ class Reader:
         """Call `done` with a list of the player's sessions."""
         self._queue.put(("sessions_of", escape(true_id), done))
 
+    def players(self, after: int, limit: int, done: Done) -> None:
+        """Call `done` with numbers and ids of players whose numbers follow `after`."""
+        self._queue.put(("players", (after, limit), done))
+
     # The thread
 
     def _run(self) -> None:
@@ -157,6 +164,7 @@ class Reader:
                 ("view", self._view),
                 ("sessions", self._sessions),
                 ("sessions_of", self._sessions_of),
+                ("players", self._players),
             ):
                 places = [place for place, each in enumerate(batch) if each[0] == kind]
                 if places:
@@ -198,6 +206,15 @@ class Reader:
 
     def _sessions_of(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
         return _sessions(connection, _SESSIONS_OF, asked)
+
+    def _players(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
+        answers = []
+        for after, limit in asked:
+            (text,) = connection.execute(_PLAYERS, (after, limit)).fetchone()
+            rows = decode(text)
+            true_ids = tuple(TrueId(unescape(true_id)) for _, true_id in rows)
+            answers.append(([number for number, _ in rows], true_ids))
+        return answers
 
 
 def _take(reads: deque[_Asked]) -> list[_Asked]:

@@ -91,8 +91,12 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO meta VALUES ('writes', 0)")
 
 
+def _add_attributes(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE sessions ADD COLUMN attributes TEXT NOT NULL DEFAULT '{}'")
+
+
 #: The n-th turns a file of version n into one of version n + 1.
-MIGRATIONS: Final[tuple[Migration, ...]] = (_create,)
+MIGRATIONS: Final[tuple[Migration, ...]] = (_create, _add_attributes)
 
 
 def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migration]) -> None:

@@ -90,6 +90,7 @@ async def test_a_guest_is_greeted_with_all_the_protocol_promises() -> None:
         "true_id": "e1-g1",
         "session_id": "e1-s1",
         "name": "Ann",
+        "attributes": {},
         "token": client.token,
         "token_expires_in": LIFETIME,
         "resumed": False,

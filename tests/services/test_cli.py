@@ -260,6 +260,7 @@ def test_a_valid_token_is_explained(tmp_path: Path, by_input: bool) -> None:
         "epoch": "e1",
         "name": "Ada",
         "method": "guest",
+        "attributes": {},
     }
 
 

@@ -90,9 +90,10 @@ class Driver:
         target: TrueId = ANN,
         sender: TrueId | None = BOB,
         key: str | None = None,
+        key_owner: TrueId | None = None,
         now: float = 0.0,
     ) -> Accepted | GatewayError:
-        draft = Draft(target, sender, body, key)
+        draft = Draft(target, sender, body, key, key_owner=key_owner)
         result: Accepted | GatewayError = self.answered(
             lambda done: self.store.append(draft, now, done)
         )
@@ -115,6 +116,13 @@ class Driver:
         offsets = [message.offset for message in batch.messages]
         assert offsets == list(range(offsets[0], offsets[0] + len(offsets))) if offsets else True
         return [message.body for message in batch.messages]
+
+    def everyone(self, limit: int = 100) -> list[tuple[TrueId, ...]]:
+        async def pages() -> list[tuple[TrueId, ...]]:
+            return [page async for page in self.store.everyone(limit)]
+
+        found: list[tuple[TrueId, ...]] = self.run(pages())
+        return found
 
     # Parts of a view
 

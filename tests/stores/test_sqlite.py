@@ -196,7 +196,7 @@ def test_a_file_of_a_newer_release_is_refused(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(ConfigError, match=r"store\.db has format 99, .* up to 1: install"):
+    with pytest.raises(ConfigError, match=rf"store\.db has format 99, .* up to {len(MIGRATIONS)}: install"):
         sqlite_store(path)
 
 

@@ -329,7 +329,57 @@ def test_a_refused_message_leaves_its_key_free(new_store: NewStore) -> None:
     assert not is_duplicate(store.append(b"x", key="k"))
 
 
+def test_a_key_is_remembered_under_its_owner_whoever_sends(store: Driver) -> None:
+    store.know([ANN])
+    shop, quiz = TrueId("shop"), TrueId("quiz")
+    first = accepted(store.append(sender=None, key="k", key_owner=shop))
+    assert is_duplicate(store.append(sender=None, key="k", key_owner=shop))
+    assert accepted(store.append(sender=BOB, key="k", key_owner=shop)).message_id == (
+        first.message_id
+    )
+    assert not is_duplicate(store.append(sender=None, key="k", key_owner=quiz))
+    assert len(store.read()) == 2
+
+
+def test_an_owner_of_keys_is_forgotten_with_them(new_store: NewStore) -> None:
+    store = new_store(dedupe_window=10.0)
+    store.know([ANN])
+    shop = TrueId("shop")
+    store.append(sender=None, key="k", key_owner=shop)
+    assert store.look(shop).known
+    store.expire(11.0)
+    assert not store.look(shop).known
+    assert not is_duplicate(store.append(sender=None, key="k", key_owner=shop, now=11.0))
+
+
+def test_a_view_tells_whether_the_player_is_known(store: Driver) -> None:
+    assert not store.look(ANN).known
+    store.know([ANN])
+    store.add_session(session(true_id=BOB))
+    assert store.look(ANN).known
+    assert store.look(BOB).known
+
+
+def test_everyone_is_who_may_come_back(store: Driver) -> None:
+    assert store.everyone() == []
+    odd = TrueId("o\0dd")
+    store.know([ANN, odd])
+    store.add_session(session(true_id=BOB))
+    store.set_ban(TrueId("banned"), Ban(None, ""))
+    store.append(sender=None, key="k", key_owner=TrueId("shop"))
+    assert store.everyone() == [(ANN, odd, BOB)]
+    assert store.everyone(2) == [(ANN, odd), (BOB,)]
+
+
 # Sessions
+
+
+def test_a_session_keeps_its_attributes(store: Driver) -> None:
+    kept = session()
+    kept.attributes = '{"team":"red","motto":"\\u0000\u00e9"}'
+    store.add_session(kept)
+    (found,) = store.sessions_of(ANN)
+    assert found.attributes == kept.attributes
 
 
 def test_a_session_is_kept(store: Driver) -> None:
