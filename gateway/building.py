@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from gateway.admission import AdmissionSettings
+from gateway.api_keys import ApiKeysError, ApiKeysFile
 from gateway.auth import Authentication, Authenticator
 from gateway.auth.guest import GuestAuthenticator
 from gateway.auth.password import PasswordAuthenticator
@@ -23,6 +24,7 @@ from gateway.mailbox import Retention
 from gateway.messages import SessionId, TrueId
 from gateway.presence_service import PresenceSettings
 from gateway.store import StoreLimits
+from gateway.transport.api import ApiLimits
 from gateway.transport.app import BUILT_IN
 from gateway.transport.engine import EngineSettings
 
@@ -76,6 +78,31 @@ def load_users(config: Config, state_dir: Path) -> UsersFile | None:
 def users_path(config: Config, state_dir: Path) -> Path:
     """Return where the password file is."""
     return Path(config.auth.password.file or state_dir / "users")
+
+
+def load_api_keys(config: Config, state_dir: Path) -> ApiKeysFile:
+    """Return the keys of game backends. Raises ConfigError for a broken file."""
+    keys = ApiKeysFile(api_keys_path(config, state_dir))
+    try:
+        keys.load()
+    except ApiKeysError as error:
+        raise ConfigError(str(error)) from None
+    return keys
+
+
+def api_keys_path(config: Config, state_dir: Path) -> Path:
+    """Return where the API keys are."""
+    return Path(config.api.keys_file or state_dir / "api-keys")
+
+
+def api_limits(config: Config) -> ApiLimits:
+    """Return what the HTTP API is told."""
+    return ApiLimits(
+        config.api.requests_per_second,
+        config.api.burst,
+        config.api.attempts_per_minute,
+        message_bytes(config),
+    )
 
 
 def admission_settings(config: Config) -> AdmissionSettings:

@@ -16,13 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from gateway.api_keys import SCOPES, ApiKeysError, ApiKeysFile, in_order, parse_scopes
 from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import UsersError
-from gateway.building import new_true_id, users_path
+from gateway.building import api_keys_path, new_true_id, users_path
 from gateway.config import Config
 from gateway.config_loader import load_config
 from gateway.config_render import render_default
-from gateway.errors import ConfigError, ConnectRefused
+from gateway.errors import ConfigError, ConnectRefused, GatewayError
 from gateway.lifecycle import serve
 from gateway.logs import configure_logging
 from gateway.secret_keys import load_secret_keys
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return _USAGE
-    except UsersError as error:
+    except (ApiKeysError, UsersError) as error:
         print(f"game-gateway: {error}", file=sys.stderr)
         return _FAILURE
     return status
@@ -86,6 +87,23 @@ def _parser() -> argparse.ArgumentParser:
                 help="read the password from standard input instead of asking",
             )
         action.set_defaults(run=run)
+
+    keys = commands.add_parser("api-keys", help="manage the keys of the HTTP API")
+    actions = keys.add_subparsers(required=True, metavar="ACTION")
+    action = actions.add_parser("add", help="add a key and print it, this once")
+    _add_config(action)
+    action.add_argument("name", help="whose key it is")
+    action.add_argument(
+        "scopes", nargs="+", metavar="SCOPE", help=f"what it is for: {', '.join(SCOPES)}"
+    )
+    action.set_defaults(run=_api_keys_add)
+    action = actions.add_parser("remove", help="remove a key")
+    _add_config(action)
+    action.add_argument("name")
+    action.set_defaults(run=_api_keys_remove)
+    action = actions.add_parser("list", help="list keys by name, with their scopes")
+    _add_config(action)
+    action.set_defaults(run=_api_keys_list)
 
     token = commands.add_parser("token", help="look into resume tokens")
     actions = token.add_subparsers(required=True, metavar="ACTION")
@@ -150,12 +168,15 @@ def _users_file(options: argparse.Namespace) -> UsersFile:
     return UsersFile(_users_path(options), new_true_id)
 
 
-def _users_add(options: argparse.Namespace) -> int:
-    folder = _users_path(options).parent
+def _make_folder(folder: Path, failure: type[GatewayError]) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise UsersError(f"{folder}: the directory cannot be made: {error.strerror}") from None
+        raise failure(f"{folder}: the directory cannot be made: {error.strerror}") from None
+
+
+def _users_add(options: argparse.Namespace) -> int:
+    _make_folder(_users_path(options).parent, UsersError)
     user = _users_file(options).add(options.username, _ask_password(options))
     print(f"{user.username} {user.true_id}")
     return 0
@@ -191,6 +212,30 @@ def _users_remove(options: argparse.Namespace) -> int:
 def _users_list(options: argparse.Namespace) -> int:
     for user in _users_file(options).list():
         print(f"{user.username} {user.true_id}")
+    return 0
+
+
+def _api_keys_path(options: argparse.Namespace) -> Path:
+    return api_keys_path(load_config(options.config, os.environ), options.state_dir)
+
+
+def _api_keys_add(options: argparse.Namespace) -> int:
+    path = _api_keys_path(options)
+    scopes = parse_scopes(options.scopes)
+    _make_folder(path.parent, ApiKeysError)
+    _, secret = ApiKeysFile(path).add(options.name, scopes)
+    print(secret)
+    return 0
+
+
+def _api_keys_remove(options: argparse.Namespace) -> int:
+    ApiKeysFile(_api_keys_path(options)).remove(options.name)
+    return 0
+
+
+def _api_keys_list(options: argparse.Namespace) -> int:
+    for key in ApiKeysFile(_api_keys_path(options)).list():
+        print(key.name, *in_order(key.scopes))
     return 0
 
 

@@ -7,7 +7,7 @@ exists in exactly one place: here. Each object of the gateway gets its own secti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, cast
 
@@ -22,17 +22,13 @@ from gateway.config_checks import (
     wrong_public_url,
     wrong_secret,
 )
+from gateway.config_spec import Setting, Spec, about, limit, seconds
 from gateway.store_url import wrong_store_url
-
-#: Whole numbers stay exact in JSON, durations within what timers and time stamps can hold.
-MAX_NUMBER: Final = 2**53 - 1
-MAX_SECONDS: Final = 315_360_000
 
 #: Keys that the protocol names and this release lacks.
 LATER_KEYS: Final = frozenset(
     {
         "rooms",
-        "api",
         "webhooks",
         "server.tls",
         "server.unix_socket",
@@ -43,77 +39,23 @@ LATER_KEYS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
-    """What the operator is told about a key, and what its value must satisfy.
-
-    `minimum` and `maximum` are inclusive; `zero` says what 0 means where it is allowed
-    although it lies below `minimum`. `choices` are the only texts allowed, `later` those
-    that a later release will allow. `check` takes a text, or each text of a list, and returns
-    None or what is wrong and how to mend it; it never repeats a value that could hold a
-    secret. The value of a `secret` key appears in no message and no repr.
-    """
-
-    doc: str
-    unit: str = ""
-    minimum: float = 0
-    maximum: float = MAX_NUMBER
-    zero: str = ""
-    choices: tuple[str, ...] = ()
-    later: tuple[str, ...] = ()
-    check: Callable[[str], str | None] | None = None
-    secret: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A key of the file: its dotted name, its default, whose type is the key's, and its Spec."""
-
-    key: str
-    default: object
-    spec: Spec
-
-    @property
-    def name(self) -> str:
-        """The last part of the key."""
-        return self.key.rpartition(".")[2]
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that overrides the key."""
-        return "GATEWAY_" + self.key.replace(".", "_").upper()
-
-
-def _about(doc: str, unit: str = "", **bounds: Any) -> dict[str, Spec]:
-    return {"spec": Spec(doc, unit, **bounds)}
-
-
-def _seconds(doc: str, zero: str = "") -> dict[str, Spec]:
-    # The protocol's timers are told to clients in whole milliseconds.
-    return _about(doc, "seconds", minimum=0.001, maximum=MAX_SECONDS, zero=zero)
-
-
-def _limit(doc: str, unit: str = "", minimum: float = 1) -> dict[str, Spec]:
-    return _about(doc, unit, minimum=minimum, zero="no limit")
-
-
-@dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Section `server`: the listening socket, who may use it, and the heartbeat."""
 
     host: str = field(
         default="127.0.0.1",
-        metadata=_about(
+        metadata=about(
             'Address to listen on. "0.0.0.0" is every IPv4 address, "::" every address.',
             check=wrong_host,
         ),
     )
     port: int = field(
         default=8080,
-        metadata=_about("Port to listen on.", minimum=1, maximum=MAX_PORT, zero="a free port"),
+        metadata=about("Port to listen on.", minimum=1, maximum=MAX_PORT, zero="a free port"),
     )
     public_url: str = field(
         default="",
-        metadata=_about(
+        metadata=about(
             "How players reach the gateway when that is not host and port, such as "
             "https://game.example, without a path. Empty: unknown.",
             check=wrong_public_url,
@@ -121,7 +63,7 @@ class ServerConfig:
     )
     allowed_origins: tuple[str, ...] = field(
         default=(),
-        metadata=_about(
+        metadata=about(
             "Web pages of other origins that may connect, such as https://game.example; "
             '"*" is any. The same origin may always connect.',
             check=wrong_origin,
@@ -129,7 +71,7 @@ class ServerConfig:
     )
     trusted_proxies: tuple[str, ...] = field(
         default=(),
-        metadata=_about(
+        metadata=about(
             "Addresses or networks (CIDR) of reverse proxies whose X-Forwarded-For is believed; "
             "no other header tells an address.",
             check=wrong_network,
@@ -137,7 +79,7 @@ class ServerConfig:
     )
     backlog: int = field(
         default=4096,
-        metadata=_about(
+        metadata=about(
             "Connections that may wait to be accepted; the system may cap it lower "
             "(net.core.somaxconn).",
             minimum=1,
@@ -146,23 +88,23 @@ class ServerConfig:
     )
     websocket: str = field(
         default="picows",
-        metadata=_about(
+        metadata=about(
             "Who speaks websocket: picows is fast, tornado is the fallback.",
             choices=("picows", "tornado"),
         ),
     )
     shutdown_grace: float = field(
         default=10.0,
-        metadata=_seconds(
+        metadata=seconds(
             "How long a stop waits for players to move to another gateway.", "stop at once"
         ),
     )
     ping_interval: float = field(
-        default=25.0, metadata=_seconds("Pause between two heartbeats of a connection.")
+        default=25.0, metadata=seconds("Pause between two heartbeats of a connection.")
     )
     ping_timeout: float = field(
         default=20.0,
-        metadata=_seconds("A connection that leaves a heartbeat unanswered for so long is closed."),
+        metadata=seconds("A connection that leaves a heartbeat unanswered for so long is closed."),
     )
 
 
@@ -172,11 +114,11 @@ class StaticConfig:
 
     path: str = field(
         default="",
-        metadata=_about("Directory with the game's own client. Empty: the built-in client."),
+        metadata=about("Directory with the game's own client. Empty: the built-in client."),
     )
     index: str = field(
         default="index.html",
-        metadata=_about("File of that directory that answers /.", check=wrong_file_name),
+        metadata=about("File of that directory that answers /.", check=wrong_file_name),
     )
 
 
@@ -185,11 +127,11 @@ class PasswordConfig:
     """Section `auth.password`: accounts with user names."""
 
     file: str = field(
-        default="", metadata=_about("File of accounts. Empty: `users` in the state directory.")
+        default="", metadata=about("File of accounts. Empty: `users` in the state directory.")
     )
     attempts_per_minute: int = field(
         default=10,
-        metadata=_limit(
+        metadata=limit(
             "Failed log-ins for a user name from one network, which is an IPv4 address or an IPv6 "
             "/64; three times as many for a network, ten times as many for a user name.",
             "per minute",
@@ -203,13 +145,13 @@ class AuthConfig:
 
     methods: tuple[str, ...] = field(
         default=("guest",),
-        metadata=_about(
+        metadata=about(
             "How new players may log in.", choices=("guest", "password"), later=("jwt", "webhook")
         ),
     )
     password: PasswordConfig = field(
         default_factory=PasswordConfig,
-        metadata=_about("User names and passwords, when methods has `password`."),
+        metadata=about("User names and passwords, when methods has `password`."),
     )
 
 
@@ -220,7 +162,7 @@ class ResumeConfig:
     secret_keys: tuple[str, ...] = field(
         default=(),
         repr=False,
-        metadata=_about(
+        metadata=about(
             f"Keys of at least {MIN_SECRET_CHARACTERS} characters; the first signs, all verify. "
             "Better than keys in this file: secret_key_file or a systemd credential.",
             check=wrong_secret,
@@ -229,21 +171,21 @@ class ResumeConfig:
     )
     secret_key_file: str = field(
         default="",
-        metadata=_about(
+        metadata=about(
             "File with one key a line, the first signs. Empty: the systemd credential "
             "`resume-secret-key`, else a generated `resume.key` (mode 0600) in the state directory."
         ),
     )
     token_lifetime: float = field(
-        default=604800.0, metadata=_seconds("How long a resume token is valid.")
+        default=604800.0, metadata=seconds("How long a resume token is valid.")
     )
     session_lifetime: float = field(
         default=604800.0,
-        metadata=_seconds("How long a session waits for its player after it was last seen."),
+        metadata=seconds("How long a session waits for its player after it was last seen."),
     )
     probe_timeout: float = field(
         default=3.0,
-        metadata=_seconds(
+        metadata=seconds(
             "How long an old connection may take to prove itself alive when its token comes again."
         ),
     )
@@ -254,15 +196,15 @@ class MailboxConfig:
     """Section `mailbox`: the stored messages of each player."""
 
     max_messages: int = field(
-        default=1000, metadata=_limit("Messages kept for a player; the oldest go first.")
+        default=1000, metadata=limit("Messages kept for a player; the oldest go first.")
     )
     max_bytes: int = field(
         default=1_048_576,
-        metadata=_limit("Size of a player's messages together; the oldest go first.", "bytes"),
+        metadata=limit("Size of a player's messages together; the oldest go first.", "bytes"),
     )
     when_full: str = field(
         default="drop_oldest",
-        metadata=_about(
+        metadata=about(
             "What happens at max_messages or max_bytes: the oldest message goes, or the new one "
             "is refused (mailbox_full) until the player has confirmed some.",
             choices=("drop_oldest", "refuse"),
@@ -270,16 +212,16 @@ class MailboxConfig:
     )
     total_bytes: int = field(
         default=1_073_741_824,
-        metadata=_limit(
+        metadata=limit(
             "Size of all mailboxes and idempotency keys together. Messages that have arrived "
             "everywhere go first; without any, new messages are refused.",
             "bytes",
         ),
     )
-    retention: float = field(default=604800.0, metadata=_seconds("How long a message is kept."))
+    retention: float = field(default=604800.0, metadata=seconds("How long a message is kept."))
     dedupe_window: float = field(
         default=600.0,
-        metadata=_seconds(
+        metadata=seconds(
             "How long a sender's idempotency key is remembered, so that a repeated message is "
             "accepted once.",
             "not at all",
@@ -287,7 +229,7 @@ class MailboxConfig:
     )
     dedupe_keys: int = field(
         default=65_536,
-        metadata=_about(
+        metadata=about(
             "Idempotency keys remembered for a sender; beyond it messages with one are refused "
             "until the oldest has outlived dedupe_window.",
             minimum=1,
@@ -301,7 +243,7 @@ class StoreConfig:
 
     url: str = field(
         default="sqlite:///gateway.db",
-        metadata=_about(
+        metadata=about(
             "sqlite:///FILE in the state directory, or sqlite:////ABSOLUTE/FILE; behind it "
             "?synchronous=NORMAL is faster and may lose the last moments in a power cut, which "
             "FULL, the default, survives. memory:// forgets everything at a restart.",
@@ -316,7 +258,7 @@ class PresenceConfig:
 
     grace: float = field(
         default=30.0,
-        metadata=_seconds(
+        metadata=seconds(
             "How long a player without a connection is away before they are offline.",
             "offline at once",
         ),
@@ -346,10 +288,10 @@ class PresenceConfig:
         ),
     )
     listing: bool = field(
-        default=True, metadata=_about("Whether players may list who is online (event `players`).")
+        default=True, metadata=about("Whether players may list who is online (event `players`).")
     )
     max_watched: int = field(
-        default=1000, metadata=_limit("Players whose presence a connection may watch.")
+        default=1000, metadata=limit("Players whose presence a connection may watch.")
     )
 
 
@@ -357,28 +299,28 @@ class PresenceConfig:
 class LimitsConfig:
     """Section `limits`: what clients may take; 0 is no limit."""
 
-    connections: int = field(default=20_000, metadata=_limit("Open connections in all."))
+    connections: int = field(default=20_000, metadata=limit("Open connections in all."))
     connections_per_address: int = field(
-        default=1000, metadata=_limit("Open connections from one IPv4 address or IPv6 /64.")
+        default=1000, metadata=limit("Open connections from one IPv4 address or IPv6 /64.")
     )
     connections_per_player: int = field(
-        default=16, metadata=_limit("Open connections of one player.")
+        default=16, metadata=limit("Open connections of one player.")
     )
     sessions: int = field(
         default=100_000,
-        metadata=_limit("Sessions kept; beyond it the longest unseen ones go."),
+        metadata=limit("Sessions kept; beyond it the longest unseen ones go."),
     )
-    sessions_per_player: int = field(default=32, metadata=_limit("Sessions of one player."))
+    sessions_per_player: int = field(default=32, metadata=limit("Sessions of one player."))
     new_sessions_per_minute: int = field(
         default=30000,
-        metadata=_limit(
+        metadata=limit(
             "New sessions from one network, which is an IPv4 address or an IPv6 /64.",
             "per minute",
         ),
     )
     message_bytes: int = field(
         default=65_536,
-        metadata=_limit(
+        metadata=limit(
             "Largest `data` of a message; a packet may have 4096 bytes more.",
             "bytes",
             minimum=1024,
@@ -386,17 +328,17 @@ class LimitsConfig:
     )
     messages_per_second: float = field(
         default=200.0,
-        metadata=_limit("Events of a connection in the long run.", "per second", minimum=0.001),
+        metadata=limit("Events of a connection in the long run.", "per second", minimum=0.001),
     )
     burst: int = field(
         default=400,
-        metadata=_limit(
+        metadata=limit(
             "Events of a connection at once; 0 only together with messages_per_second 0."
         ),
     )
     send_buffer_bytes: int = field(
         default=262_144,
-        metadata=_limit(
+        metadata=limit(
             "Unsent data of a connection; beyond it reliable messages wait in the mailbox, "
             "volatile ones with a key are kept by their latest value, others are dropped.",
             "bytes",
@@ -415,26 +357,57 @@ class LimitsConfig:
     )
     slow_timeout: float = field(
         default=30.0,
-        metadata=_seconds(
+        metadata=seconds(
             "A connection whose unsent data stays over send_buffer_bytes for so long is closed.",
             "never",
         ),
     )
     connect_timeout: float = field(
         default=10.0,
-        metadata=_seconds("A connection that has not logged in after so long is closed.", "never"),
+        metadata=seconds("A connection that has not logged in after so long is closed.", "never"),
     )
-    name_bytes: int = field(default=64, metadata=_limit("Length of a player's name.", "bytes"))
+    name_bytes: int = field(default=64, metadata=limit("Length of a player's name.", "bytes"))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """Section `api`: the HTTP API for game backends."""
+
+    keys_file: str = field(
+        default="",
+        metadata=about(
+            "File of API keys, made by `game-gateway api-keys`. Empty: `api-keys` in the state "
+            "directory. Without a key in it nobody may call."
+        ),
+    )
+    requests_per_second: float = field(
+        default=200.0,
+        metadata=limit("Calls with a key in the long run.", "per second", minimum=0.001),
+    )
+    burst: int = field(
+        default=400,
+        metadata=limit("Calls with a key at once; 0 only together with requests_per_second 0."),
+    )
+    attempts_per_minute: int = field(
+        default=60,
+        metadata=limit(
+            "Calls with a wrong key from one network, which is an IPv4 address or an IPv6 /64.",
+            "per minute",
+        ),
+    )
+    broadcasts: int = field(
+        default=2, metadata=limit("Messages to all players that may be under way.")
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:
     """Section `metrics`: numbers for Prometheus."""
 
-    enabled: bool = field(default=True, metadata=_about("Whether metrics are served at /metrics."))
+    enabled: bool = field(default=True, metadata=about("Whether metrics are served at /metrics."))
     listen: str = field(
         default="",
-        metadata=_about(
+        metadata=about(
             '"HOST:PORT" for a listener of its own. Empty: on the main port, for clients on this '
             "machine only.",
             check=wrong_address,
@@ -448,13 +421,13 @@ class LogConfig:
 
     level: str = field(
         default="info",
-        metadata=_about(
+        metadata=about(
             "Least level that is logged.", choices=("debug", "info", "warning", "error")
         ),
     )
     format: str = field(
         default="text",
-        metadata=_about("Lines for people or for programs.", choices=("text", "json")),
+        metadata=about("Lines for people or for programs.", choices=("text", "json")),
     )
 
 
@@ -463,34 +436,37 @@ class Config:
     """All settings; `Config()` is what runs without a file."""
 
     server: ServerConfig = field(
-        default_factory=ServerConfig, metadata=_about("The main listener and its connections.")
+        default_factory=ServerConfig, metadata=about("The main listener and its connections.")
     )
     static: StaticConfig = field(
-        default_factory=StaticConfig, metadata=_about("The page that players load from /.")
+        default_factory=StaticConfig, metadata=about("The page that players load from /.")
     )
     auth: AuthConfig = field(
-        default_factory=AuthConfig, metadata=_about("How players without a session get in.")
+        default_factory=AuthConfig, metadata=about("How players without a session get in.")
     )
     resume: ResumeConfig = field(
         default_factory=ResumeConfig,
-        metadata=_about("Coming back to a session after a lost connection, a reload or a restart."),
+        metadata=about("Coming back to a session after a lost connection, a reload or a restart."),
     )
     mailbox: MailboxConfig = field(
-        default_factory=MailboxConfig, metadata=_about("Messages kept for players.")
+        default_factory=MailboxConfig, metadata=about("Messages kept for players.")
     )
     store: StoreConfig = field(
-        default_factory=StoreConfig, metadata=_about("Where sessions and mailboxes live.")
+        default_factory=StoreConfig, metadata=about("Where sessions and mailboxes live.")
     )
     presence: PresenceConfig = field(
-        default_factory=PresenceConfig, metadata=_about("What players learn about each other.")
+        default_factory=PresenceConfig, metadata=about("What players learn about each other.")
     )
     limits: LimitsConfig = field(
-        default_factory=LimitsConfig, metadata=_about("What clients may take.")
+        default_factory=LimitsConfig, metadata=about("What clients may take.")
+    )
+    api: ApiConfig = field(
+        default_factory=ApiConfig, metadata=about("The HTTP API for the game's backend.")
     )
     metrics: MetricsConfig = field(
-        default_factory=MetricsConfig, metadata=_about("Numbers for Prometheus.")
+        default_factory=MetricsConfig, metadata=about("Numbers for Prometheus.")
     )
-    log: LogConfig = field(default_factory=LogConfig, metadata=_about("Lines on standard error."))
+    log: LogConfig = field(default_factory=LogConfig, metadata=about("Lines on standard error."))
 
 
 def entries(

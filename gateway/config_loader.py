@@ -17,8 +17,9 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
-from gateway.config import LATER_KEYS, MAX_NUMBER, Config, Setting, entries
+from gateway.config import LATER_KEYS, Config, entries
 from gateway.config_checks import MIN_SECRET_CHARACTERS
+from gateway.config_spec import MAX_NUMBER, Setting
 from gateway.config_yaml import Wrong, compose, read_text
 from gateway.errors import ConfigError
 
@@ -239,6 +240,9 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     if limits.messages_per_second > 0 and limits.burst < 1:
         message = "limits.burst must be at least 1 while limits.messages_per_second is not 0"
         yield ("limits.burst", "limits.messages_per_second"), message
+    if config.api.requests_per_second > 0 and config.api.burst < 1:
+        message = "api.burst must be at least 1 while api.requests_per_second is not 0"
+        yield ("api.burst", "api.requests_per_second"), message
     for key, room, beside in (
         ("mailbox.max_bytes", mailbox.max_bytes, STORED_BESIDE),
         ("mailbox.total_bytes", mailbox.total_bytes, STORED_BESIDE),

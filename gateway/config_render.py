@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, Final
 
-from gateway.config import MAX_NUMBER, MAX_SECONDS, Config, Setting, entries
+from gateway.config import Config, entries
+from gateway.config_spec import MAX_NUMBER, MAX_SECONDS, Setting
 
 _LINE_WIDTH: Final = 100
 

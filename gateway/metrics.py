@@ -58,6 +58,7 @@ class Metrics:
             "closed_connections", "Connections closed, by reason", "reason"
         )
 
+        self._api_calls = self._counters("api_calls", "Calls of the HTTP API by status", "status")
         self._dropped = self._counters(
             "dropped_messages",
             "Stored messages that went before any session of their player had confirmed them",
@@ -106,6 +107,10 @@ class Metrics:
     def refused_request(self, code: str) -> None:
         """Count a refused event."""
         self._refused_requests[code] += 1
+
+    def api_call(self, status: int) -> None:
+        """Count a call of the HTTP API by the HTTP status of its answer."""
+        self._api_calls[str(status)] += 1
 
     def limit_hit(self, limit: str) -> None:
         """Count that the limit with this YAML key was hit."""

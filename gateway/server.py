@@ -8,15 +8,21 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from gateway.accounts import Accounts
 from gateway.admission import Admission
+from gateway.backend import Backend, BackendLimits
 from gateway.building import (
     admission_settings,
+    api_limits,
     build_authentication,
     engine_settings,
+    load_api_keys,
     load_users,
     message_bytes,
     new_session_id,
@@ -33,6 +39,8 @@ from gateway.delivery import Delivery
 from gateway.lifecycle import Periodic
 from gateway.locks import KeyedLocks
 from gateway.metrics import Metrics
+from gateway.minting import Minting
+from gateway.openapi import build_openapi
 from gateway.presence_service import PresenceService
 from gateway.registry import Registry
 from gateway.revocation import Revocation
@@ -40,6 +48,7 @@ from gateway.secret_keys import load_secret_keys
 from gateway.stores import build_store
 from gateway.systemd import Notifier
 from gateway.tokens import Tokens
+from gateway.transport.api import Api
 from gateway.transport.app import AppParts, build_app, build_metrics_app
 from gateway.transport.engine import Engine
 from gateway.transport.listeners import Listeners, bind
@@ -114,6 +123,20 @@ class Gateway:
             new_session_id,
             locks,
         )
+        self._api_keys = load_api_keys(config, self._state_dir)
+        minting = Minting(
+            self._store,
+            self._tokens,
+            locks,
+            self.metrics,
+            lambda true_id: bool(self._registry.connections_of(true_id)),
+            new_session_id,
+            time.time,
+            config.limits.name_bytes,
+        )
+        self._backend = Backend(
+            self._services, self._store, minting, BackendLimits(config.api.broadcasts)
+        )
         self._listeners = Listeners()
         self._periodic = Periodic()
         self._engine: Engine
@@ -170,6 +193,15 @@ class Gateway:
                 static_path=static_path(config),
                 index=config.static.index,
                 ready=self._not_ready,
+                api=Api(
+                    self._backend,
+                    self._api_keys.find,
+                    api_limits(config),
+                    peers,
+                    self.metrics,
+                    time.monotonic,
+                ),
+                openapi=msgspec.json.encode(build_openapi(version("game-gateway"))),
             )
         )
         server = config.server

@@ -86,7 +86,7 @@ class GatewayProcess:
         config: Mapping[str, Any] | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        self._cwd = cwd
+        self.cwd = cwd
         self._arguments = [*map(str, arguments)]
         self._config: tuple[str, ...] = ()
         if config is not None:
@@ -115,7 +115,7 @@ class GatewayProcess:
     def add_user(self, username: str, password: str) -> str:
         """Add a user to the password file by the command line; return the true_id."""
         add = ("users", "add", username, "--password-stdin")
-        done = run(*add, *self._config, cwd=self._cwd, text=f"{password}\n")
+        done = run(*add, *self._config, cwd=self.cwd, text=f"{password}\n")
         assert done.returncode == 0, done.stderr
         name, true_id = done.stdout.split()
         assert name == username
@@ -136,7 +136,7 @@ class GatewayProcess:
         with self._log_file.open("a") as log:
             self._process = subprocess.Popen(
                 [COMMAND, "serve", *self._config, *self._arguments, "--port", str(self.port)],
-                cwd=self._cwd,
+                cwd=self.cwd,
                 env=_gateway_environment(self._variables),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

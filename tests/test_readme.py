@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.api_calls import CALLS
 from gateway.connection import _HANDLERS
 from gateway.errors import CONNECT_CODES, REQUEST_CODES
 from gateway.messages import ListPlayers, Receipt, SendMessage
@@ -129,7 +131,10 @@ def test_the_configuration_is_accepted(tmp_path: Path, number: int) -> None:
 
 def test_only_commands_that_are_tested_are_shown() -> None:
     for line in shell_lines():
-        assert re.match(r"make |game-gateway |echo .* \| game-gateway |curl -f http", line), line
+        shown = (
+            r"make |game-gateway |echo .* \| game-gateway |curl -f (http|-H @)|sed .* backend\.key"
+        )
+        assert re.match(shown, line), line
 
 
 def test_the_make_targets_exist() -> None:
@@ -172,7 +177,7 @@ def test_the_commands_work_in_the_order_they_are_shown(tmp_path: Path) -> None:
 
 
 def test_the_requests_are_answered(gateway: GatewayProcess) -> None:
-    curls = [shlex.split(line) for line in shell_lines() if line.startswith("curl ")]
+    curls = [shlex.split(line) for line in shell_lines() if line.startswith("curl -f http")]
     assert len(curls) == 3
     for words in curls:
         command = [word.replace("http://127.0.0.1:8080/", gateway.url) for word in words]
@@ -187,6 +192,42 @@ def test_the_requests_are_answered(gateway: GatewayProcess) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout
+
+
+def test_the_calls_of_the_api_are_answered(tmp_path: Path, gateway: GatewayProcess) -> None:
+    """The key is made as it is shown, and each call is shown once."""
+    path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = own_environment(PATH=path, PYTHONPATH=str(ROOT))
+    called = []
+    for line in shell_lines():
+        if not re.search(r" backend\.key|@backend\.auth", line):
+            continue
+        done = subprocess.run(
+            [program("bash"), "-c", line.replace("http://127.0.0.1:8080/", gateway.url)],
+            cwd=tmp_path,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        if line.startswith("curl "):
+            answer = json.loads(done.stdout)
+            variables["SESSION"] = answer.get("session_id") or variables["SESSION"]
+            method = re.search(r"-X (\w+)", line)
+            default = "POST" if "--json" in line else "GET"
+            url = line.partition("/api/v1")[2].rstrip("'").partition("?")[0]
+            template = url.replace("u-1", "{true_id}").replace("$SESSION", "{session_id}")
+            called.append((method[1] if method else default, template))
+    assert sorted(called) == sorted((call.method, call.path) for call in CALLS)
+
+
+def test_every_call_of_the_api_is_listed_with_its_scope() -> None:
+    section = README.partition("\n## HTTP API for the game's backend\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+) (/[^`]*)`.* \| `(\w+)` \| ", section, re.MULTILINE)
+    assert listed == [(call.method, call.path, call.scope) for call in CALLS]
 
 
 # Tables

@@ -11,6 +11,7 @@ from typing import Any, Final
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from gateway.metrics import Metrics
+from gateway.transport.api import Api, api_routes
 from gateway.transport.engine import Engine
 from gateway.transport.handler import EngineHandler
 from gateway.transport.peer import PeerPolicy
@@ -48,6 +49,8 @@ class AppParts:
     static_path: Path
     index: str
     ready: Callable[[], str | None]
+    api: Api
+    openapi: bytes
 
 
 class _QuietHandler(QuietFaults):
@@ -161,6 +164,7 @@ def build_app(parts: AppParts) -> Application:
     if parts.metrics is not None:
         arguments = {"metrics": parts.metrics, "peers": parts.peers}
         routes.append(("/metrics", MetricsHandler, arguments))
+    routes += api_routes(parts.api, parts.openapi)
     routes += [
         ("/((?:vendor|client)/.+)", ClientHandler, {"path": str(BUILT_IN)}),
         ("/(.*)", ClientHandler, own),

@@ -15,9 +15,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.config import LATER_KEYS, Config, Setting, entries
+from gateway.config import LATER_KEYS, Config, entries
 from gateway.config_loader import ConfigInvalid, Problem, load_config
 from gateway.config_render import render_default
+from gateway.config_spec import Setting
 from gateway.config_yaml import MAX_FILE_BYTES
 from gateway.errors import ConfigError
 
@@ -158,6 +159,13 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "slow_timeout": 30.0,
             "connect_timeout": 10.0,
             "name_bytes": 64,
+        },
+        "api": {
+            "keys_file": "",
+            "requests_per_second": 200.0,
+            "burst": 400,
+            "attempts_per_minute": 60,
+            "broadcasts": 2,
         },
         "metrics": {"enabled": True, "listen": ""},
         "log": {"level": "info", "format": "text"},
@@ -385,7 +393,8 @@ def test_a_value_of_the_right_type_is_taken(key: str, value: str, expected: obje
 
 @pytest.mark.parametrize("key", keys_where(zero=True))
 def test_zero_is_accepted_where_it_has_a_meaning(key: str) -> None:
-    together = "" if key != "limits.burst" else ", messages_per_second: 0"
+    rates = {"limits.burst": "messages_per_second", "api.burst": "requests_per_second"}
+    together = f", {rates[key]}: 0" if key in rates else ""
     config = load(in_section(key, "0" + together))
     assert value_of(config, key) == 0
 
@@ -404,6 +413,10 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
         "presence.settle",
         "presence.interval",
         "presence.max_watched",
+        "api.requests_per_second",
+        "api.burst",
+        "api.attempts_per_minute",
+        "api.broadcasts",
     }
 
 
@@ -575,6 +588,7 @@ def test_an_entry_is_reported_in_its_own_line() -> None:
     ("text", "start"),
     [
         ("limits: {burst: 0}", "limits.burst: limits.burst must be at least 1"),
+        ("api: {burst: 0}", "api.burst: api.burst must be at least 1"),
         (
             "mailbox: {max_bytes: 1000}",
             "mailbox.max_bytes: impossible value: mailbox.max_bytes (1000) must be at least "
@@ -600,6 +614,7 @@ def test_values_that_cannot_go_together_are_refused(text: str, start: str) -> No
     "text",
     [
         "limits: {burst: 0, messages_per_second: 0}",
+        "api: {burst: 0, requests_per_second: 0}",
         "mailbox: {max_bytes: 0, total_bytes: 0}\nlimits: {send_buffer_bytes: 0}",
         "limits: {message_bytes: 0}\nmailbox: {max_bytes: 1000}",
         "limits: {message_bytes: 1024}\nmailbox: {max_bytes: 2048}",

@@ -58,7 +58,16 @@ def test_a_missing_configuration_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("serve",), ("users", "list"), ("users", "add", "ada"), ("token", "inspect", "x")]
+    "arguments",
+    [
+        ("serve",),
+        ("users", "list"),
+        ("users", "add", "ada"),
+        ("token", "inspect", "x"),
+        ("api-keys", "list"),
+        ("api-keys", "add", "shop", "send"),
+        ("api-keys", "remove", "shop"),
+    ],
 )
 def test_every_command_refuses_a_broken_configuration(
     tmp_path: Path, arguments: tuple[str, ...]
@@ -235,6 +244,61 @@ async def test_a_user_can_log_in_at_once_and_no_more_when_removed(tmp_path: Path
             assert run("users", "remove", "ada", cwd=tmp_path).returncode == 0
             link = await clients.polling()
             assert await connect_refused(link, credentials) == "bad_credentials"
+
+
+# API keys
+
+
+def test_api_keys_are_added_listed_and_removed(tmp_path: Path) -> None:
+    assert run("api-keys", "list", cwd=tmp_path).stdout == ""
+    assert not (tmp_path / "var").exists()
+
+    added = run("api-keys", "add", "shop", "read", "send", cwd=tmp_path)
+    assert (added.returncode, added.stderr) == (0, "")
+    assert re.fullmatch(r"gk_[\w-]{43}\n", added.stdout)
+    file = tmp_path / "var" / "api-keys"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert added.stdout.strip() not in file.read_text()
+    assert run("api-keys", "add", "ops", "admin", cwd=tmp_path).returncode == 0
+
+    listed = run("api-keys", "list", cwd=tmp_path)
+    assert listed.stdout == "shop send read\nops admin\n"
+    removed = run("api-keys", "remove", "shop", cwd=tmp_path)
+    assert (removed.returncode, removed.stdout, removed.stderr) == (0, "", "")
+    assert run("api-keys", "list", cwd=tmp_path).stdout == "ops admin\n"
+
+
+def test_api_keys_go_where_the_configuration_says(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text("api: {keys_file: elsewhere/keys}\n")
+    run("api-keys", "add", "shop", "send", "--config", "gateway.yaml", cwd=tmp_path)
+    assert "shop:send:" in (tmp_path / "elsewhere" / "keys").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("add", "a:b", "send"), "the name must be"),
+        (("add", "shop", "sned"), "unknown scope 'sned'"),
+        (("remove", "shop"), "no key 'shop'"),
+    ],
+)
+def test_a_failure_with_api_keys_says_why_and_exits_1(
+    tmp_path: Path, arguments: tuple[str, ...], complaint: str
+) -> None:
+    (tmp_path / "var").mkdir()
+    done = run("api-keys", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_serve_refuses_a_broken_file_of_api_keys(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("gk_pasted\n")
+    done = run("serve", cwd=tmp_path, GATEWAY_API_KEYS_FILE="keys")
+    assert (done.returncode, done.stdout) == (2, "")
+    complaint = "keys, line 1: not name:scopes:digest; remove the line and add the key again"
+    assert done.stderr.splitlines()[-1] == complaint
 
 
 # Tokens

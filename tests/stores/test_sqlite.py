@@ -196,7 +196,8 @@ def test_a_file_of_a_newer_release_is_refused(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(ConfigError, match=rf"store\.db has format 99, .* up to {len(MIGRATIONS)}: install"):
+    known = len(sqlite_schema.MIGRATIONS)
+    with pytest.raises(ConfigError, match=rf"store\.db has format 99, .* up to {known}: install"):
         sqlite_store(path)
 
 
