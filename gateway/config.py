@@ -265,7 +265,7 @@ class PresenceConfig:
     )
     settle: float = field(
         default=2.0,
-        metadata=_seconds(
+        metadata=seconds(
             "A connection that is lost and back within so long was never gone for others; at most "
             "grace.",
             "others are told at once",
@@ -273,7 +273,7 @@ class PresenceConfig:
     )
     interval: float = field(
         default=0.2,
-        metadata=_seconds(
+        metadata=seconds(
             "A watcher is told of a player at most once in so long, then of the latest state; less "
             "often when the gateway is busy.",
             "of every change",
@@ -281,7 +281,7 @@ class PresenceConfig:
     )
     hidden_policy: str = field(
         default="latest",
-        metadata=_about(
+        metadata=about(
             "What a hidden page gets of volatile messages: when it is active again the latest one "
             "of each key, none at all, or each at once as if it were active.",
             choices=("latest", "drop", "send"),
@@ -346,14 +346,14 @@ class LimitsConfig:
     )
     state_keys: int = field(
         default=1024,
-        metadata=_limit(
+        metadata=limit(
             "Keys whose latest volatile value is kept for a connection that is hidden or slow; the "
             "ones longest without an update go first."
         ),
     )
     state_bytes: int = field(
         default=262_144,
-        metadata=_limit("Size of these values together.", "bytes"),
+        metadata=limit("Size of these values together.", "bytes"),
     )
     slow_timeout: float = field(
         default=30.0,
