@@ -30,7 +30,7 @@ NOT_LIST = "must be a list, in [brackets] or with a dash before each entry"
 NO_VALUE = "has no value; give one, or remove the line to keep the default"
 NOT_PRINTABLE = "has a line break, a control character or an unusual space in it; remove it"
 LATER = "not available in this release; remove it"
-SECTIONS = "server, static, auth, resume, mailbox, store, presence, limits, metrics, log"
+SECTIONS = "server, static, auth, resume, mailbox, store, presence, limits, api, metrics, log"
 
 
 def load(text: str | bytes, environ: dict[str, str] | None = None) -> Config:
@@ -892,7 +892,6 @@ def test_a_variable_overrides_the_file(
         ),
         ("GATEWAY_SERVER_TLS_KEY", "x", LATER),
         ("GATEWAY_SERVER_UNIX_SOCKET", "x", LATER),
-        ("GATEWAY_API_KEYS_FILE", "x", LATER),
         ("GATEWAY_ROOMS_OPEN", "x", LATER),
     ],
 )
@@ -1016,6 +1015,7 @@ def valid_values(setting: Setting) -> st.SearchStrategy[Any]:
         "mailbox.max_bytes": st.just(0) | st.integers(262_144, 2**53 - 1),
         "mailbox.total_bytes": st.just(0) | st.integers(262_144, 2**53 - 1),
         "limits.burst": st.integers(1, 2**53 - 1),
+        "api.burst": st.integers(1, 2**53 - 1),
     }
     if setting.key in examples:
         return examples[setting.key]
