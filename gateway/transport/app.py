@@ -145,6 +145,19 @@ class ClientHandler(QuietFaults, StaticFileHandler):
         return super().get_absolute_path(root, path)
 
 
+class SharedHandler(ClientHandler):
+    """The stock client and the client module: pages of any origin may load them.
+
+    Whether such a page may connect is another matter: see `server.allowed_origins`.
+    """
+
+    def set_default_headers(self) -> None:
+        """Set the security headers, but for those that keep other origins out."""
+        super().set_default_headers()
+        self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+        self.set_header("Access-Control-Allow-Origin", "*")
+
+
 def build_app(parts: AppParts) -> Application:
     """Return the application with all routes.
 
@@ -166,7 +179,7 @@ def build_app(parts: AppParts) -> Application:
         routes.append(("/metrics", MetricsHandler, arguments))
     routes += api_routes(parts.api, parts.openapi)
     routes += [
-        ("/((?:vendor|client)/.+)", ClientHandler, {"path": str(BUILT_IN)}),
+        ("/((?:vendor|client)/.+)", SharedHandler, {"path": str(BUILT_IN)}),
         ("/(.*)", ClientHandler, own),
     ]
     return Application(

@@ -72,6 +72,22 @@ async def test_security_headers_are_on_every_answer(clients: Clients, path: str)
     assert "Server" not in headers
 
 
+@pytest.mark.parametrize(
+    "path", ["/vendor/socket.io.min.js", "/vendor/socket.io.esm.min.js", "/client/gateway.js"]
+)
+async def test_pages_of_other_origins_may_load_the_client(clients: Clients, path: str) -> None:
+    headers = (await clients.fetch(path)).headers
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+
+
+@pytest.mark.parametrize("path", ["/", "/app.js", "/healthz", "/metrics", "/nothing-here"])
+async def test_pages_of_other_origins_may_load_nothing_else(clients: Clients, path: str) -> None:
+    headers = (await clients.fetch(path)).headers
+    assert "Access-Control-Allow-Origin" not in headers
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
 @pytest.mark.parametrize("host", ["x; script-src *", "a b", "x'", "<", "a,b"])
 async def test_strange_host_does_not_get_into_the_policy(clients: Clients, host: str) -> None:
     stream = await clients.stream()
