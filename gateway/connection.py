@@ -335,10 +335,10 @@ class Connection:
                 self._services.delivery.send(self.session.true_id, request, self, ack_id)
                 return
             name, arguments = decode_event(array)
-            handler = _HANDLERS.get(name)
+            handler = CLIENT_EVENTS.get(name)
             if handler is None:
                 raise RequestRefused(
-                    "bad_request", f"unknown event; known are {', '.join(_HANDLERS)}"
+                    "bad_request", f"unknown event; known are {', '.join(CLIENT_EVENTS)}"
                 )
             kind, method = handler
             method(self, decode_payload(name, arguments, kind), ack_id)
@@ -445,7 +445,8 @@ class Connection:
 
 
 _Handler = Callable[[Connection, Any, int | None], None]
-_HANDLERS: Final[dict[str, tuple[type, _Handler]]] = {
+#: Events that clients may send: the type of the payload, and what happens.
+CLIENT_EVENTS: Final[dict[str, tuple[type, _Handler]]] = {
     "message": (SendMessage, Connection._on_message),
     "presence_set": (PresenceSet, Connection._on_presence_set),
     "presence_watch": (PresenceWatch, Connection._on_presence_watch),

@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.accounts import Accounts
 from gateway.admission import Admission
+from gateway.asyncapi import build_asyncapi
 from gateway.backend import Backend, BackendLimits
 from gateway.building import (
     admission_settings,
@@ -183,6 +184,11 @@ class Gateway:
         peers = PeerPolicy(
             config.server.allowed_origins, config.server.public_url, config.server.trusted_proxies
         )
+        server = config.server
+        sockets = bind(server.host, server.port, server.backlog)
+        self.port = sockets[0].getsockname()[1]
+        self.url = server.public_url or shown_url(server.host, self.port)
+        release = version("game-gateway")
         separate = config.metrics.enabled and config.metrics.listen
         app = build_app(
             AppParts(
@@ -201,18 +207,15 @@ class Gateway:
                     self.metrics,
                     time.monotonic,
                 ),
-                openapi=msgspec.json.encode(build_openapi(version("game-gateway"))),
+                openapi=msgspec.json.encode(build_openapi(release)),
+                asyncapi=msgspec.json.encode(build_asyncapi(release, self.url)),
             )
         )
-        server = config.server
-        sockets = bind(server.host, server.port, server.backlog)
-        self.port = sockets[0].getsockname()[1]
         self._listeners.serve_players(app, sockets, self._engine, self._picows, peers)
         if separate:
             host, _, port = config.metrics.listen.rpartition(":")
             sockets = bind(host.strip("[]"), int(port), server.backlog)
             self._listeners.serve(build_metrics_app(self.metrics), sockets)
-        self.url = server.public_url or shown_url(server.host, self.port)
         self._periodic.add("store-sweep", _STORE_SWEEP, self._sweep_store)
         self._periodic.add("accounts", _ACCOUNTS_SWEEP, self._check_accounts)
         self._notifier.notify("READY=1", f"STATUS=Serving {self.url}")

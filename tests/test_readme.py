@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.api_calls import CALLS
-from gateway.connection import _HANDLERS
+from gateway.connection import CLIENT_EVENTS
 from gateway.errors import CONNECT_CODES, REQUEST_CODES
 from gateway.messages import ListPlayers, Receipt, SendMessage
 from tests.gateway_process import (
@@ -241,7 +241,7 @@ def rows(heading: str) -> dict[str, str]:
 
 def test_every_event_and_key_is_there() -> None:
     events = rows("Events from the client")
-    assert set(events) == set(_HANDLERS)
+    assert set(events) == set(CLIENT_EVENTS)
     for struct in (SendMessage, Receipt):
         assert all(
             re.search(rf"\b{name}\b", events["message"]) for name in struct.__struct_fields__

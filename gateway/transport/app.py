@@ -11,7 +11,7 @@ from typing import Any, Final
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from gateway.metrics import Metrics
-from gateway.transport.api import Api, api_routes
+from gateway.transport.api import Api, DocumentHandler, api_routes
 from gateway.transport.engine import Engine
 from gateway.transport.handler import EngineHandler
 from gateway.transport.peer import PeerPolicy
@@ -51,6 +51,7 @@ class AppParts:
     ready: Callable[[], str | None]
     api: Api
     openapi: bytes
+    asyncapi: bytes
 
 
 class _QuietHandler(QuietFaults):
@@ -178,6 +179,7 @@ def build_app(parts: AppParts) -> Application:
         arguments = {"metrics": parts.metrics, "peers": parts.peers}
         routes.append(("/metrics", MetricsHandler, arguments))
     routes += api_routes(parts.api, parts.openapi)
+    routes.append(("/asyncapi\\.json", DocumentHandler, {"document": parts.asyncapi}))
     routes += [
         ("/((?:vendor|client)/.+)", SharedHandler, {"path": str(BUILT_IN)}),
         ("/(.*)", ClientHandler, own),
