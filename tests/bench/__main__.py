@@ -13,10 +13,10 @@ import os
 import resource
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.bench import scenarios
+from tests.bench import scenarios, watching
 from tests.bench.client import Load
 from tests.bench.servers import LOAD_CORE, Meter, running
 
@@ -25,6 +25,9 @@ PEERS = ("gateway", "gateway-sqlite", "plain", "recovery", "uws", "stock")
 REFERENCES = ("plain", "recovery")
 #: The others forget who was connected, and what they missed.
 REPLAYING = ("gateway", "gateway-sqlite", "recovery")
+#: The others know no presence.
+WATCHING = ("gateway", "gateway-sqlite")
+ABLE: dict[str, Sequence[str]] = {"replay": REPLAYING, "presence": WATCHING}
 Figures = dict[str, float]
 Scenario = Callable[[Load, Meter, argparse.Namespace], Figures]
 
@@ -70,6 +73,21 @@ def _idle(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
     return {f"KiB for each of {options.idle} idle": memory, "CPU % of them": 100 * cpu}
 
 
+def _presence(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    peace, flapping, events, share = watching.presence(
+        load, meter, options.seconds, options.watchers
+    )
+    before, meanwhile = watching.milliseconds(peace, 99), watching.milliseconds(flapping, 99)
+    return {
+        f"presence among {options.watchers}, events/s": events,
+        "messages, ms at p99 before": before,
+        "messages, ms at p50 meanwhile": watching.milliseconds(flapping, 50),
+        "messages, ms at p99 meanwhile": meanwhile,
+        "messages/s meanwhile": len(flapping) * scenarios.IN_FLIGHT / meter.seconds,
+        "CPU % meanwhile": 100 * share,
+    }
+
+
 SCENARIOS: dict[str, Scenario] = {
     "direct": _direct,
     "receipts": _receipts,
@@ -79,6 +97,7 @@ SCENARIOS: dict[str, Scenario] = {
     "resumes": _resumes,
     "replay": _replay,
     "idle": _idle,
+    "presence": _presence,
 }
 
 
@@ -98,6 +117,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--connects", type=int, default=2000)
     parser.add_argument("--idle", type=int, default=5000, help="idle connections")
+    parser.add_argument("--watchers", type=int, default=1000, help="players who watch each other")
     parser.add_argument("--peers", nargs="+", default=PEERS, metavar="PEER")
     parser.add_argument("--scenarios", nargs="+", default=SCENARIOS, choices=SCENARIOS)
     options = parser.parse_args()
@@ -107,7 +127,7 @@ def main() -> int:
     for number in range(1, options.rounds + 1):
         for scenario in options.scenarios:
             for peer in options.peers:
-                if scenario == "replay" and peer not in REPLAYING:
+                if peer not in ABLE.get(scenario, options.peers):
                     continue
                 print(f"round {number}: {scenario}, {peer}", file=sys.stderr, flush=True)
                 good &= _measure(results, scenario, peer, number, options)

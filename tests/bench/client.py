@@ -25,6 +25,7 @@ PATIENCE: Final = 20.0
 
 _CHUNK: Final = 65536
 _MESSAGE: Final = b'42["message",'
+_PRESENCE: Final = b'42["presence",'
 _SESSION: Final = b'42["session",'
 _CLOSE, _PING, _PONG = 8, 9, 10
 _ENGINE_PONG: Final = frames.frame(b"3")
@@ -120,6 +121,7 @@ class Client:
         "acked",
         "last",
         "on_messages",
+        "presences",
         "received",
     )
 
@@ -135,6 +137,8 @@ class Client:
         self._kept = b""
         self.on_messages: Callable[[int], None] | None = None
         self.received = 0
+        #: Events `presence`.
+        self.presences = 0
         self.acked = 0
         #: The last event `message`, for who sets it to anything but None before.
         self.last: bytes | None = None
@@ -195,6 +199,8 @@ class Client:
                 messages += 1
                 if self.last is not None:
                     self.last = bytes(buffer[start:stop])
+            elif buffer.startswith(_PRESENCE, start):
+                self.presences += 1
             else:
                 self._on_frame(buffer[at] & 0x0F, bytes(buffer[start:stop]))
             at = stop
