@@ -74,9 +74,7 @@ def _idle(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
 
 
 def _presence(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
-    peace, flapping, events, share = watching.presence(
-        load, meter, options.seconds, options.watchers
-    )
+    peace, flapping, events = watching.presence(load, meter, options.seconds, options.watchers)
     before, meanwhile = watching.milliseconds(peace, 99), watching.milliseconds(flapping, 99)
     return {
         f"presence among {options.watchers}, events/s": events,
@@ -84,7 +82,6 @@ def _presence(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
         "messages, ms at p50 meanwhile": watching.milliseconds(flapping, 50),
         "messages, ms at p99 meanwhile": meanwhile,
         "messages/s meanwhile": len(flapping) * scenarios.IN_FLIGHT / meter.seconds,
-        "CPU % meanwhile": 100 * share,
     }
 
 

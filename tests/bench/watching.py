@@ -24,11 +24,11 @@ _BATCH: Final = 4
 
 def presence(
     load: Load, meter: Meter, seconds: float, count: int
-) -> tuple[list[float], list[float], float, float]:
+) -> tuple[list[float], list[float], float]:
     """Let `count` players watch each other and flap.
 
     Returned are latencies of messages between two others, in seconds, in peace and meanwhile;
-    then the events `presence` per second, and the server's share of its core.
+    then the events `presence` per second.
     """
     ann, bob = load.connect(guests(2))
     pair = Pair(ann, bob, ack=False)
@@ -49,7 +49,7 @@ def presence(
     with meter:
         flapping.run(seconds)
     events = sum(client.presences for client in clients) - before
-    return peace, pair.latencies, events / meter.seconds, meter.server_share
+    return peace, pair.latencies, events / meter.seconds
 
 
 class Flapping:
