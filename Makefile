@@ -20,6 +20,7 @@ BENCH_PEERS := tests/bench/peers
 
 # What tests run, as command:package of Debian. Nothing is installed that is there.
 TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver systemd-analyze:systemd \
+    systemd-nspawn:systemd-container nsenter:util-linux curl:curl openssl:openssl \
     node:nodejs npm:npm faketime:faketime
 
 .DEFAULT_GOAL := help
@@ -95,6 +96,7 @@ system-packages:
 	done; \
 	test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	    missing="$$missing python3-venv"; \
+	/usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	test -n "$$missing" || exit 0; \
 	if ! command -v apt-get >/dev/null 2>&1; then \
 	    echo "make test: these programs are missing, and there is no apt-get to install" \

@@ -96,7 +96,19 @@ class ServerConfig:
     shutdown_grace: float = field(
         default=10.0,
         metadata=seconds(
-            "How long a stop waits for players to move to another gateway.", "stop at once"
+            "How long a stop may take to send its players away, in the order in which they are "
+            "asked to come back.",
+            "stop at once",
+        ),
+    )
+    reconnects_per_second: float = field(
+        default=500.0,
+        metadata=about(
+            "How many players are asked to come back per second after a stop; keep it well below "
+            "what the machine admits.",
+            "per second",
+            minimum=0.001,
+            zero="all at once",
         ),
     )
     ping_interval: float = field(

@@ -122,6 +122,7 @@ class Connection:
         "_services",
         "_sink",
         "closed",
+        "deaf",
         "id",
         "offsets",
         "session",
@@ -142,6 +143,8 @@ class Connection:
         self.session = session
         self.offsets = offsets
         self.closed = False
+        #: What comes from the client is ignored; set before a close that lets answers out.
+        self.deaf = False
         self._sink = sink
         self._services = services
         self._limits = limits
@@ -323,7 +326,7 @@ class Connection:
 
     def receive(self, array: bytes, ack_id: int | None) -> None:
         """Take an event's JSON array from the client; answer by ack or event `error`."""
-        if self.closed:
+        if self.deaf:
             return
         name = ""
         try:
@@ -427,7 +430,7 @@ class Connection:
         """
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.deaf = True
         services = self._services
         services.metrics.closed(reason)
         now = services.clock()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, Protocol
 
 from gateway.errors import StoreUnavailable
@@ -48,6 +49,8 @@ async def serve(service: Service, announce_url: Callable[[str], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    # systemd's watchdog ends a gateway that hangs with SIGABRT: then the log says where it hung.
+    faulthandler.enable()
     await service.start()
     # Per-message objects make no cycles: the collector need not look at them so often, and
     # never at what start-up has built.
@@ -76,8 +79,11 @@ class Periodic:
 
     def add(self, name: str, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
         """Call `action` every so many seconds; a failure is logged and the next try follows."""
-        loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(_every(seconds, action), name=name))
+        self.run(name, _every(seconds, action))
+
+    def run(self, name: str, body: Coroutine[None, None, None]) -> None:
+        """Run something that goes on until it is cancelled."""
+        self._tasks.append(asyncio.get_running_loop().create_task(body, name=name))
 
     async def stop(self) -> None:
         """End all of them."""

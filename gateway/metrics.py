@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -79,6 +79,10 @@ class Metrics:
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a gauge that is read when the metrics are."""
         Gauge(f"gateway_{name}", text, registry=self._registry).set_function(read)
+
+    def histogram(self, name: str, text: str, buckets: Sequence[float]) -> Callable[[float], None]:
+        """Add a histogram; what is returned takes its observations."""
+        return Histogram(f"gateway_{name}", text, registry=self._registry, buckets=buckets).observe
 
     def dropped(self, reason: str, count: int) -> None:
         """Count messages that went unread: `expired`, or `trimmed` by a limit of the mailbox."""

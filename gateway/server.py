@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +38,10 @@ from gateway.building import (
 from gateway.config import Config
 from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
+from gateway.draining import Draining
 from gateway.lifecycle import Periodic
 from gateway.locks import KeyedLocks
+from gateway.loop_lag import LoopLag
 from gateway.metrics import Metrics
 from gateway.minting import Minting
 from gateway.openapi import build_openapi
@@ -47,7 +50,7 @@ from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.secret_keys import load_secret_keys
 from gateway.stores import build_store
-from gateway.systemd import Notifier
+from gateway.systemd import Notifier, inherited_sockets, watchdog_seconds
 from gateway.tokens import Tokens
 from gateway.transport.api import Api
 from gateway.transport.app import AppParts, build_app, build_metrics_app
@@ -56,12 +59,15 @@ from gateway.transport.listeners import Listeners, bind
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.socketio import SocketIOServer
+from gateway.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 _STORE_SWEEP: Final = 30.0
 _ACCOUNTS_SWEEP: Final = 5.0
-_MIN_RECONNECT: Final = 0.5
+_STATUS_PAUSE: Final = 2.0
+#: Name of the socket for metrics.listen: `FileDescriptorName=` of its socket unit.
+_METRICS: Final = "metrics"
 _PASSWORD_THREADS: Final = 2
 _TURNS_TO_ANSWER: Final = 3
 
@@ -75,6 +81,7 @@ class Gateway:
     def __init__(self, config: Config, state_dir: Path, environ: Mapping[str, str]) -> None:
         self.config = config
         self.metrics = Metrics()
+        self._environ = environ
         self._notifier = Notifier(environ)
         self._executor = ThreadPoolExecutor(_PASSWORD_THREADS, thread_name_prefix="password")
         self._state_dir = prepare_state_dir(state_dir)
@@ -143,6 +150,8 @@ class Gateway:
         self._engine: Engine
         self._socketio: SocketIOServer
         self._picows: PicowsWebSockets | None = None
+        self._activated = False
+        self._draining = False
         self.url = ""
         self.port = 0
 
@@ -184,10 +193,8 @@ class Gateway:
         peers = PeerPolicy(
             config.server.allowed_origins, config.server.public_url, config.server.trusted_proxies
         )
-        server = config.server
-        sockets = bind(server.host, server.port, server.backlog)
-        self.port = sockets[0].getsockname()[1]
-        self.url = server.public_url or shown_url(server.host, self.port)
+        pages = static_path(config)
+        sockets, metrics_sockets = self._bind()
         release = version("game-gateway")
         separate = config.metrics.enabled and config.metrics.listen
         app = build_app(
@@ -196,7 +203,7 @@ class Gateway:
                 picows=self._picows,
                 peers=peers,
                 metrics=self.metrics if config.metrics.enabled and not separate else None,
-                static_path=static_path(config),
+                static_path=pages,
                 index=config.static.index,
                 ready=self._not_ready,
                 api=Api(
@@ -213,12 +220,37 @@ class Gateway:
         )
         self._listeners.serve_players(app, sockets, self._engine, self._picows, peers)
         if separate:
-            host, _, port = config.metrics.listen.rpartition(":")
-            sockets = bind(host.strip("[]"), int(port), server.backlog)
-            self._listeners.serve(build_metrics_app(self.metrics), sockets)
+            if not metrics_sockets:
+                host, _, port = config.metrics.listen.rpartition(":")
+                metrics_sockets = bind(host.strip("[]"), int(port), config.server.backlog)
+            self._listeners.serve(build_metrics_app(self.metrics), metrics_sockets)
         self._periodic.add("store-sweep", _STORE_SWEEP, self._sweep_store)
         self._periodic.add("accounts", _ACCOUNTS_SWEEP, self._check_accounts)
-        self._notifier.notify("READY=1", f"STATUS=Serving {self.url}")
+        self._periodic.run("loop-lag", LoopLag(self.metrics).run())
+        self._periodic.add("status", _STATUS_PAUSE, self._refresh_status)
+        if seconds := watchdog_seconds(self._environ):
+            watchdog = Watchdog(
+                seconds, self._store.check, lambda: self._notifier.notify("WATCHDOG=1")
+            )
+            self._periodic.add("watchdog", watchdog.interval, watchdog.beat)
+        self._tell_status("READY=1")
+
+    def _bind(self) -> tuple[list[socket.socket], list[socket.socket]]:
+        """Return the sockets for players, systemd's or our own, and systemd's for metrics."""
+        inherited = inherited_sockets(self._environ)
+        metrics = inherited.pop(_METRICS, [])
+        players = [each for found in inherited.values() for each in found]
+        server = self.config.server
+        host = server.host
+        if players:
+            logger.info("listening on systemd's sockets; server.host, port and backlog are unused")
+            self._activated = True
+            host = players[0].getsockname()[0]
+        else:
+            players = bind(host, server.port, server.backlog)
+        self.port = players[0].getsockname()[1]
+        self.url = server.public_url or shown_url(host, self.port)
+        return players, metrics
 
     def _add_gauges(self) -> None:
         gauge = self.metrics.gauge
@@ -229,8 +261,19 @@ class Gateway:
         gauge("store_available", "1 while the store can be written", lambda: self._store.available)
         gauge("mailbox_bytes", "Size of all mailboxes", lambda: self._store.bytes)
 
+    def _tell_status(self, *assignments: str) -> None:
+        players, connections = self._registry.players, len(self._registry)
+        state = "Draining" if self._draining else f"Serving {self.url}"
+        parts = [f"{state} (players: {players}, connections: {connections})"]
+        if not self._store.available:
+            parts.append("the store is not available")
+        self._notifier.status("; ".join(parts), *assignments)
+
+    async def _refresh_status(self) -> None:
+        self._tell_status()
+
     def _not_ready(self) -> str | None:
-        if self.admission.draining:
+        if self._draining:
             return "draining"
         return None if self._store.available else "the store is not available"
 
@@ -255,19 +298,24 @@ class Gateway:
     async def drain(self) -> None:
         """Ask every client to reconnect elsewhere or later; wait up to `shutdown_grace`.
 
-        Each is told another delay, so they do not come back all at once.
+        Each is told another delay, and who is still here by then is closed. With sockets of
+        systemd's, newcomers wait in their queue for the next process; else they are refused.
         """
-        self.admission.draining = True
-        grace = self.config.server.shutdown_grace
-        self._notifier.notify("STOPPING=1", f"STATUS=Draining {len(self._registry)} connections")
-        spread = random.Random()  # noqa: S311
-        for connection in self._registry:
-            delay = round(_MIN_RECONNECT + spread.random() * max(1.0, grace), 3)
-            connection.send("goaway", {"reason": "draining", "reconnect_in": delay})
-        deadline = time.monotonic() + grace
-        # The registry is core and knows no asyncio.Event.
-        while len(self._registry) and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+        self._draining = True
+        self._tell_status("STOPPING=1")
+        if self._activated:
+            self._listeners.hold()
+        else:
+            self.admission.draining = True
+        server = self.config.server
+        draining = Draining(
+            self._registry, self._store.check, self._late, self._tell_status, random.SystemRandom()
+        )
+        await draining.run(server.reconnects_per_second, server.shutdown_grace)
+
+    def _late(self) -> int:
+        """Count who was accepted and is not a player yet, if they are still let in."""
+        return self._listeners.silent + len(self._engine) if self._activated else 0
 
     async def stop(self) -> None:
         """Close everything; what a client did not get waits for it until the process ends."""

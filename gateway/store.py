@@ -237,6 +237,12 @@ class Store(MailboxStore, SessionStore, Protocol):
         A store that is damaged or out of reach opens all the same, and is not available.
         """
 
+    async def check(self) -> None:
+        """Write and read something small: what was asked before has been answered by then.
+
+        Raises StoreUnavailable. However busy the store is, it is not refused.
+        """
+
     async def expire(self, now: float) -> None:
         """Forget what has outlived its time: sessions, revocations, bans, messages, keys.
 

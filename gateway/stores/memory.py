@@ -114,6 +114,9 @@ class MemoryStore:
     async def close(self) -> None:
         """See Store.close."""
 
+    async def check(self) -> None:
+        """See Store.check: every call is answered before it returns."""
+
     # Mailboxes
 
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:

@@ -234,6 +234,14 @@ class SqliteStore:
             self._queue_saves()
         self._writer.put(job)
 
+    async def check(self) -> None:
+        """See Store.check: both threads answer, the writer after a commit."""
+        self._check_available()
+        future = self._loop.create_future()
+        self._put(Job(Jobs.check, functools.partial(_resolve, future)))
+        await future
+        await self._ask(functools.partial(self._reader.view, TrueId(""), None))
+
     # Mailboxes
 
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:

@@ -67,6 +67,10 @@ class Jobs:
                 unescape(key): owner for key, owner in self._players.select(_OWNERS, text)
             }
 
+    def check(self) -> None:
+        """Make the transaction write something."""
+        self._players.begin()
+
     # Sessions
 
     def save(self, changes: Iterable[tuple[str, SessionChange]]) -> None:

@@ -151,13 +151,22 @@ class Acceptor:
         del self._silent[accepted]
         accepted.close()
 
-    def stop(self) -> None:
-        """Accept no more, and drop who has not said anything."""
-        self._timers.stop()
+    @property
+    def silent(self) -> int:
+        """How many connections were accepted that have not said anything yet."""
+        return len(self._silent)
+
+    def hold(self) -> None:
+        """Accept no more: who comes now waits for the next process that has these sockets."""
         for listening in self._listening:
             self._loop.remove_reader(listening)
             listening.close()
         self._listening.clear()
+
+    def stop(self) -> None:
+        """Accept no more, and drop who has not said anything."""
+        self._timers.stop()
+        self.hold()
         for accepted in tuple(self._silent):
             self._drop(accepted)
 

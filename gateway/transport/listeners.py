@@ -69,8 +69,20 @@ class Listeners:
         self._servers.append(server)
         return server
 
+    @property
+    def silent(self) -> int:
+        """How many connections were accepted that have not said anything yet."""
+        return self._acceptor.silent if self._acceptor is not None else 0
+
+    def hold(self) -> None:
+        """Accept no more, but serve those who are here."""
+        if self._acceptor is not None:
+            self._acceptor.hold()
+        for server in self._servers:
+            server.stop()
+
     def stop(self) -> None:
-        """Accept no more."""
+        """Accept no more, and drop who has not said anything."""
         if self._acceptor is not None:
             self._acceptor.stop()
         for server in self._servers:

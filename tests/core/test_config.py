@@ -113,6 +113,7 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "backlog": 4096,
             "websocket": "picows",
             "shutdown_grace": 10.0,
+            "reconnects_per_second": 500.0,
             "ping_interval": 25.0,
             "ping_timeout": 20.0,
         },
@@ -404,6 +405,7 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
     assert set(keys_where(zero=True)) == limits | {
         "server.port",
         "server.shutdown_grace",
+        "server.reconnects_per_second",
         "auth.password.attempts_per_minute",
         "mailbox.max_messages",
         "mailbox.max_bytes",

@@ -318,11 +318,14 @@ def test_a_file_that_another_program_has_locked_is_waited_for(
         store.know([ANN])
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable):
+            store.check()
         assert isinstance(store.append(b"1"), StoreUnavailable)
         assert "another program has locked the file" in caplog.records[0].getMessage()
         other.execute("ROLLBACK")
         other.close()
         until(store, lambda: bool(store.available))
+        store.check()
         accepted(store.append(b"2"))
         assert store.read() == [b"2"]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.mailbox import OVERHEAD, Located, Position, Retention
+from gateway.mailbox import OVERHEAD, Draft, Located, Position, Retention
 from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.session import Session
 from gateway.store import (
@@ -66,6 +66,21 @@ def test_a_message_is_kept_for_a_known_player(store: Driver) -> None:
     assert result.message_id == result.message.id
     assert position_of(result).epoch == store.epoch
     assert store.batch().messages == (result.message,)
+
+
+def test_a_check_comes_back_after_what_was_asked_before(store: Driver) -> None:
+    store.know([ANN])
+    answers: list[Accepted | GatewayError] = []
+
+    async def check() -> None:
+        for _ in range(100):
+            draft = Draft(ANN, BOB, b"1", None)
+            store.store.append(draft, 0.0, lambda _, result: answers.append(result))
+        await store.store.check()
+
+    store.run(check())
+    assert len(answers) == 100
+    assert all(isinstance(answer, Accepted) for answer in answers)
 
 
 def test_a_player_with_a_session_is_known(store: Driver) -> None:

@@ -18,7 +18,10 @@ from gateway.config import Config
 from tests.gateway_process import ROOT, TIMEOUT, GatewayProcess, own_environment, program
 from tests.transport.client import Clients
 
-UNIT = ROOT / "systemd" / "gateway.service"
+UNITS = ROOT / "systemd"
+UNIT = UNITS / "gateway.service"
+TEMPLATE = UNITS / "gateway@.service"
+SOCKET = UNITS / "gateway.socket"
 PROGRAM = "/opt/game-gateway/venv/bin/game-gateway"
 #: A descriptor for each connection, and some for files, listeners and the event loop.
 SPARE_FILES = 1000
@@ -36,21 +39,31 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """A copy that names a program which exists."""
-    text = UNIT.read_text()
-    assert text.count(PROGRAM) == 1
-    copy = tmp_path / UNIT.name
+def copy_unit(tmp_path: Path, source: Path, name: str) -> Path:
+    """Copy a unit, and have it name a program which exists."""
+    text = source.read_text()
+    assert PROGRAM in text
+    copy = tmp_path / name
     copy.write_text(text.replace(PROGRAM, "/usr/bin/env"))
     return copy
 
 
-def settings() -> dict[str, str]:
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    return copy_unit(tmp_path, UNIT, UNIT.name)
+
+
+@pytest.fixture(params=["gateway.service", "gateway@blue.service"])
+def any_unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The service, and one made from the template."""
+    return copy_unit(tmp_path, TEMPLATE if "@" in request.param else UNIT, request.param)
+
+
+def settings(path: Path = UNIT, section: str = "Service") -> dict[str, str]:
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read_string(UNIT.read_text())
-    return dict(parser["Service"])
+    parser.read_string(path.read_text())
+    return dict(parser[section])
 
 
 def seconds(text: str) -> float:
@@ -63,9 +76,33 @@ def seconds(text: str) -> float:
 # The file
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
-    verified = analyze("verify", unit)
+def test_systemd_finds_nothing_wrong_with_the_unit(any_unit: Path) -> None:
+    verified = analyze("verify", any_unit)
     assert (verified.returncode, verified.stdout) == (0, "")
+
+
+def test_systemd_finds_nothing_wrong_with_the_socket(unit: Path) -> None:
+    socket_unit = unit.with_name(SOCKET.name)
+    socket_unit.write_text(SOCKET.read_text())
+    verified = analyze("verify", socket_unit)
+    assert (verified.returncode, verified.stdout) == (0, "")
+    socket_unit.write_text(SOCKET.read_text().replace("Backlog", "Backlogs"))
+    assert "'Backlogs'" in analyze("verify", socket_unit).stdout
+
+
+def test_the_template_is_the_service_with_names_of_its_own() -> None:
+    changes = (
+        ("/etc/game-gateway/%i.yaml", "/etc/game-gateway/gateway.yaml"),
+        ("game-gateway-%i", "game-gateway"),
+        ("message gateway %i", "message gateway"),
+    )
+    text = TEMPLATE.read_text()
+    for own, shared in changes:
+        assert own in text
+        text = text.replace(own, shared)
+    head, template = text.split("[Unit]\n", 1)
+    assert head.startswith("#")
+    assert template == UNIT.read_text().split("[Unit]\n", 1)[1]
 
 
 @pytest.mark.parametrize(
@@ -83,10 +120,10 @@ def test_systemd_would_tell_if_something_were_wrong(unit: Path, line: str, culpr
     assert culprit in complaint
 
 
-def test_the_exposure_is_at_most_1_5_of_10(unit: Path) -> None:
-    rated = analyze("security", "--offline=true", "--threshold=15", "--no-pager", unit)
+def test_the_exposure_is_at_most_1_5_of_10(any_unit: Path) -> None:
+    rated = analyze("security", "--offline=true", "--threshold=15", "--no-pager", any_unit)
     assert rated.returncode == 0, rated.stdout
-    assert "Overall exposure level for gateway.service" in rated.stdout
+    assert f"Overall exposure level for {any_unit.name}" in rated.stdout
 
 
 def test_the_threshold_would_tell_a_unit_without_hardening(unit: Path) -> None:
@@ -100,6 +137,9 @@ def test_the_unit_fits_the_default_configuration() -> None:
     service = settings()
     config = Config()
     assert seconds(service["TimeoutStopSec"]) > config.server.shutdown_grace + 5
+    assert int(settings(SOCKET, "Socket")["Backlog"]) == config.server.backlog
+    address = f"{config.server.host}:{config.server.port}"
+    assert settings(SOCKET, "Socket")["ListenStream"] == address
     assert int(service["LimitNOFILE"]) > config.limits.connections + SPARE_FILES
     assert service["Type"] == "notify"
     assert service["NotifyAccess"] == "main"
@@ -161,20 +201,25 @@ async def test_systemd_hears_when_players_may_come_and_when_they_must_go(
     variables = {"NOTIFY_SOCKET": manager.address, "GATEWAY_SERVER_SHUTDOWN_GRACE": "20"}
     with GatewayProcess(tmp_path, variables=variables) as gateway:
         ready, pid = manager.receive()
-        assert ready == {"READY": "1", "STATUS": f"Serving {gateway.url}"}
+        status = f"Serving {gateway.url} (players: 0, connections: 0)"
+        assert ready == {"READY": "1", "STATUS": status}
         assert pid == gateway.pid
         assert gateway.get("/readyz") == (200, "ok\n")
         async with Clients(gateway.url) as clients:
             player = await clients.player("polling")
-            assert manager.nothing()
+            status = f"Serving {gateway.url} (players: 1, connections: 1)"
+            assert manager.receive() == ({"STATUS": status}, gateway.pid)
 
             gateway.terminate()
             stopping, pid = manager.receive()
-            assert stopping == {"STOPPING": "1", "STATUS": "Draining 1 connections"}
+            status = "Draining (players: 1, connections: 1)"
+            assert stopping == {"STOPPING": "1", "STATUS": status}
             assert pid == gateway.pid
             assert gateway.get("/readyz") == (503, "draining\n")
             await player.event("goaway")
             await player.link.send("41")
+            status = "Draining (players: 0, connections: 0)"
+            assert manager.receive() == ({"STATUS": status}, gateway.pid)
             # Its last player has gone: it waits no longer.
             gateway.wait()
 
