@@ -120,9 +120,9 @@ export class Connection {
     this.#wait(this.#delayMax, "pagehide");
   }
 
-  /** Log in anew the next time. */
+  /** Log in anew the next time, in this tab and in those to come. */
   forget() {
-    this.#memory.forget();
+    this.#memory.forgetAll();
   }
 
   /**
@@ -206,7 +206,8 @@ export class Connection {
     on("message", (message) => {
       heard();
       // Only once it is handled: after a crash in a handler it comes again.
-      this.#owner.onMessage(message, () => message.id && this.#memory.saw(message.id));
+      const { era } = this.#memory;
+      this.#owner.onMessage(message, () => message.id && this.#memory.saw(message.id, era));
     });
     on("presence", (presence) => this.#owner.onPresence(presence));
     on("room", (change) => this.#owner.onRoom(change));

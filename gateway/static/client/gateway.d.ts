@@ -321,7 +321,10 @@ export class GatewayClient {
 
   /** Any other event. Waits until the client is live; `timeout`, milliseconds, is 10000. */
   request(event: string, payload?: object, options?: { timeout?: number }): Promise<any>;
-  /** End the session, or all of this player. Whatever comes of it, this tab forgets the player. */
+  /**
+   * End the session, or with `everywhere` all of this player. Whatever comes of it, this tab
+   * forgets the player, and with `storage: "local"` so does the browser but for other live tabs.
+   */
   logout(options?: { everywhere?: boolean }): Promise<void>;
 }
 

@@ -295,7 +295,6 @@ export class GatewayClient {
   }
 
   #onDown() {
-    this.#rooms.flush();
     this.#sender.stop();
     this.#presence.onDown();
   }
@@ -304,6 +303,7 @@ export class GatewayClient {
   #onEnd(error) {
     this.#unwatchPage?.();
     this.#unwatchPage = null;
+    this.#rooms.end();
     this.#requests.reject(error);
     this.#sender.reject(error);
   }

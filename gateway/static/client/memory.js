@@ -27,6 +27,8 @@ export class Memory {
   #offset = null;
   /** The session's id. */
   #session = "";
+  /** Changes when offsets of before are worth nothing any more. */
+  era = 0;
 
   /**
    * @param {string} key
@@ -60,17 +62,24 @@ export class Memory {
   /** @param {{token: string, session_id: string, outcome: string}} session which was granted */
   accept({ token, session_id: session, outcome }) {
     this.#token = token;
+    if (outcome === "store_reset") {
+      // It is one that the gateway does not know, and never will.
+      this.#offset = null;
+      this.era += 1;
+    }
+    if (session !== this.#session) this.era += 1;
     this.#session = session;
-    // It is one that the gateway does not know, and never will.
-    if (outcome === "store_reset") this.#offset = null;
     this.#write();
     for (const { key } of this.#records.slice(0, -MAX_SHARED)) remove(this.#shared, key);
   }
 
-  /** @param {string} offset id of the message that was handled last */
-  saw(offset) {
+  /**
+   * @param {string} offset id of the message that was handled last
+   * @param {number} era when it came
+   */
+  saw(offset, era) {
     // A handler may have logged out: what comes next is another player's.
-    if (this.#token === null) return;
+    if (this.#token === null || era !== this.era) return;
     this.#offset = offset;
     this.#write();
   }
@@ -79,7 +88,14 @@ export class Memory {
   forget() {
     remove(this.#tab, this.#key);
     if (this.#session) remove(this.#shared, this.#place);
+    this.era += 1;
     [this.#token, this.#offset, this.#session] = [null, null, ""];
+  }
+
+  /** The same, and no tab to come is to be this player. Tabs that are live are left alone. */
+  forgetAll() {
+    for (const { key } of this.#records) remove(this.#shared, key);
+    this.forget();
   }
 
   get #place() {

@@ -114,6 +114,8 @@ export class Rooms {
   #rooms = new Map();
   /** Names of rooms that were joined. @type {Set<string>} */
   #joined = new Set();
+  /** Of those, the ones that have to be joined again. @type {Set<string>} */
+  #doubtful = new Set();
   /** @type {Map<string, Promise<void>>} */
   #rejoining = new Map();
   #joining = 0;
@@ -157,14 +159,14 @@ export class Rooms {
     } finally {
       setTimeout(() => {
         this.#joining -= 1;
-        if (!this.#joining) this.flush();
+        if (!this.#joining) this.#flush();
       });
     }
   }
 
   /** @param {Room} room */
   async leave(room) {
-    this.#joined.delete(room.name);
+    this.#forget(room.name);
     await this.#requests.request("leave", { room: room.name });
     for (const event of /** @type {const} */ (["message", "joined", "left"])) room.off(event);
     if (this.#rooms.get(room.name)?.room === room) this.#rooms.delete(room.name);
@@ -176,16 +178,20 @@ export class Rooms {
    */
   take(handle) {
     this.#held.push(handle);
-    if (!this.#joining || this.#held.length > MAX_HELD) this.flush();
+    if (!this.#joining || this.#held.length > MAX_HELD) this.#flush();
   }
 
-  /** Nothing waits any longer. */
-  flush() {
+  #flush() {
     for (;;) {
       const handle = this.#held.shift();
       if (!handle) return;
       handle();
     }
+  }
+
+  /** What still waits was not handled: it comes again over the next connection. */
+  end() {
+    this.#held.length = 0;
   }
 
   /** @param {any} message */
@@ -195,7 +201,7 @@ export class Rooms {
 
   /** @param {{room: string, joined?: string, left?: string, members: number}} change */
   onChange({ room: name, joined, left, members }) {
-    if (left === this.#trueId) this.#joined.delete(name);
+    if (left === this.#trueId) this.#forget(name);
     const known = this.#rooms.get(name);
     if (!known) return;
     known.room.members = members;
@@ -216,8 +222,9 @@ export class Rooms {
     }
     // The gateway may have missed the player before the client missed the gateway.
     const graceMs = (limits?.presence_grace ?? GRACE_SECONDS) * 1000;
-    if (!KEPT.has(outcome) || silence > graceMs / 2) {
-      for (const name of this.#joined) this.#rejoin(name).catch(() => {});
+    const doubtful = !KEPT.has(outcome) || silence > graceMs / 2;
+    for (const name of doubtful ? this.#joined : this.#doubtful) {
+      this.#rejoin(name).catch(() => {});
     }
   }
 
@@ -232,6 +239,7 @@ export class Rooms {
 
   /** @param {string} name */
   #rejoin(name) {
+    this.#doubtful.add(name);
     const rejoining = this.#rejoining.get(name) ?? this.#askAgain(name);
     this.#rejoining.set(name, rejoining);
     return rejoining;
@@ -242,8 +250,9 @@ export class Rooms {
     try {
       const { members } = await this.#requests.insist("join", { room: name });
       this.room(name).members = members;
+      this.#doubtful.delete(name);
     } catch (/** @type {any} */ error) {
-      // Over the next connection somebody asks again.
+      // Without an answer, the next connection asks again.
       const final = !["timeout", "closed"].includes(error.code);
       if (final && this.#joined.has(name)) this.#lost(name, this.#trueId, error);
       throw error;
@@ -252,13 +261,19 @@ export class Rooms {
     }
   }
 
+  /** @param {string} name of a room that is not to be joined again */
+  #forget(name) {
+    this.#joined.delete(name);
+    this.#doubtful.delete(name);
+  }
+
   /**
    * @param {string} name
    * @param {any} trueId who is no member any more
    * @param {import("./errors.js").GatewayError} error why
    */
   #lost(name, trueId, { code, message }) {
-    this.#joined.delete(name);
+    this.#forget(name);
     this.#emit("error", { code, message, event: "join", room: name });
     this.onChange({ room: name, left: trueId, members: (this.room(name).members ?? 1) - 1 });
   }

@@ -6,7 +6,7 @@ import { connect } from "../../../gateway/static/client/gateway.js";
 import { URL_OF_GATEWAY } from "./helpers.mjs";
 
 const WAIT_MS = 10_000;
-const KEPT = ["session", "message", "presence", "error", "goaway", "refused", "lost"];
+const KEPT = ["session", "message", "presence", "room", "error", "goaway", "refused", "lost"];
 
 /** @type {Set<Player>} */
 const opened = new Set();
@@ -66,6 +66,19 @@ export class Tab extends EventTarget {
   tell(event) {
     this.dispatchEvent(new Event(event));
   }
+}
+
+/** `io` whose sockets pass each event to `judge` first: an answer of its own is a refusal. */
+export function judging(judge) {
+  return (...args) => {
+    const socket = io(...args);
+    const timeout = socket.timeout.bind(socket);
+    socket.timeout = (ms) => ({
+      emitWithAck: async (event, payload) =>
+        judge(event, payload) || timeout(ms).emitWithAck(event, payload),
+    });
+    return socket;
+  };
 }
 
 /** A client and everything that came to it. */

@@ -1,24 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { io } from "socket.io-client";
 import { GatewayError } from "../../../gateway/static/client/gateway.js";
-import { FakeStorage, Player, player } from "./client_helpers.mjs";
+import { FakeStorage, judging, Player, player } from "./client_helpers.mjs";
 import { Client, control, range } from "./helpers.mjs";
 
 const LATER = { rate_limited: 0.05, unavailable: 0.05 };
-
-/** `io` whose sockets pass each message to `judge` first: an answer of its own is a refusal. */
-function judging(judge) {
-  return (...args) => {
-    const socket = io(...args);
-    const timeout = socket.timeout.bind(socket);
-    socket.timeout = (ms) => ({
-      emitWithAck: async (event, payload) =>
-        (event === "message" && judge(payload)) || timeout(ms).emitWithAck(event, payload),
-    });
-    return socket;
-  };
-}
 
 for (const [how, options] of Object.entries({
   "one after the other": {},
@@ -95,8 +81,8 @@ for (const [code, seconds] of Object.entries(LATER)) {
     const cem = await player();
     const refused = [];
     let left = 3;
-    const judge = ({ data }) => {
-      if (data !== 2 || left-- <= 0) return null;
+    const judge = (event, { data }) => {
+      if (event !== "message" || data !== 2 || left-- <= 0) return null;
       refused.push(Date.now());
       return { ok: false, error: { code, message: "later", retry_after: seconds } };
     };

@@ -88,6 +88,19 @@ test("a new tab does not stop at a record that is worth nothing", async () => {
   ]);
 });
 
+test("logout leaves no record of the player to tabs to come", async () => {
+  const local = new FakeStorage();
+  const open = (window) => player({ window, storage: "local" });
+  const first = await open(new Tab({ local }));
+  const second = await open(new Tab({ local }));
+  assert.equal(local.length, 2);
+  second.client.close();
+  await first.client.logout();
+  assert.equal(local.length, 0);
+  const next = await open(new Tab({ local }));
+  assert.notEqual(next.client.trueId, first.client.trueId);
+});
+
 test("with `persist` a reload sends what has no receipt, once, and in order", async () => {
   const bob = await player();
   const tab = new Tab();
