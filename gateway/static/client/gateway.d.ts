@@ -169,9 +169,15 @@ export interface Members {
   room: string;
   /** How many there are. */
   members: number;
-  players: Presence[];
+  players: Member[];
   /** For the next page; null: this was the last. */
   cursor: string | null;
+}
+
+export interface Member {
+  true_id: string;
+  name?: string;
+  state: Presence["state"];
 }
 
 export interface Events {
@@ -237,6 +243,12 @@ export interface RoomEvents {
   joined: (trueId: string, members: number) => void;
   /** A player left. If it is this one, the room is no longer theirs. */
   left: (trueId: string, members: number) => void;
+  /**
+   * This player's membership had ended, because they were away for longer than the gateway's
+   * `presence.grace` or it lost its store, and has begun anew. What the room was told meanwhile
+   * is missed: load the game's state from its own server, or ask another member.
+   */
+  rejoined: (members: number) => void;
 }
 
 /**

@@ -1,7 +1,8 @@
 /**
  * Rooms. To be a member is the player's, not the connection's: it outlives reconnects and
- * reloads, so a room is joined again only when the membership may have ended: the session was not
- * kept, the player was away for longer than `presence.grace`, or the gateway says `not_member`.
+ * reloads, so a room is joined again only when the membership has ended: the gateway says
+ * `not_member`. It is asked when the session was not kept, or when the player may have been away
+ * for longer than `presence.grace`.
  */
 
 import { playerChanged } from "./errors.js";
@@ -39,7 +40,7 @@ export class Room {
   }
 
   /**
-   * @param {"message"|"joined"|"left"} event
+   * @param {keyof import("./gateway.d.ts").RoomEvents} event
    * @param {Function} handler
    * @returns {() => void} which stops listening
    */
@@ -48,7 +49,7 @@ export class Room {
   }
 
   /**
-   * @param {"message"|"joined"|"left"} event
+   * @param {keyof import("./gateway.d.ts").RoomEvents} event
    * @param {Function} handler
    */
   once(event, handler) {
@@ -56,7 +57,7 @@ export class Room {
   }
 
   /**
-   * @param {"message"|"joined"|"left"} event
+   * @param {keyof import("./gateway.d.ts").RoomEvents} event
    * @param {Function} [handler] without it, all of the event's
    */
   off(event, handler) {
@@ -117,7 +118,7 @@ export class Rooms {
   /** Of those, the ones that have to be joined again. @type {Set<string>} */
   #doubtful = new Set();
   /** @type {Map<string, Promise<void>>} */
-  #rejoining = new Map();
+  #restoring = new Map();
   #joining = 0;
   /** @type {(() => void)[]} */
   #held = [];
@@ -168,8 +169,10 @@ export class Rooms {
   async leave(room) {
     this.#forget(room.name);
     await this.#requests.request("leave", { room: room.name });
-    for (const event of /** @type {const} */ (["message", "joined", "left"])) room.off(event);
-    if (this.#rooms.get(room.name)?.room === room) this.#rooms.delete(room.name);
+    const known = this.#rooms.get(room.name);
+    if (known?.room !== room) return;
+    for (const event of known.events.names) known.events.off(event);
+    this.#rooms.delete(room.name);
   }
 
   /**
@@ -224,7 +227,7 @@ export class Rooms {
     const graceMs = (limits?.presence_grace ?? GRACE_SECONDS) * 1000;
     const doubtful = !KEPT.has(outcome) || silence > graceMs / 2;
     for (const name of doubtful ? this.#joined : this.#doubtful) {
-      this.#rejoin(name).catch(() => {});
+      this.#restore(name, false).catch(() => {});
     }
   }
 
@@ -234,30 +237,53 @@ export class Rooms {
    * @returns {Promise<void>|null} rejects with why that is not possible
    */
   cure(name) {
-    return this.#joined.has(name) ? this.#rejoin(name) : null;
+    return this.#joined.has(name) ? this.#restore(name, true) : null;
   }
 
-  /** @param {string} name */
-  #rejoin(name) {
+  /**
+   * @param {string} name
+   * @param {boolean} ended whether that is known
+   */
+  #restore(name, ended) {
     this.#doubtful.add(name);
-    const rejoining = this.#rejoining.get(name) ?? this.#askAgain(name);
-    this.#rejoining.set(name, rejoining);
-    return rejoining;
+    const restoring = this.#restoring.get(name) ?? this.#askAgain(name, ended);
+    this.#restoring.set(name, restoring);
+    return restoring;
   }
 
-  /** @param {string} name */
-  async #askAgain(name) {
+  /**
+   * @param {string} name
+   * @param {boolean} ended
+   */
+  async #askAgain(name, ended) {
     try {
+      if (!ended && (await this.#isMember(name))) return;
       const { members } = await this.#requests.insist("join", { room: name });
-      this.room(name).members = members;
+      const known = this.#rooms.get(name);
+      if (!known || !this.#joined.has(name)) return;
       this.#doubtful.delete(name);
+      known.room.members = members;
+      known.events.emit("rejoined", members);
     } catch (/** @type {any} */ error) {
       // Without an answer, the next connection asks again.
       const final = !["timeout", "closed"].includes(error.code);
       if (final && this.#joined.has(name)) this.#lost(name, this.#trueId, error);
       throw error;
     } finally {
-      this.#rejoining.delete(name);
+      this.#restoring.delete(name);
+    }
+  }
+
+  /** @param {string} name */
+  async #isMember(name) {
+    try {
+      const { members } = await this.#requests.insist("members", { room: name, limit: 1 });
+      this.room(name).members = members;
+      this.#doubtful.delete(name);
+      return true;
+    } catch (/** @type {any} */ error) {
+      if (error.code === "not_member") return false;
+      throw error;
     }
   }
 

@@ -35,6 +35,7 @@ export async function play(opponent: string): Promise<void> {
 
   const room: Room = await game.join("match-1");
   room.on("message", ({ from, data }) => console.log(from ?? "the game", data));
+  room.on("rejoined", (members) => console.log("anew, with", members.toFixed()));
   room.on("joined", (trueId, members) => console.log(trueId.length, members.toFixed()));
   const receipt: Receipt = await room.publish({ move: "e4" }, { type: "move", echo: false });
   console.log(receipt.status, room.members ?? 0);
