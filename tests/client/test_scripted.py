@@ -1,0 +1,348 @@
+"""The client against a gateway that says what it is told to, over real websockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gateway.client import (
+    ClientError,
+    ConnectRefused,
+    GatewayClient,
+    Guest,
+    Jwt,
+    LinkLost,
+    MemoryStorage,
+    PlayerChanged,
+    Refusal,
+    RequestRefused,
+    StateChange,
+    StorageMismatch,
+)
+from gateway.errors import CONNECT_CODES
+from tests.client.players import (
+    Peer,
+    ScriptedGateway,
+    make,
+    nothing_is_left,
+    refusal,
+    soon,
+    take,
+    until,
+)
+
+pytestmark = [pytest.mark.gen_test(timeout=90), pytest.mark.expects_warnings]
+
+
+@asynccontextmanager
+async def meeting(
+    scripted: ScriptedGateway, client: GatewayClient, **session: Any
+) -> AsyncIterator[Peer]:
+    """Start a client and greet it; end both, and look for what they left."""
+    starting = asyncio.create_task(client.start())
+    try:
+        peer = await scripted.peer()
+        await peer.greet(**session)
+        await soon(starting)
+        yield peer
+    finally:
+        starting.cancel()
+        await soon(client.close())
+    nothing_is_left()
+
+
+# Connecting
+
+
+async def test_what_is_presented() -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url, Guest("Ada"))
+        async with meeting(scripted, client) as first:
+            assert first.auth == {"guest": True, "name": "Ada", "recovery": False}
+            await first.event("message", {"id": "m1", "from": None, "data": 1, "ts": 1.0})
+            await first.close()
+            peer = await scripted.peer()
+            # Received is enough: it waits in the inbox.
+            assert peer.auth == {"token": "token-1", "recovery": False, "offset": "m1"}
+            await peer.greet(token="token-2", resumed=True, outcome="resumed")
+            await until(lambda: client.connected)
+            await peer.close()
+            peer = await scripted.peer()
+            assert peer.auth["token"] == "token-2"
+
+
+@pytest.mark.parametrize("code", [code for code, again in CONNECT_CODES.items() if not again])
+async def test_a_refused_log_in_is_final(code: str) -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url)
+        refusals: list[Refusal] = []
+        client.on("refused", refusals.append)
+        starting = asyncio.create_task(client.start())
+        peer = await scripted.peer()
+        await peer.send(refusal(code, reconnect=False, retry_after=7))
+        with pytest.raises(ConnectRefused) as refused:
+            await soon(starting)
+        assert (refused.value.code, refused.value.retry_after) == (code, 7)
+        assert refusals == [Refusal(code, f"refused: {code}", False, 7.0, True)]
+        assert client.state == "closed"
+        with pytest.raises(ConnectRefused):
+            await soon(client.wait_closed())
+        nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [code for code, again in CONNECT_CODES.items() if not again and code != "banned"],
+)
+async def test_a_refused_token_is_forgotten_and_credentials_are_shown(code: str) -> None:
+    async with ScriptedGateway().running() as scripted:
+        tokens = iter(("first", "second"))
+        client = make(scripted.url, lambda: Jwt(next(tokens)))
+        async with meeting(scripted, client) as first:
+            assert first.auth["jwt"] == "first"
+            await first.close()
+            peer = await scripted.peer()
+            await peer.send(refusal(code, reconnect=False))
+            peer = await scripted.peer()
+            assert peer.auth == {"jwt": "second", "recovery": False}
+            await peer.greet()
+            await until(lambda: client.connected)
+
+
+async def test_a_banned_player_does_not_come_back_as_another() -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url)
+        async with meeting(scripted, client) as first:
+            waiting = client.send("p_2", 1)
+            messages = client.messages()
+            await first.close()
+            peer = await scripted.peer()
+            await peer.send(refusal("banned", reconnect=False))
+            for each in (client.wait_closed(), waiting, anext(messages)):
+                with pytest.raises(ConnectRefused, match="banned"):
+                    await soon(each)
+
+
+@pytest.mark.parametrize("code", [code for code, again in CONNECT_CODES.items() if again])
+async def test_a_refusal_for_now_is_waited_out(code: str) -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url, reconnect_delay=0.001, reconnect_delay_max=0.001)
+        starting = asyncio.create_task(client.start())
+        peer = await scripted.peer()
+        refused_at = asyncio.get_running_loop().time()
+        await peer.send(refusal(code, reconnect=True, retry_after=0.4))
+        peer = await scripted.peer()
+        assert peer.at - refused_at >= 0.4
+        await peer.greet()
+        await soon(starting)
+        await soon(client.close())
+        nothing_is_left()
+
+
+async def test_goaway_is_waited_out_and_the_message_is_sent_again() -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url, reconnect_delay=0.001, reconnect_delay_max=0.001)
+        states: list[StateChange] = []
+        client.on("state", states.append)
+        async with meeting(scripted, client) as first:
+            receipt = client.send("p_2", "x")
+            _, name, payload = await first.received()
+            gone_at = asyncio.get_running_loop().time()
+            await first.event("goaway", {"reason": "draining", "reconnect_in": 0.5})
+            peer = await scripted.peer()
+            assert peer.at - gone_at >= 0.5
+            await peer.greet(resumed=True, outcome="resumed")
+            ack, again, second = await peer.received()
+            assert (name, payload) == (again, second)
+            assert payload["id"]
+            await peer.ack(ack, {"ok": True, "id": "m", "status": "queued", "connections": 0})
+            assert (await soon(receipt)).status == "queued"
+        assert states[:3] == [
+            StateChange("live", ""),
+            StateChange("away", "draining"),
+            StateChange("live", ""),
+        ]
+
+
+async def test_a_server_that_never_greets_is_left() -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url, connect_timeout=0.2)
+        starting = asyncio.create_task(client.start())
+        await scripted.peer()
+        peer = await scripted.peer()
+        await peer.send('40{"sid":"x"}', '42["session",{"nonsense":true}]')
+        peer = await scripted.peer()
+        await peer.greet()
+        await soon(starting)
+        await soon(client.close())
+        nothing_is_left()
+
+
+async def test_credentials_that_cannot_be_had_are_asked_for_again() -> None:
+    asked: list[str] = []
+
+    async def auth() -> Guest:
+        asked.append("")
+        if len(asked) < 3:
+            raise OSError("the identity provider is away")
+        return Guest()
+
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url, auth)
+        faults: list[Any] = []
+        client.on("error", faults.append)
+        async with meeting(scripted, client):
+            assert len(asked) == 3
+            assert [fault.code for fault in faults] == ["auth_failed"] * 2
+
+
+# What a lost store and another player mean
+
+
+async def test_after_a_lost_store_the_old_offset_is_forgotten() -> None:
+    storage = MemoryStorage()
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url, storage=storage)
+        lost: list[Any] = []
+        client.on("lost", lost.append)
+        async with meeting(scripted, client) as first:
+            await first.event("message", {"id": "a1", "from": None, "data": 1, "ts": 1})
+            messages = client.messages()
+            await take(messages, 1)
+            await first.close()
+            peer = await scripted.peer()
+            assert peer.auth["offset"] == "a1"
+            gap = {"after": "a1", "lost": None}
+            await peer.greet(token="token-2", outcome="store_reset", gap=gap)
+            await peer.event("message", {"id": "b1", "from": None, "data": 2, "ts": 2})
+            # Handling the old one must not bring its offset back.
+            await take(messages, 1)
+            assert storage._record is not None
+            assert storage._record.offset is None
+            assert [each.outcome for each in lost] == ["store_reset"]
+            await peer.close()
+            peer = await scripted.peer()
+            assert peer.auth == {"token": "token-2", "recovery": False, "offset": "b1"}
+            await peer.greet(token="token-3", resumed=True, outcome="resumed")
+
+
+async def test_what_has_no_receipt_is_not_sent_in_another_players_name() -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url)
+        async with meeting(scripted, client) as first:
+            receipt = client.send("p_2", 1)
+            await first.received()
+            await first.close()
+            peer = await scripted.peer()
+            await peer.send(refusal("token_expired", reconnect=False))
+            peer = await scripted.peer()
+            await peer.greet(true_id="p_new")
+            with pytest.raises(PlayerChanged):
+                await soon(receipt)
+            assert client.true_id == "p_new"
+
+
+async def test_a_token_is_shown_to_the_gateway_that_gave_it_only() -> None:
+    storage = MemoryStorage()
+    async with ScriptedGateway().running() as one, ScriptedGateway().running() as two:
+        async with meeting(one, make(one.url, storage=storage)):
+            pass
+        with pytest.raises(StorageMismatch):
+            await soon(make(two.url, storage=storage).start())
+        assert two.peers.empty()
+        async with meeting(one, make(one.url, storage=storage)) as peer:
+            assert peer.auth["token"] == "token-1"
+
+
+# Sending
+
+
+async def test_refused_for_now_keeps_the_order() -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url)
+        async with meeting(scripted, client) as peer:
+            receipts = [client.send("p_2", number) for number in range(3)]
+            order = []
+            refused = False
+            while len(order) < 3:
+                ack, _, payload = await peer.received()
+                if payload["data"] == 1 and not refused:
+                    refused = True
+                    error = {"code": "rate_limited", "message": "later", "retry_after": 0.05}
+                    await peer.ack(ack, {"ok": False, "error": error})
+                    continue
+                order.append(payload["data"])
+                await peer.ack(ack, {"ok": True, "id": f"m{ack}", "status": "delivered"})
+            assert order == [0, 1, 2]
+            assert refused
+            for receipt in receipts:
+                assert (await soon(receipt)).status == "delivered"
+
+
+@pytest.mark.parametrize("answer", [{"ok": False}, {"ok": True}, [], "no", 7])
+async def test_an_answer_that_is_none_is_an_error_and_no_traceback(answer: Any) -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url)
+        async with meeting(scripted, client) as peer:
+            receipt = client.send("p_2", 1)
+            ack, _, _ = await peer.received()
+            await peer.ack(ack, answer)
+            with pytest.raises(RequestRefused) as refused:
+                await soon(receipt)
+            assert refused.value.code == "unknown"
+            asking = asyncio.create_task(client.players())
+            ack, _, _ = await peer.received()
+            await peer.ack(ack, answer)
+            with pytest.raises(ClientError):
+                await soon(asking)
+            assert client.connected
+
+
+async def test_what_is_published_and_asked_of_rooms() -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url)
+        changes: list[Any] = []
+        client.on("room", changes.append)
+        async with meeting(scripted, client) as peer:
+            joining = asyncio.create_task(client.join("lobby"))
+            ack, name, payload = await peer.received()
+            assert (name, payload) == ("join", {"room": "lobby"})
+            await peer.ack(ack, {"ok": True, "members": 3})
+            assert (await soon(joining)).members == 3
+            receipt = client.publish("lobby", [1], type="move", key="k", echo=False, id="once")
+            ack, name, payload = await peer.received()
+            assert (name, payload) == (
+                "publish",
+                {
+                    "room": "lobby",
+                    "type": "move",
+                    "key": "k",
+                    "echo": False,
+                    "data": [1],
+                    "id": "once",
+                },
+            )
+            await peer.ack(ack, {"ok": True, "id": "m", "status": "delivered", "connections": 2})
+            assert (await soon(receipt)).connections == 2
+            await peer.event("room", {"room": "lobby", "joined": "p_2", "members": 4})
+            await until(lambda: bool(changes))
+            assert (changes[0].joined, changes[0].members) == ("p_2", 4)
+
+
+async def test_a_log_out_that_nobody_hears_of_still_forgets_the_token() -> None:
+    storage = MemoryStorage()
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url, storage=storage)
+        async with meeting(scripted, client) as peer:
+            leaving = asyncio.create_task(client.logout())
+            _, name, _ = await peer.received()
+            assert name == "logout"
+            await peer.close()
+            with pytest.raises(LinkLost):
+                await soon(leaving)
+            assert client.state == "closed"
+            assert storage._record is None
