@@ -14,6 +14,7 @@ from gateway.client.payloads import (
     Fault,
     Goaway,
     Lost,
+    Members,
     Membership,
     Message,
     Players,
@@ -248,12 +249,23 @@ class GatewayClient:
         return await self._core.request(event, payload or {}, timeout)
 
     async def join(self, room: str) -> Membership:
-        """Become a member of a room. Raises as `request` does."""
-        return convert(await self.request("join", {"room": room}), Membership)
+        """Become a member of a room; that outlives reconnects. Raises as `request` does.
+
+        Where the gateway has ended it meanwhile the client joins again. If that is refused, the
+        events `error` and `room` say so.
+        """
+        return await self._core.rooms.join(room)
 
     async def leave(self, room: str) -> Membership:
         """Leave a room. Raises as `request` does."""
-        return convert(await self.request("leave", {"room": room}), Membership)
+        return await self._core.rooms.leave(room)
+
+    async def members(
+        self, room: str, *, limit: int | None = None, cursor: str | None = None
+    ) -> Members:
+        """Return a page of a room's members. Raises as `request` does."""
+        page = _without_none({"room": room, "limit": limit, "cursor": cursor})
+        return await self._core.rooms.members(page)
 
     async def players(self, *, limit: int | None = None, cursor: str | None = None) -> Players:
         """Return a page of who is online. Raises as `request` does."""
@@ -265,7 +277,7 @@ class GatewayClient:
     ) -> None:
         """Say where this player is; what is left out stays. It is repeated on reconnects.
 
-        Raises as `request` does.
+        An empty `status` is none. Raises as `request` does.
         """
         await self._core.watching.say(state, status)
 

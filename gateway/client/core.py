@@ -40,6 +40,7 @@ from gateway.client.payloads import (
     RoomChange,
     Session,
 )
+from gateway.client.rooms import Rooms
 from gateway.client.watching import Watching
 
 _logger: Final = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ class Core:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._dispatcher: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
+        #: When the last connection went, on the loop's clock.
+        self._heard_at: float | None = None
         self.started = False
         self.session: Session | None = None
         self.handlers = Handlers()
@@ -97,8 +100,15 @@ class Core:
             self, memory, make_link, auth, self._backoff, settings.connect_timeout
         )
         self.inbox = Inbox(settings.inbox, memory, lambda: self.connection.restart("catching up"))
-        self.outbox = Outbox(self.connection.ask, settings.queue, settings.pipeline, self._backoff)
         self.watching = Watching(self.request, self.emit)
+        self.rooms = Rooms(self.request, self.emit)
+        self.outbox = Outbox(
+            self.connection.ask,
+            self.rooms.cure,
+            settings.queue,
+            settings.pipeline,
+            self._backoff,
+        )
 
     # Life
 
@@ -270,7 +280,10 @@ class Core:
             if name == "message":
                 self.inbox.put(msgspec.convert(payload, Message))
             elif name in _EVENTS:
-                self.emit(name, msgspec.convert(payload, _EVENTS[name]))
+                event = msgspec.convert(payload, _EVENTS[name])
+                if isinstance(event, RoomChange):
+                    self.rooms.on_change(event)
+                self.emit(name, event)
         except msgspec.ValidationError as error:
             _logger.error("the gateway's event %s is none of ours: %s", name, error)
 
@@ -283,6 +296,8 @@ class Core:
             # Some may have been accepted from the player of before: sent again, they were doubles.
             self.outbox.reject(PlayerChanged())
             self.watching.forget_watched()
+        silence = asyncio.get_running_loop().time() - self._heard_at if self._heard_at else 0.0
+        rejoin = self.rooms.on_session(session, silence)
         self.emit("session", session)
         if gap is not None:
             self.emit("lost", Lost(session.outcome, gap))
@@ -290,10 +305,16 @@ class Core:
             self.outbox.start(self._message_bytes())
             if self._restoring is not None:
                 self._restoring.cancel()
-            self._restoring = self._spawn(self.watching.restore(), "gateway-restore")
+            self._restoring = self._spawn(self._restore(rejoin), "gateway-restore")
+
+    async def _restore(self, rejoin: bool) -> None:
+        if rejoin:
+            await self.rooms.restore()
+        await self.watching.restore()
 
     def on_down(self) -> None:
         """See Owner.on_down."""
+        self._heard_at = asyncio.get_running_loop().time()
         self.outbox.stop()
 
     def on_end(self, error: ClientError | None) -> None:

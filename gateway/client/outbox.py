@@ -20,6 +20,7 @@ from gateway.client.errors import LATER, ClientError, QueueFull, RequestRefused,
 from gateway.client.payloads import Receipt
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[object]]
+Cure = Callable[[str], Awaitable[bool]]
 
 _ACK_SECONDS: Final = 10.0
 #: Messages on their way at once, in all lanes together.
@@ -70,6 +71,7 @@ class _Entry:
     receipt: asyncio.Future[Receipt]
     flight: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
+    cured: bool = False
 
 
 @dataclass(slots=True)
@@ -88,13 +90,15 @@ class Outbox:
 
     `limit` bounds the messages that wait, `pipeline` those to one target that may be on their
     way at once: 1 keeps their order whatever happens, more lets a message be overtaken that the
-    gateway refused for the moment.
+    gateway refused for the moment. `cure` is tried once for a message that was refused with
+    `not_member`; it takes the room, and returns whether sending again makes sense.
     """
 
-    def __init__(self, ask: Ask, limit: int, pipeline: int, backoff: Backoff) -> None:
+    def __init__(self, ask: Ask, cure: Cure, limit: int, pipeline: int, backoff: Backoff) -> None:
         if limit < 1 or pipeline < 1:
             raise ValueError("queue and pipeline must be at least 1")
         self._ask = ask
+        self._cure = cure
         self._limit = limit
         self._pipeline = pipeline
         self._backoff = backoff
@@ -222,12 +226,15 @@ class Outbox:
         except (ClientError, TimeoutError):
             # No answer says nothing about arrival; the same key makes asking again safe.
             pass
+        outcome = receipt_of(answer) if answer is not None else None
+        cured = isinstance(outcome, RequestRefused) and await self._cures(entry, outcome)
         # Settled by something else, or sent again over a newer connection.
         if entry.flight is not asyncio.current_task():
             return
         self._land(entry)
-        outcome = receipt_of(answer) if answer is not None else None
-        if isinstance(outcome, Receipt):
+        if cured:
+            self._pump()
+        elif isinstance(outcome, Receipt):
             self._air.window = min(_MAX_WINDOW, self._air.window + 1)
             self._settle(entry, outcome)
         elif outcome is not None and outcome.code not in LATER:
@@ -237,6 +244,13 @@ class Outbox:
             if outcome is not None and outcome.retry_after is not None:
                 wait = outcome.retry_after
             self._rest(wait)
+
+    async def _cures(self, entry: _Entry, refused: RequestRefused) -> bool:
+        """Do what a refusal asks for, once; tell whether the message may be sent again."""
+        if refused.code != "not_member" or entry.cured:
+            return False
+        entry.cured = True
+        return await self._cure(entry.lane[1])
 
     def _rest(self, seconds: float) -> None:
         """What the gateway refused for now is a matter of the connection or its store: all wait."""

@@ -146,3 +146,12 @@ class Membership(msgspec.Struct, frozen=True):
     """How many members a room has, after `join` or `leave`."""
 
     members: int | None = None
+
+
+class Members(msgspec.Struct, frozen=True):
+    """One page of a room's members; `members` is how many there are, `cursor` for the next page."""
+
+    room: str
+    members: int
+    players: list[Presence]
+    cursor: str | None = None

@@ -346,3 +346,54 @@ async def test_a_log_out_that_nobody_hears_of_still_forgets_the_token() -> None:
                 await soon(leaving)
             assert client.state == "closed"
             assert storage._record is None
+
+
+async def test_a_room_is_joined_again_where_that_may_have_ended() -> None:
+    async with ScriptedGateway().running() as scripted:
+        client = make(scripted.url)
+        told: list[Any] = []
+        client.on("room", told.append)
+        client.on("error", told.append)
+        async with meeting(scripted, client) as first:
+            joining = asyncio.create_task(client.join("lobby"))
+            ack, _, _ = await first.received()
+            await first.ack(ack, {"ok": True, "members": 1})
+            await soon(joining)
+            # The gateway says so.
+            receipt = client.publish("lobby", 1)
+            ack, name, publish = await first.received()
+            error = {"code": "not_member", "message": "join first"}
+            await first.ack(ack, {"ok": False, "error": error})
+            ack, name, payload = await first.received()
+            assert (name, payload) == ("join", {"room": "lobby"})
+            await first.ack(ack, {"ok": True, "members": 1})
+            ack, name, payload = await first.received()
+            assert (name, payload) == ("publish", publish)
+            await first.ack(ack, {"ok": True, "id": "m", "status": "queued"})
+            await soon(receipt)
+            # The session is the same: so are its memberships.
+            await first.close()
+            peer = await scripted.peer()
+            limits = {"presence_grace": 60}
+            await peer.greet(resumed=True, outcome="resumed", limits=limits)
+            asking = asyncio.create_task(client.request("players"))
+            ack, name, _ = await peer.received()
+            assert name == "players"
+            await peer.ack(ack, {"ok": True})
+            await soon(asking)
+            # It was opened anew, and the room is no longer open to this player.
+            await peer.close()
+            peer = await scripted.peer()
+            await peer.greet(outcome="expired", limits=limits)
+            ack, name, _ = await peer.received()
+            assert name == "join"
+            error = {"code": "forbidden", "message": "not yours"}
+            await peer.ack(ack, {"ok": False, "error": error})
+            await until(lambda: len(told) == 2)
+            assert (told[0].code, told[1].room, told[1].left) == ("forbidden", "lobby", "p_1")
+            refused = client.publish("lobby", 2)
+            ack, _, _ = await peer.received()
+            error = {"code": "not_member", "message": "join first"}
+            await peer.ack(ack, {"ok": False, "error": error})
+            with pytest.raises(RequestRefused, match="not_member"):
+                await soon(refused)
