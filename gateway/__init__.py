@@ -16,4 +16,6 @@ The way of a message through the code, one stage a module:
 
 `server.py` builds all of it from `config.py` in one place (`building.py` says what each part
 is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it.
+
+`client/` is for the other end: bots and game servers. It imports nothing from beside it.
 """

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.api_calls import CALLS
+from gateway.client import Guest, connect
 from gateway.connection import CLIENT_EVENTS
 from gateway.errors import CONNECT_CODES, REQUEST_CODES
 from gateway.messages import ListPlayers, Receipt, SendMessage
@@ -100,7 +101,7 @@ async def test_the_game_server_example_runs_against_a_gateway(
     password = "a long password"
     added = run("users", "add", "backend", "--password-stdin", cwd=tmp_path, text=password)
     assert added.returncode == 0
-    (example,) = blocks("python")
+    (example,) = (block for block in blocks("python") if "socketio" in block)
     main = "\nimport asyncio, sys\nprint(asyncio.run(reward(*sys.argv[1:])))\n"
     async with Clients(gateway.url) as clients:
         player = await clients.player()
@@ -117,6 +118,45 @@ async def test_the_game_server_example_runs_against_a_gateway(
         message, _ = await player.event("message")
     assert message["data"] == {"coins": 5}
     assert message["from"] == added.stdout.split()[1]
+
+
+@pytest.mark.gen_test(timeout=TIMEOUT * 4)
+async def test_the_bot_example_answers_also_after_its_own_restart(
+    tmp_path: Path, gateway: GatewayProcess
+) -> None:
+    password = "a long password"
+    added = run("users", "add", "backend", "--password-stdin", cwd=tmp_path, text=password)
+    true_id = added.stdout.split()[1]
+    (example,) = (block for block in blocks("python") if "gateway.client" in block)
+    main = "\nimport asyncio, sys\nasyncio.run(answer(*sys.argv[1:]))\n"
+    async with connect(gateway.url, Guest("Ada")) as ada:
+        rewards, online = ada.messages(), asyncio.Event()
+        ada.on("presence", lambda presence: presence.state == "active" and online.set())
+        await ada.watch([true_id])
+        for points in (30, 50):
+            if online.is_set():
+                # The bot is down.
+                await ada.send(true_id, {"points": points}, type="score")
+            bot = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                example + main,
+                gateway.url,
+                password,
+                cwd=tmp_path,
+                env=own_environment(PYTHONPATH=str(ROOT)),
+            )
+            try:
+                if not online.is_set():
+                    await asyncio.wait_for(online.wait(), TIMEOUT)
+                    await ada.send(true_id, {"points": points}, type="score")
+                reward = await asyncio.wait_for(anext(rewards), TIMEOUT)
+                assert (reward.type, reward.data) == ("reward", {"coins": points // 10})
+                assert reward.sender == true_id
+            finally:
+                bot.kill()
+                await bot.wait()
+    assert (tmp_path / "backend.session").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("number", range(len(blocks("yaml"))))
