@@ -50,6 +50,8 @@ REQUEST_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 1.0
 #: More packets than that on their way out: a volatile message would come too late.
 _MAX_BACKLOG: Final = 64
+#: What becomes of a volatile message that cannot go now.
+_DROPPED: Final = Receipt("dropped")
 _EVENTS: Final = {"presence": Presence, "room": RoomChange, "error": Fault}
 
 T = TypeVar("T")
@@ -166,7 +168,7 @@ class Core:
     @property
     def dispatches(self) -> bool:
         """Whether handlers get the messages."""
-        return self._dispatcher is not None or bool(self.handlers.of("message"))
+        return bool(self.handlers.of("message"))
 
     async def _hand_out(self) -> None:
         while True:
@@ -176,7 +178,13 @@ class Core:
                 return
             if message is None:
                 return
-            for handler in self.handlers.of("message"):
+            handlers = self.handlers.of("message")
+            if not handlers:
+                # The last one was removed: what comes waits for others.
+                self.inbox.put_back()
+                self._dispatcher = None
+                return
+            for handler in handlers:
                 try:
                     outcome = handler(message)
                     if inspect.isawaitable(outcome):
@@ -202,32 +210,37 @@ class Core:
         if self.connection.closed or not self.started:
             raise self.connection.error or closed()
         if volatile:
-            payload["volatile"] = True
-            return self._spawn(self._send_now(event, payload, size, timeout), "gateway-volatile")
+            return self._send_now(event, {**payload, "volatile": True}, size, timeout)
         payload["id"] = secrets.token_hex(16) if key is None else key
         return self.outbox.add(event, target, payload, size, timeout)
 
-    async def _send_now(
+    def _send_now(
         self, event: str, payload: Mapping[str, Any], size: int, timeout: float | None
-    ) -> Receipt:
-        """Now or never: whatever goes wrong on the way, the message is dropped."""
-        dropped = Receipt("dropped")
-        crowded = self.connection.backlog > _MAX_BACKLOG or len(self._tasks) > self._limit
-        if not self.connection.live or crowded:
-            return dropped
+    ) -> asyncio.Future[Receipt]:
+        """Now or never: whatever is in the way, the message is dropped."""
         allowed = self._message_bytes()
         if allowed and size > allowed:
             raise too_large(size, allowed)
+        crowded = self.connection.backlog > _MAX_BACKLOG or len(self._tasks) >= self._limit
+        if self.connection.live and not crowded:
+            return self._spawn(self._ask_once(event, payload, timeout), "gateway-volatile")
+        dropped: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        dropped.set_result(_DROPPED)
+        return dropped
+
+    async def _ask_once(
+        self, event: str, payload: Mapping[str, Any], timeout: float | None
+    ) -> Receipt:
         try:
             async with asyncio.timeout(REQUEST_SECONDS if timeout is None else timeout):
                 answer = await self.connection.ask(event, payload)
         except (LinkLost, TimeoutError):
-            return dropped
+            return _DROPPED
         outcome = receipt_of(answer)
         if isinstance(outcome, Receipt):
             return outcome
         if outcome.code in LATER:
-            return dropped
+            return _DROPPED
         raise outcome
 
     # Questions
@@ -296,7 +309,8 @@ class Core:
             # Some may have been accepted from the player of before: sent again, they were doubles.
             self.outbox.reject(PlayerChanged())
             self.watching.forget_watched()
-        silence = asyncio.get_running_loop().time() - self._heard_at if self._heard_at else 0.0
+        now = asyncio.get_running_loop().time()
+        silence = 0.0 if self._heard_at is None else now - self._heard_at
         rejoin = self.rooms.on_session(session, silence)
         self.emit("session", session)
         if gap is not None:

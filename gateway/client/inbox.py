@@ -31,7 +31,6 @@ class Inbox:
         self._arrived = asyncio.Event()
         self._ended = False
         self._error: ClientError | None = None
-        self.dropped_volatile = 0
 
     def __len__(self) -> int:
         """How many messages wait."""
@@ -49,10 +48,7 @@ class Inbox:
     def put(self, message: Message) -> None:
         """Take a message that arrived, if there is room."""
         if self._overflowed or len(self._waiting) >= self._limit:
-            if message.id is None:
-                self.dropped_volatile += 1
-            else:
-                self._overflowed = True
+            self._overflowed = self._overflowed or message.id is not None
             return
         if message.id is not None:
             self._memory.received(message.id)
@@ -82,9 +78,12 @@ class Inbox:
         if held is not None and held[0].id is not None:
             self._memory.handled(held[0].id, held[1])
 
-    def drop(self) -> None:
-        """Take the message in hand for not handled: it comes again in the next process."""
-        self._in_hand = None
+    def put_back(self) -> None:
+        """Let the message in hand wait again, as the next one."""
+        held, self._in_hand = self._in_hand, None
+        if held is not None:
+            self._waiting.appendleft(held)
+            self._arrived.set()
 
     def end(self, error: ClientError | None) -> None:
         """Nothing comes any more."""

@@ -87,7 +87,10 @@ async def test_handlers_hear_messages_one_after_the_other(base_url: str) -> None
         assert heard == [(what, number) for number in range(3) for what in ("begin", "end")]
         with pytest.raises(RuntimeError, match="use one of the two"):
             ada.messages()
+        # Without a handler messages wait for the next one, and are not swallowed.
         off()
+        await soon(ada.send(ada.true_id, "kept"))
+        assert [message.data for message in await take(ada.messages(), 1)] == ["kept"]
     nothing_is_left()
 
 
@@ -322,6 +325,10 @@ async def test_volatile_messages_are_now_or_never(base_url: str, gateway: Gatewa
         assert (await soon(ada.send(ada.true_id, 1, volatile=True))).status == "delivered"
         (message,) = await take(messages, 1)
         assert (message.data, message.id) == (1, None)
+        # Nor do they pile up in front of a connection that is busy.
+        many = [ada.send(ada.true_id, n, volatile=True) for n in range(2000)]
+        assert len(ada._core._tasks) <= 1000
+        assert {(await soon(each)).status for each in many} >= {"dropped"}
         drop_all(gateway)
         await until(lambda: not ada.connected)
         assert (await soon(ada.send(ada.true_id, 2, volatile=True))).status == "dropped"
