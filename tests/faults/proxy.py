@@ -157,6 +157,7 @@ class Proxy:
         self._upstream = upstream
         self._chance = chance
         self._bag: list[Fault] = []
+        self._vanished = False
         self._server: asyncio.Server | None = None
         self._pipes: dict[_Pipe, asyncio.Task[None]] = {}
 
@@ -174,6 +175,9 @@ class Proxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._vanished:
+            writer.close()
+            return
         try:
             gateway = await asyncio.open_connection("127.0.0.1", self._upstream)
         except OSError:
@@ -185,6 +189,8 @@ class Proxy:
         task.add_done_callback(lambda _: self._pipes.pop(pipe))
 
     def _choose(self) -> Fault | None:
+        if self._vanished:
+            return Fault.HOLE_BOTH
         if not self.faulty:
             return None
         # A shuffled bag: no kind is left out.
@@ -199,8 +205,14 @@ class Proxy:
         for pipe in self._pipes:
             pipe.cut()
 
+    def vanish(self) -> None:
+        """Until `heal`, what either side writes is lost, and new connections are refused."""
+        self._vanished = True
+        for pipe in self._pipes:
+            pipe.fault = Fault.HOLE_BOTH
+
     def heal(self) -> None:
         """Break nothing from now on, and mend what can be."""
-        self.faulty = False
+        self.faulty = self._vanished = False
         for pipe in self._pipes:
             pipe.heal()
