@@ -19,7 +19,8 @@ NODE_TESTS := tests/e2e/node
 BENCH_PEERS := tests/bench/peers
 
 # What tests run, as command:package of Debian. Nothing is installed that is there.
-TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver systemd-analyze:systemd \
+TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver firefox-esr:firefox-esr \
+    WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb systemd-analyze:systemd \
     systemd-nspawn:systemd-container nsenter:util-linux curl:curl openssl:openssl \
     node:nodejs npm:npm faketime:faketime
 

@@ -1,20 +1,22 @@
 import { io } from "/vendor/socket.io.esm.min.js";
+import { sawMessage, sawSession } from "./witness.js";
+
+const keepsOffset = !location.search.includes("token-only");
 
 const socket = io({
   auth(present) {
     const { token, offset } = sessionStorage;
-    present(token ? { token, offset } : { guest: true, name: "Bare" });
+    const known = keepsOffset ? { token, offset } : { token };
+    present(token ? known : { guest: true, name: "Bare" });
   },
 });
 
 socket.on("session", (session) => {
   sessionStorage.token = session.token;
-  document.getElementById("true-id").textContent = session.true_id;
+  sawSession(session, socket);
 });
 
-socket.on("message", ({ id, data }) => {
-  const row = document.createElement("li");
-  row.textContent = data;
-  document.getElementById("messages").append(row);
-  if (id) sessionStorage.offset = id;
+socket.on("message", (message) => {
+  sawMessage(message);
+  if (message.id && keepsOffset) sessionStorage.offset = message.id;
 });

@@ -1,0 +1,7 @@
+import { connect } from "/client/gateway.js";
+import { io } from "/vendor/socket.io.esm.min.js";
+import { sawMessage, sawSession } from "./witness.js";
+
+const client = connect({ io, name: "Module" });
+client.on("session", (session) => sawSession(session, client.socket));
+client.on("message", sawMessage);
