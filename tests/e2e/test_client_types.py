@@ -61,7 +61,7 @@ def test_the_module_is_what_it_declares_and_a_game_in_typescript_compiles(
         ("gateway.js", "  get queued() {", "  get waiting() {", "conformance.ts"),
         ("gateway.js", "return this.#sender.size;", "return String(this.#sender.size);", "TS2322"),
         ("gateway.js", "return this.#session;", "return this.#sesion;", "gateway.js"),
-        ("rooms.js", "  leave() {", "  quit() {", "conformance.ts"),
+        ("room.js", "  leave() {", "  quit() {", "conformance.ts"),
         (_DECLARATIONS, "export interface Gap {", "export interface Hole {", _DECLARATIONS),
     ],
 )

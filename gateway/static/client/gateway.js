@@ -211,7 +211,7 @@ export class GatewayClient {
   /**
    * Join a room. Membership outlives reconnects and reloads.
    * @param {string} room
-   * @returns {Promise<import("./rooms.js").Room>} rejects with a GatewayError
+   * @returns {Promise<import("./room.js").Room>} rejects with a GatewayError
    */
   join(room) {
     return this.#rooms.join(room);
