@@ -12,10 +12,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 
 # What an editable install depends on. The build also vendors the browser client.
-BUILD_INPUTS := pyproject.toml setup.cfg packaging/backend.py \
+BUILD_INPUTS := pyproject.toml setup.cfg setup.py packaging/backend.py \
     packaging/package.json packaging/package-lock.json packaging/.npmrc
 CLIENT := gateway/static/vendor/socket.io-client.json
 NODE_TESTS := tests/e2e/node
+COMPILED := build/compiled
+# What runs again on the compiled modules: all that goes through them on real sockets.
+COMPILED_TESTS := tests/transport tests/e2e/test_node.py
 BENCH_PEERS := tests/bench/peers
 
 # What tests run, as command:package of Debian. Nothing is installed that is there.
@@ -27,11 +30,12 @@ TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver firefox-esr:fire
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test bench faults lint format clean system-packages test-environment FORCE
+.PHONY: help run test test-compiled compiled bench faults lint format clean system-packages test-environment FORCE
 
 help:
 	@echo 'make run      start a gateway                      (ARGS="--port 9000")'
 	@echo 'make test     linters, types and all tests         (PYTEST_ARGS="-k replay -x")'
+	@echo 'make test-compiled   some tests again, on the compiled modules of a wheel'
 	@echo 'make bench    the gateway beside other servers     (BENCH_ARGS="--rounds 1")'
 	@echo 'make faults   break the gateway under load         (FAULT_ARGS="--rounds 5")'
 	@echo 'make lint     linters and types only'
@@ -44,8 +48,20 @@ run: $(VENV)/.installed
 test: system-packages test-environment lint
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed-test $(BENCH_PEERS)/node_modules/.installed
-	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+test-compiled: test-environment compiled
+	cd $(COMPILED) && $(abspath $(BIN))/pytest $(COMPILED_TESTS) $(PYTEST_ARGS)
+
+bench: $(BENCH_PEERS)/node_modules/.installed compiled
+	cd $(COMPILED) && $(abspath $(BIN))/python -m tests.bench $(BENCH_ARGS)
+
+# A copy of the tree with the modules compiled that are in a wheel.
+compiled: $(VENV)/.installed-test
+	@echo "Compiling into $(COMPILED)"
+	@rm -rf $(COMPILED)
+	@mkdir -p $(COMPILED)
+	@cp -r gateway config packaging systemd tests *.cfg *.md *.py *.toml $(COMPILED)
+	@cd $(COMPILED) && GATEWAY_COMPILED=yes $(abspath $(BIN))/python setup.py -q build_ext \
+	    --inplace >build.log 2>&1 || { cat build.log; exit 1; }
 
 faults: system-packages $(VENV)/.installed-test
 	$(BIN)/python -m tests.faults $(FAULT_ARGS)

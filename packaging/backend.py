@@ -18,7 +18,6 @@ from setuptools import build_meta
 from setuptools.build_meta import (
     get_requires_for_build_editable,
     get_requires_for_build_sdist,
-    get_requires_for_build_wheel,
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
@@ -59,8 +58,19 @@ NPM_ERROR_LINES = 15
 manifest_maker.template = "packaging/MANIFEST.in"
 
 
+# What compiles the modules of a wheel, and the variable that can say "no": see compiled.py.
+COMPILER = "mypy>=1.15"
+COMPILED = "GATEWAY_COMPILED"
+
+
 class VendorError(SystemExit):
     """The client cannot be vendored. Ends the build with its message, without a traceback."""
+
+
+def get_requires_for_build_wheel(config_settings=None):
+    """Return what building a wheel needs besides: the compiler, unless nothing is compiled."""
+    needed = build_meta.get_requires_for_build_wheel(config_settings)
+    return needed if os.environ.get(COMPILED) == "no" else [*needed, COMPILER]
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):

@@ -272,7 +272,14 @@ class PicowsWebSocket(WSListener):
     def log(self, *arguments: object) -> None:
         """Log nothing."""
 
-    debug = info = warning = log
+    def debug(self, *arguments: object) -> None:
+        """Log nothing."""
+
+    def info(self, *arguments: object) -> None:
+        """Log nothing."""
+
+    def warning(self, *arguments: object) -> None:
+        """Log nothing."""
 
     def error(self, text: str, *arguments: object) -> None:
         """Picows found the client at fault and will close with its own code next.

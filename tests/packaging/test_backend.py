@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("gateway", "packaging", "pyproject.toml", "setup.cfg", "README.md", "LICENSE")
+SOURCES = (
+    "gateway",
+    "packaging",
+    "pyproject.toml",
+    "setup.cfg",
+    "setup.py",
+    "README.md",
+    "LICENSE",
+)
 CLIENT_LOCKS = ("packaging/package-lock.json", "tests/e2e/node/package-lock.json")
 LOCKS = (*CLIENT_LOCKS, "tests/bench/peers/package-lock.json")
 VENDORED = {
@@ -25,22 +33,27 @@ VENDORED = {
 }
 
 
-def load_backend(root):
-    """The backend of the tree at `root`, as a front end would import it."""
-    spec = importlib.util.spec_from_file_location("backend", root / "packaging" / "backend.py")
+def load_packaging(root, name):
+    """A module of the build of the tree at `root`."""
+    spec = importlib.util.spec_from_file_location(name, root / "packaging" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def build(root, hook, target):
+def load_backend(root):
+    """The backend of the tree at `root`, as a front end would import it."""
+    return load_packaging(root, "backend")
+
+
+def build(root, hook, target, compiled="no"):
     """Run a hook of the tree at `root` in a process of its own, as front ends do."""
     target.mkdir()
     program = f"import sys, backend; backend.{hook}(sys.argv[1])"
     return subprocess.run(
         [sys.executable, "-c", program, str(target)],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root / "packaging")},
+        env={**os.environ, "PYTHONPATH": str(root / "packaging"), "GATEWAY_COMPILED": compiled},
         capture_output=True,
         text=True,
         check=False,
@@ -151,6 +164,55 @@ def test_wheel_holds_no_module_deleted_since_the_last_build(tree):
     (wheel,) = (tree / "out").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert "gateway/deleted.py" not in archive.namelist()
+
+
+def test_wheel_has_compiled_modules_that_are_used(built_tree, tmp_path):
+    root = tmp_path / "tree"
+    shutil.copytree(built_tree, root)
+    done = build(root, "build_wheel", tmp_path / "wheel", compiled="yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    assert not wheel.name.endswith("-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    names = load_packaging(root, "compiled").MODULES
+    modules = [name.removesuffix(".py").replace("/", ".") for name in names]
+    assert modules
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *modules],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    files = done.stdout.split()
+    assert len(files) == len(modules)
+    for file in files:
+        assert file.startswith(str(tmp_path / "installed"))
+        assert file.endswith(".so")
+
+
+def test_wheel_that_is_not_compiled_is_for_every_machine(built_tree):
+    (wheel,) = (built_tree / "out").glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
+
+
+def test_a_machine_without_a_compiler_builds_all_the_same(built_tree, tmp_path, monkeypatch):
+    root = tmp_path / "tree"
+    shutil.copytree(built_tree, root)
+    monkeypatch.setenv("CC", str(tmp_path / "no-such-compiler"))
+    done = build(root, "build_wheel", tmp_path / "wheel", compiled="auto")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "there is no C compiler" in done.stderr
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
 
 
 def test_source_distribution_builds_where_there_is_no_npm(built_tree, tmp_path, without_npm):
