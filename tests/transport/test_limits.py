@@ -155,7 +155,7 @@ async def test_unreadable_forwarded_address_counts_for_the_proxy(
     assert await handshake(clients, transport, {"X-Forwarded-For": forwarded}) == (429, 4)
 
 
-@pytest.mark.settings(limits={"connect_timeout": 0.2})
+@pytest.mark.settings(limits={"connect_timeout": 1.0})
 async def test_client_that_does_not_log_in_is_closed(clients: Clients, transport: str) -> None:
     player = await clients.player(transport)
     silent = await clients.link(transport)

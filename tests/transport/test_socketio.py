@@ -472,7 +472,7 @@ async def test_disconnect_leaves_the_namespace_and_a_new_connect_may_follow(
     await ping(again)
 
 
-@pytest.mark.settings(limits={"connect_timeout": 0.2})
+@pytest.mark.settings(limits={"connect_timeout": 1.0})
 async def test_client_that_only_disconnects_is_closed_in_the_end(
     clients: Clients, transport: str
 ) -> None:
