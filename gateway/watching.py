@@ -3,7 +3,8 @@
 Changes of a player are coalesced: all its watchers are told together, so one encoding serves
 them, and what they are told is the state at that moment. The first change after a quiet
 time is due at once. A watcher that could not be told is told once it has caught up, under the
-same rule.
+same rule. Where more is due than can be told, players with few watchers and those with many take
+turns: a crowd does not keep small parties waiting.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from gateway.messages import TrueId
 
 W = TypeVar("W")
+
+#: So many watchers are few.
+_FEW: Final = 64
 
 
 class _Watched(Generic[W]):
@@ -54,7 +58,9 @@ class Watching(Generic[W]):
         self._players: dict[TrueId, _Watched[W]] = {}
         self._watching: dict[W, set[TrueId]] = {}
         self._missed: dict[W, set[TrueId]] = {}
-        self._ready: deque[_Watched[W]] = deque()
+        #: Players with few watchers and with many, whose turn it is, and which of both is next.
+        self._ready: tuple[deque[_Watched[W]], deque[_Watched[W]]] = (deque(), deque())
+        self._next = 0
         self._waiting: list[tuple[float, int, _Watched[W]]] = []
         self._numbers = count()
 
@@ -133,14 +139,14 @@ class Watching(Generic[W]):
             return
         player.queued = True
         if player.not_before <= now:
-            self._ready.append(player)
+            self._ready[len(player.watchers) > _FEW].append(player)
         else:
             heapq.heappush(self._waiting, (player.not_before, next(self._numbers), player))
 
     @property
     def next_due(self) -> float | None:
         """When the next turn is, by the monotonic clock: 0 for now, None for never."""
-        if self._ready:
+        if any(self._ready):
             return 0.0
         return self._waiting[0][0] if self._waiting else None
 
@@ -148,9 +154,11 @@ class Watching(Generic[W]):
         """Return who has to be told of whom now; None when it is nobody's turn."""
         waiting = self._waiting
         while waiting and waiting[0][0] <= now:
-            self._ready.append(heapq.heappop(waiting)[2])
-        while self._ready:
-            player = self._ready.popleft()
+            player = heapq.heappop(waiting)[2]
+            self._ready[len(player.watchers) > _FEW].append(player)
+        while any(self._ready):
+            self._next = 1 - self._next
+            player = (self._ready[self._next] or self._ready[1 - self._next]).popleft()
             player.queued = False
             told = player.watchers if player.changed else player.owed
             player.changed, player.owed = False, None

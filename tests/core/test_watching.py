@@ -124,6 +124,21 @@ def test_what_is_watched_no_more_is_forgotten() -> None:
     assert subject.next_due is None
 
 
+def test_a_crowd_does_not_keep_small_parties_waiting() -> None:
+    subject: Watching[str] = Watching(INTERVAL)
+    crowd = [TrueId(f"crowd-{number}") for number in range(100)]
+    for number in range(100):
+        subject.watch(f"w{number}", crowd)
+    subject.watch("x", [ANN, BOB])
+    for now in (5.0, 6.0):
+        for player in (*crowd, ANN, BOB):
+            subject.on_changed(player, 0.0, now)
+            subject.on_changed(player, 0.0, now)
+        order = [turn.true_id for turn in turns(subject, now)]
+        assert set(order[:4]) >= {ANN, BOB}
+        assert len(order) == 102
+
+
 class Told(RuleBasedStateMachine):
     """Players count their changes; a watcher knows the count it was last told of.
 
