@@ -12,12 +12,14 @@ from itertools import cycle
 from typing import Final
 
 from tests.bench import frames
-from tests.bench.client import Client, Load
+from tests.bench.client import PATIENCE, Client, Load
 from tests.bench.scenarios import PAUSE, WARM_UP, Pair, guests
 from tests.bench.servers import Meter
 
 #: Changes of each player, just below what a connection may announce.
 CHANGES_PER_SECOND: Final = 1.9
+#: The answer to more does not fit into the frames that the load can read.
+_WATCHED_AT_ONCE: Final = 250
 #: How many change between two looks at what has arrived.
 _BATCH: Final = 4
 
@@ -38,10 +40,17 @@ def presence(
     peace, pair.latencies = pair.latencies, []
     clients = load.connect(guests(count))
     ids = [client.session()["true_id"] for client in clients]
-    watch = _event("presence_watch", {"true_ids": ids})
-    for client in clients:
-        client.send(watch)
+    for start in range(0, count, _WATCHED_AT_ONCE):
+        watch = event("presence_watch", {"true_ids": ids[start : start + _WATCHED_AT_ONCE]}, ack=1)
+        for client in clients:
+            client.send(watch)
+            load.run(PAUSE)
+    # Until all watch all.
+    deadline = time.monotonic() + PATIENCE
+    while any(client.acked < -(-count // _WATCHED_AT_ONCE) for client in clients):
         load.run(PAUSE)
+        if time.monotonic() > deadline:
+            raise TimeoutError("not all watch all")
     flapping = Flapping(load, clients)
     flapping.run(WARM_UP)
     pair.latencies.clear()
@@ -62,7 +71,7 @@ class Flapping:
         )
         self._pause = _BATCH / (CHANGES_PER_SECOND * len(clients))
         self._packets = {
-            state: _event("presence_set", {"state": state}) for state in ("hidden", "active")
+            state: event("presence_set", {"state": state}) for state in ("hidden", "active")
         }
 
     def run(self, seconds: float) -> None:
@@ -77,8 +86,12 @@ class Flapping:
 
 def milliseconds(latencies: list[float], percentile: int) -> float:
     """Return a percentile of latencies in seconds, in milliseconds."""
+    if len(latencies) < 2:
+        raise TimeoutError("no message arrived while it was measured")
     return 1000 * statistics.quantiles(latencies, n=100)[percentile - 1]
 
 
-def _event(name: str, payload: object) -> bytes:
-    return frames.frame(f'42["{name}",{json.dumps(payload)}]'.encode())
+def event(name: str, payload: object, ack: int | None = None) -> bytes:
+    """Return the frame of an event, with this ack id or none."""
+    number = "" if ack is None else ack
+    return frames.frame(f'42{number}["{name}",{json.dumps(payload)}]'.encode())
