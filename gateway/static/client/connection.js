@@ -260,7 +260,9 @@ export class Connection {
       this.#onServerClose(reason);
       return;
     }
-    const back = this.#failures === 0 && Date.now() - this.#returnedAt < RETURN_MS;
+    const back = Date.now() - this.#returnedAt < RETURN_MS;
+    // Once for each return: what is lost again has another reason.
+    this.#returnedAt = -Infinity;
     const delay = this.#backoff();
     this.#wait(back ? 0 : delay, reason);
   }
