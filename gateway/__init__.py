@@ -9,9 +9,9 @@ The way of a message through the code, one stage a module:
 3. `connection.py` is one connection of a player: it parses events (`messages.py`), keeps
    their rate (`limits.py`) and writes what its cursor (`replay.py`) says is next.
 4. `delivery.py` accepts a message: append, notify, acknowledge; `conflation.py` keeps the latest
-   volatile state for who cannot have it now. `presence.py` knows who is here, `watching.py` who
-   is told of it and when, `presence_service.py` tells them. `registry.py` maps
-   `true_id <-> connections`.
+   volatile state for who cannot have it now. `rooms.py` says who is in a room (`membership.py`).
+   `presence.py` knows who is here, `watching.py` who is told of it and when,
+   `presence_service.py` tells them. `registry.py` maps `true_id <-> connections`.
 5. `mailbox.py` defines the mailbox and the store protocol; `stores/` keeps it.
 
 `server.py` builds all of it from `config.py` in one place (`building.py` says what each part

@@ -13,17 +13,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
+from gateway.admission_limits import Headroom
 from gateway.auth import METHODS, Authentication
 from gateway.connect_request import ConnectRequest
 from gateway.connection import Connection, ConnectionLimits, Services, Sink
 from gateway.errors import ConnectRefused, StoreUnavailable
 from gateway.greeting import build_greeting
-from gateway.limits import KeyedBuckets
 from gateway.locks import KeyedLocks, player_key
 from gateway.mailbox import Position
 from gateway.messages import ConnectionId, SessionId, TrueId
-from gateway.network import network_of
-from gateway.session import NO_ATTRIBUTES, Gap, Outcome, ReplayStart, Session, replay_start
+from gateway.session import (
+    NO_ATTRIBUTES,
+    Gap,
+    Outcome,
+    ReplayStart,
+    Session,
+    missing_after,
+    replay_start,
+)
 from gateway.store import SessionsFull, View
 from gateway.tokens import Pid, ResumeToken, Tokens
 
@@ -31,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 #: How long a refused client is asked to wait when the gateway is full or not ready, in seconds.
 _RETRY_AFTER = 5.0
-#: Networks whose new sessions are counted; beyond it those least active are forgotten.
-_MAX_NETWORKS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +82,9 @@ class Admission:
         self._settings = settings
         self._new_session_id = new_session_id
         self._connection_ids = count(1)
-        per_minute = settings.new_sessions_per_minute
-        self._new_sessions = KeyedBuckets(per_minute / 60, per_minute, _MAX_NETWORKS)
+        self._headroom = Headroom(
+            services, settings.connections_per_player, settings.new_sessions_per_minute
+        )
         self._locks = locks
         self.draining = False
 
@@ -164,10 +170,10 @@ class Admission:
             if session is None or (session.opened, epoch) != (pid.opened, pid.epoch):
                 return None
             await self._check_ban(session.true_id)
-            self._check_connections(session)
+            self._headroom.check_connections(session)
             # A client without trailing offsets cannot say what it has: trust the heartbeat.
             wanted = session.start if request.recovery else session.confirmed
-            start, view = await self._start(session.true_id, request, wanted)
+            start, view = await self._start(session.true_id, request, wanted, session.id)
             return await self._resume(session, session, request, sink, start, view, "pid")
 
     async def _resume_by_token(
@@ -178,7 +184,7 @@ class Admission:
             if session is None:
                 return await self._reopen(request, token, sink)
             await self._check_ban(session.true_id)
-            self._check_connections(session)
+            self._headroom.check_connections(session)
             try:
                 generation = session.present(token.generation)
             except ConnectRefused:
@@ -191,7 +197,7 @@ class Admission:
             if live is not None and await live.answers(self._settings.probe_timeout):
                 # The original still holds the token that the newcomer copied.
                 return await self._fork(session, token, request, sink)
-            start, view = await self._start(session.true_id, request, session.confirmed)
+            start, view = await self._start(session.true_id, request, session.confirmed, session.id)
             if token.epoch != self._services.store.epoch and start.gap is None:
                 # The reply that would have told it of the loss was itself lost.
                 start = ReplayStart(start.after, "store_reset", Gap(request.offset, None))
@@ -216,7 +222,7 @@ class Admission:
             await sessions.revoke_session(token.session_id, self._services.clock())
         await self._check_revoked(token)
         await self._check_ban(token.true_id)
-        start, view = await self._start(token.true_id, request, wanted=None)
+        start, view = await self._start(token.true_id, request, None, token.session_id)
         outcome: Outcome = "store_reset"
         if token.epoch == self._services.store.epoch:
             outcome = "expired"
@@ -277,17 +283,22 @@ class Admission:
     # Building the connection
 
     async def _start(
-        self, true_id: TrueId, request: ConnectRequest, wanted: int | None
+        self,
+        true_id: TrueId,
+        request: ConnectRequest,
+        wanted: int | None,
+        session_id: SessionId | None = None,
     ) -> tuple[ReplayStart, View]:
         """Decide where replay starts; with `wanted` None after what any session confirmed."""
         presented = Position.parse(request.offset) if request.offset is not None else None
-        view = await self._services.store.view(true_id, presented)
+        view = await self._services.store.view(true_id, presented, session_id)
         start = replay_start(
             presented=presented,
             presented_text=request.offset,
             located=view.located,
             wanted=min(view.confirmed, view.head) if wanted is None else wanted,
             first=view.first,
+            hole=view.hole,
         )
         return start, view
 
@@ -318,8 +329,7 @@ class Admission:
             changed.start,
             changed.pid,
         )
-        if request.offset is not None and start.outcome == "resumed":
-            session.confirm(start.after)
+        session.confirm(start.arrived)
         if self._live_connection(session) is not None:
             self._services.metrics.takeover(means)
         return self._connect(
@@ -355,6 +365,7 @@ class Admission:
         if gap is None and after < oldest:
             gap = Gap(None, oldest - after)
         after = max(after, oldest)
+        gap = gap or missing_after(after, view.hole)
         connection_id = ConnectionId(next(self._connection_ids))
         session = Session(
             id=session_id,
@@ -376,8 +387,8 @@ class Admission:
             await self._check_ban(true_id)
             if token is not None:
                 await self._check_revoked(token)
-            self._check_connections(session)
-            self._check_new_sessions(request.address)
+            self._headroom.check_connections(session)
+            self._headroom.check_new_sessions(request.address)
             try:
                 await self._services.sessions.add_session(session)
             except SessionsFull:
@@ -407,27 +418,6 @@ class Admission:
         if await sessions.is_revoked(token.session_id, token.true_id, token.issued_at):
             raise _revoked()
 
-    def _check_connections(self, session: Session) -> None:
-        limit = self._settings.connections_per_player
-        others = [
-            connection
-            for connection in self._services.registry.connections_of(session.true_id)
-            if connection.id != session.connection_id
-        ]
-        if limit and len(others) >= limit:
-            self._services.metrics.limit_hit("connections_per_player")
-            raise ConnectRefused(
-                "rate_limited", f"a player has {limit} connections at most", _RETRY_AFTER
-            )
-
-    def _check_new_sessions(self, address: str) -> None:
-        wait = self._new_sessions.take(network_of(address), self._services.monotonic())
-        if wait > 0:
-            self._services.metrics.limit_hit("new_sessions_per_minute")
-            raise ConnectRefused(
-                "rate_limited", "too many new players from your network", float(math.ceil(wait))
-            )
-
     def _connect(
         self,
         session: Session,
@@ -453,12 +443,14 @@ class Admission:
             self._settings.connection,
             after=after,
             offsets=request.recovery,
+            hole=view.hole,
         )
         now = services.clock()
         session.connection_id = connection.id
         session.last_seen = now
         services.sessions.save_session(session)
         services.registry.add(connection)
+        services.rooms.on_connected(session.true_id)
         services.metrics.resume(outcome)
         services.presence.on_connected(connection, session.id, session.name)
         # Only now: a player with a newcomer in place is not seen to leave.
@@ -470,7 +462,7 @@ class Admission:
             self._tokens.lifetime,
             ReplayStart(after, outcome, gap),
             resumed=resumed,
-            missed=view.head - after,
+            missed=view.head - after - sum(offset > after for offset in view.skipped),
             connections=len(services.registry.connections_of(session.true_id)),
             limits=self._settings.announced_limits,
         )

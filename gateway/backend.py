@@ -60,7 +60,7 @@ class _Answer:
         if not self.future.done():
             self.future.set_result(receipt)
 
-    def on_refused(self, error: RequestRefused, ack_id: int | None) -> None:
+    def on_refused(self, error: RequestRefused, ack_id: int | None, event: str = "message") -> None:
         """See Origin.on_refused."""
         if not self.future.done():
             self.future.set_exception(error)
@@ -97,7 +97,7 @@ class _Tally:
         self.duplicates += receipt.duplicate
         self._one_less()
 
-    def on_refused(self, error: RequestRefused, ack_id: int | None) -> None:
+    def on_refused(self, error: RequestRefused, ack_id: int | None, event: str = "message") -> None:
         """See Origin.on_refused."""
         self.refused += 1
         if error.code in _FOR_ALL:

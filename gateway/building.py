@@ -21,8 +21,10 @@ from gateway.config_loader import STORED_BESIDE
 from gateway.connection import ConnectionLimits, HiddenPolicy
 from gateway.errors import ConfigError
 from gateway.mailbox import Retention
+from gateway.membership import RoomLimits
 from gateway.messages import SessionId, TrueId
 from gateway.presence_service import PresenceSettings
+from gateway.rooms import ClosedRooms, OpenRooms, RoomPolicy, RoomSettings
 from gateway.store import StoreLimits
 from gateway.transport.api import ApiLimits
 from gateway.transport.app import BUILT_IN
@@ -179,7 +181,18 @@ def store_limits(config: Config) -> StoreLimits:
         sessions_per_player=config.limits.sessions_per_player,
         session_lifetime=config.resume.session_lifetime,
         token_lifetime=config.resume.token_lifetime,
+        rooms=RoomLimits(config.rooms.max_members, config.rooms.per_player, config.rooms.rooms),
     )
+
+
+def room_policy(config: Config) -> RoomPolicy:
+    """Return who says who may join."""
+    return OpenRooms() if config.rooms.open else ClosedRooms()
+
+
+def room_settings(config: Config) -> RoomSettings:
+    """Return what rooms are told."""
+    return RoomSettings(config.presence.grace, config.rooms.announce)
 
 
 def prepare_state_dir(state_dir: Path) -> Path:

@@ -22,13 +22,13 @@ from gateway.config_checks import (
     wrong_public_url,
     wrong_secret,
 )
+from gateway.config_players import PresenceConfig, RoomsConfig
 from gateway.config_spec import Setting, Spec, about, limit, seconds
 from gateway.store_url import wrong_store_url
 
 #: Keys that the protocol names and this release lacks.
 LATER_KEYS: Final = frozenset(
     {
-        "rooms",
         "webhooks",
         "server.tls",
         "server.unix_socket",
@@ -265,49 +265,6 @@ class StoreConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PresenceConfig:
-    """Section `presence`: who is here."""
-
-    grace: float = field(
-        default=30.0,
-        metadata=seconds(
-            "How long a player without a connection is away before they are offline.",
-            "offline at once",
-        ),
-    )
-    settle: float = field(
-        default=2.0,
-        metadata=seconds(
-            "A connection that is lost and back within so long was never gone for others; at most "
-            "grace.",
-            "others are told at once",
-        ),
-    )
-    interval: float = field(
-        default=0.2,
-        metadata=seconds(
-            "A watcher is told of a player at most once in so long, then of the latest state; less "
-            "often when the gateway is busy.",
-            "of every change",
-        ),
-    )
-    hidden_policy: str = field(
-        default="latest",
-        metadata=about(
-            "What a hidden page gets of volatile messages: when it is active again the latest one "
-            "of each key, none at all, or each at once as if it were active.",
-            choices=("latest", "drop", "send"),
-        ),
-    )
-    listing: bool = field(
-        default=True, metadata=about("Whether players may list who is online (event `players`).")
-    )
-    max_watched: int = field(
-        default=1000, metadata=limit("Players whose presence a connection may watch.")
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class LimitsConfig:
     """Section `limits`: what clients may take; 0 is no limit."""
 
@@ -468,6 +425,9 @@ class Config:
     )
     presence: PresenceConfig = field(
         default_factory=PresenceConfig, metadata=about("What players learn about each other.")
+    )
+    rooms: RoomsConfig = field(
+        default_factory=RoomsConfig, metadata=about("Players who hear each other.")
     )
     limits: LimitsConfig = field(
         default_factory=LimitsConfig, metadata=about("What clients may take.")

@@ -14,19 +14,26 @@ from gateway.conflation import Conflation
 from gateway.delivery import Delivery
 from gateway.errors import RequestRefused, StoreUnavailable
 from gateway.limits import TokenBucket
-from gateway.mailbox import Batch, StoredMessage
+from gateway.mailbox import Batch, Hole, StoredMessage
 from gateway.messages import (
+    PUBLISH_PREFIX,
     SEND_PREFIX,
     ConnectionId,
+    Join,
+    Leave,
+    ListMembers,
     ListPlayers,
     Logout,
     PresenceSet,
     PresenceWatch,
+    Publish,
     Receipt,
     SendMessage,
     TrueId,
+    check_publish,
     decode_event,
     decode_payload,
+    decode_publish,
     decode_send,
     encode,
     encode_event,
@@ -39,6 +46,7 @@ from gateway.presence_service import PresenceService
 from gateway.registry import Registry
 from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
 from gateway.revocation import Revocation
+from gateway.rooms import RoomRequest, Rooms
 from gateway.session import Session
 from gateway.store import MailboxStore, SessionStore
 
@@ -84,6 +92,7 @@ class Services:
     registry: Registry[Connection]
     delivery: Delivery
     presence: PresenceService
+    rooms: Rooms
     revocation: Revocation
     metrics: Metrics
     clock: Callable[[], float]
@@ -138,6 +147,7 @@ class Connection:
         *,
         after: int,
         offsets: bool,
+        hole: Hole | None = None,
     ) -> None:
         self.id = connection_id
         self.session = session
@@ -148,7 +158,7 @@ class Connection:
         self._sink = sink
         self._services = services
         self._limits = limits
-        self._cursor = Cursor(after)
+        self._cursor = Cursor(after, hole)
         self._bucket: TokenBucket | None = None
         if limits.messages_per_second:
             self._bucket = TokenBucket(
@@ -181,10 +191,16 @@ class Connection:
         """See Recipient.offer."""
         if not self._cursor.on_live(message.offset):
             self._run(self._cursor.on_behind())
+        elif message.skip is not None and message.skip == self.session.id:
+            pass
         elif self.offsets:
             self._write(array)
         else:
             self._write(without_offset(message.id, array))
+
+    def on_hole(self) -> None:
+        """See Recipient.on_hole: the client comes back and is told what is missing."""
+        self.close("slow_consumer", reconnect=True)
 
     def offer_volatile(self, array: bytes, key: Hashable | None = None) -> bool:
         """See Recipient.offer_volatile."""
@@ -224,8 +240,12 @@ class Connection:
 
     def send(self, name: str, payload: object) -> None:
         """Send an event that is not stored."""
-        if not self.closed:
-            self._sink.send_event(encode_event(name, payload))
+        self.send_event(encode_event(name, payload))
+
+    def send_event(self, array: bytes) -> None:
+        """Send the JSON array of an event that is not stored."""
+        if not self.closed and not self._sink.send_event(array):
+            self._cursor.on_congested()
 
     def on_presence(self, array: bytes) -> bool:
         """See Watcher.on_presence."""
@@ -258,6 +278,8 @@ class Connection:
         match command:
             case Write(messages):
                 for message in messages:
+                    if message.skip is not None and message.skip == self.session.id:
+                        continue
                     array = encode_message(message.id, message.body)
                     self._write(array if self.offsets else without_offset(message.id, array))
             case Read(after):
@@ -337,6 +359,10 @@ class Connection:
                 request = decode_send(array)
                 self._services.delivery.send(self.session.true_id, request, self, ack_id)
                 return
+            if array.startswith(PUBLISH_PREFIX):
+                name = "publish"
+                self._on_publish(decode_publish(array), ack_id)
+                return
             name, arguments = decode_event(array)
             handler = CLIENT_EVENTS.get(name)
             if handler is None:
@@ -359,11 +385,12 @@ class Connection:
         """Tell the client that its event was refused, by ack or by the event `error`."""
         self._services.metrics.refused_request(error.code)
         if ack_id is not None:
-            self._answer(ack_id, {"ok": False, "error": error.payload()})
+            self.answer(ack_id, {"ok": False, "error": error.payload()})
         else:
             self.send("error", {**error.payload(), "event": name[:64]})
 
-    def _answer(self, ack_id: int | None, payload: object) -> None:
+    def answer(self, ack_id: int | None, payload: object) -> None:
+        """Answer an event, if it asked for that."""
         if ack_id is not None and not self.closed:
             self._sink.send_ack(ack_id, b"[%b]" % encode(payload))
 
@@ -371,14 +398,22 @@ class Connection:
 
     def on_receipt(self, receipt: Receipt, ack_id: int) -> None:
         """See Origin.on_receipt."""
-        self._answer(ack_id, receipt)
+        self.answer(ack_id, receipt)
 
-    def on_refused(self, error: RequestRefused, ack_id: int | None) -> None:
+    def on_refused(self, error: RequestRefused, ack_id: int | None, event: str = "message") -> None:
         """See Origin.on_refused."""
-        self.refuse(error, ack_id, "message")
+        self.refuse(error, ack_id, event)
 
     def _on_message(self, request: SendMessage, ack_id: int | None) -> None:
         self._services.delivery.send(self.session.true_id, request, self, ack_id)
+
+    def _on_publish(self, request: Publish, ack_id: int | None) -> None:
+        check_publish(request)
+        session = self.session
+        self._services.delivery.publish(session.true_id, request, session.id, self, ack_id)
+
+    def _on_room_event(self, request: RoomRequest, ack_id: int | None) -> None:
+        self._services.rooms.receive(request, self, ack_id)
 
     def _on_presence_set(self, request: PresenceSet, ack_id: int | None) -> None:
         services = self._services
@@ -389,7 +424,7 @@ class Connection:
         if wait > 0:
             raise RequestRefused("rate_limited", "too many changes", None, round(wait, 3))
         services.presence.set_state(self, request)
-        self._answer(ack_id, {"ok": True})
+        self.answer(ack_id, {"ok": True})
         if self._limits.hidden_policy != "send":
             self._hidden = request.state == "hidden"
             if self._hidden and self._held is None:
@@ -398,20 +433,20 @@ class Connection:
 
     def _on_presence_watch(self, request: PresenceWatch, ack_id: int | None) -> None:
         known = self._services.presence.watch(self, request.true_ids)
-        self._answer(ack_id, {"ok": True, "presence": known})
+        self.answer(ack_id, {"ok": True, "presence": known})
 
     def _on_presence_unwatch(self, request: PresenceWatch, ack_id: int | None) -> None:
         self._services.presence.unwatch(self, request.true_ids)
-        self._answer(ack_id, {"ok": True, "presence": {}})
+        self.answer(ack_id, {"ok": True, "presence": {}})
 
     def _on_players(self, request: ListPlayers, ack_id: int | None) -> None:
-        self._answer(ack_id, {"ok": True, **self._services.presence.list_players(request)})
+        self.answer(ack_id, {"ok": True, **self._services.presence.list_players(request)})
 
     def _on_logout(self, request: Logout, ack_id: int | None) -> None:
         self._services.revocation.log_out(
             self.session,
             request.everywhere,
-            lambda: self._answer(ack_id, {"ok": True}),
+            lambda: self.answer(ack_id, {"ok": True}),
             lambda error: self.refuse(error, ack_id, "logout"),
         )
 
@@ -443,6 +478,7 @@ class Connection:
         held, self._held = self._held, None
         if held:
             services.metrics.dropped_volatile("closed", len(held))
+        services.rooms.on_disconnected(self.true_id)
         # Cancelled, they would take the newcomer that waits in `answers` with them.
         self._end_probes(math.inf)
 
@@ -451,6 +487,10 @@ _Handler = Callable[[Connection, Any, int | None], None]
 #: Events that clients may send: the type of the payload, and what happens.
 CLIENT_EVENTS: Final[dict[str, tuple[type, _Handler]]] = {
     "message": (SendMessage, Connection._on_message),
+    "publish": (Publish, Connection._on_publish),
+    "join": (Join, Connection._on_room_event),
+    "leave": (Leave, Connection._on_room_event),
+    "members": (ListMembers, Connection._on_room_event),
     "presence_set": (PresenceSet, Connection._on_presence_set),
     "presence_watch": (PresenceWatch, Connection._on_presence_watch),
     "presence_unwatch": (PresenceWatch, Connection._on_presence_unwatch),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final, Protocol
 
 from gateway.errors import GatewayError, RequestRefused
-from gateway.mailbox import Draft, Origin, StoredMessage
+from gateway.mailbox import Draft, Origin, RoomDraft, StoredMessage
 from gateway.messages import (
+    Publish,
     Receipt,
     SendMessage,
+    SessionId,
     TrueId,
     encode_body,
     encode_message,
@@ -21,12 +23,16 @@ from gateway.store import (
     KeysFull,
     KeyTaken,
     MailboxFull,
-    MailboxStore,
+    NotMember,
+    Published,
+    Store,
     UnknownTarget,
 )
 
 #: How long a sender is asked to wait when the gateway cannot store its message, in seconds.
 _RETRY_AFTER: Final = 1.0
+#: Events of one message to a room that are kept for members whose mailboxes stand at one offset.
+_MAX_SHARED: Final = 256
 
 
 class Recipient(Protocol):
@@ -45,13 +51,16 @@ class Recipient(Protocol):
         kept until it can: only the latest of a key is. Kept is not delivered.
         """
 
+    def on_hole(self) -> None:
+        """A message to a room was not stored for this player: the client is to be told."""
+
 
 class Delivery:
     """Takes messages for players. `connections_of` is the registry's, `clock` Unix seconds."""
 
     def __init__(
         self,
-        store: MailboxStore,
+        store: Store,
         connections_of: Callable[[TrueId], tuple[Recipient, ...]],
         metrics: Metrics,
         clock: Callable[[], float],
@@ -65,6 +74,7 @@ class Delivery:
         self._message_bytes = message_bytes
         # One bound method for all: a fresh one for each message is measurable.
         self._done = self._on_appended
+        self._published = self._on_published
         self._milliseconds = 0
         self._ts = b"0.0"
 
@@ -84,25 +94,59 @@ class Delivery:
         """
         data = bytes(request.data)
         if self._message_bytes and len(data) > self._message_bytes:
-            self._refuse_size(len(data), origin, ack_id)
+            self._refuse_size(len(data), origin, ack_id, "message")
             return
         now = self._clock()
-        milliseconds = int(now * 1000)
-        if milliseconds != self._milliseconds:
-            self._milliseconds = milliseconds
-            self._ts = b"%.3f" % now
-        body = encode_body(sender, data, self._ts, request.type)
+        body = encode_body(sender, data, self._time(now), request.type)
         if request.volatile:
             self._send_volatile(request.target_id, body, origin, ack_id)
             return
         draft = Draft(request.target_id, sender, body, request.id, origin, ack_id, key_owner)
         self._store.append(draft, now, self._done)
 
-    def _refuse_size(self, size: int, origin: Origin | None, ack_id: int | None) -> None:
+    def publish(
+        self,
+        sender: TrueId | None,
+        request: Publish,
+        session_id: SessionId | None = None,
+        origin: Origin | None = None,
+        ack_id: int | None = None,
+        key_owner: TrueId | None = None,
+    ) -> None:
+        """Deliver or queue a message for every member of a room, the sender's own included.
+
+        Without `echo` the sender's session `session_id`, whose connection is `origin`, is
+        left out. `origin` is told as in `send`; `not_member` takes the place of
+        `unknown_target`.
+        """
+        data = bytes(request.data)
+        if self._message_bytes and len(data) > self._message_bytes:
+            self._refuse_size(len(data), origin, ack_id, "publish")
+            return
+        now = self._clock()
+        body = encode_body(sender, data, self._time(now), request.type, request.room)
+        if request.volatile:
+            self._publish_volatile(sender, request, body, origin, ack_id)
+            return
+        skip = None if request.echo else session_id
+        draft = RoomDraft(request.room, sender, body, request.id, skip, origin, ack_id, key_owner)
+        self._store.publish(draft, now, self._published)
+
+    def _time(self, now: float) -> bytes:
+        """Return the time as JSON; most messages have the same as the one before."""
+        milliseconds = int(now * 1000)
+        if milliseconds != self._milliseconds:
+            self._milliseconds = milliseconds
+            self._ts = b"%.3f" % now
+        return self._ts
+
+    def _refuse_size(
+        self, size: int, origin: Origin | None, ack_id: int | None, event: str
+    ) -> None:
         self._metrics.limit_hit("message_bytes")
         if origin is not None:
             text = f"data has {size} bytes, more than the {self._message_bytes} allowed"
-            origin.on_refused(RequestRefused("too_large", text, "data"), ack_id)
+            origin.on_refused(RequestRefused("too_large", text, "data"), ack_id, event)
 
     def _send_volatile(
         self, target_id: TrueId, body: bytes, origin: Origin | None, ack_id: int | None
@@ -114,6 +158,36 @@ class Delivery:
         status: Final = "delivered" if written else "dropped"
         self._counts[status] += 1
         if origin is not None and ack_id is not None:
+            origin.on_receipt(Receipt(True, None, status, written), ack_id)
+
+    def _publish_volatile(
+        self,
+        sender: TrueId | None,
+        request: Publish,
+        body: bytes,
+        origin: Origin | None,
+        ack_id: int | None,
+    ) -> None:
+        members = self._store.memberships.members_of(request.room)
+        if sender is not None and sender not in members:
+            if origin is not None:
+                origin.on_refused(self._refusal(NotMember(request.room)), ack_id, "publish")
+            return
+        array = encode_volatile(body)
+        key = None if request.key is None else (sender, request.room, request.key)
+        left_out: object = None if request.echo else origin
+        connections_of = self._connections_of
+        written = reached = 0
+        for true_id in members:
+            before = written
+            for connection in connections_of(true_id):
+                if connection is not left_out:
+                    written += connection.offer_volatile(array, key)
+            reached += written > before
+        self._counts["delivered"] += reached
+        self._counts["dropped"] += len(members) - reached
+        if origin is not None and ack_id is not None:
+            status: Final = "delivered" if written else "dropped"
             origin.on_receipt(Receipt(True, None, status, written), ack_id)
 
     def _on_appended(self, draft: Draft, result: Accepted | GatewayError) -> None:
@@ -136,13 +210,63 @@ class Delivery:
             )
             draft.origin.on_receipt(receipt, draft.ack_id)
 
+    def _on_published(self, draft: RoomDraft, result: Published | GatewayError) -> None:
+        if not isinstance(result, Published):
+            if draft.origin is not None:
+                draft.origin.on_refused(self._refusal(result), draft.ack_id, "publish")
+            return
+        if result.duplicate:
+            self._counts["duplicate"] += 1
+            members: Iterable[TrueId] = self._store.memberships.members_of(draft.room)
+            written = sum(len(self._connections_of(each)) for each in members)
+        else:
+            written = self._offer(result)
+        if draft.ack_id is not None and draft.origin is not None:
+            own = result.message_id
+            receipt = Receipt(
+                True,
+                own.decode() if own is not None else None,
+                "delivered" if written else "queued",
+                written,
+                result.duplicate,
+            )
+            draft.origin.on_receipt(receipt, draft.ack_id)
+        if result.full:
+            self._metrics.limit_hit(result.limit)
+        for true_id in result.full:
+            for connection in self._connections_of(true_id):
+                connection.on_hole()
+
+    def _offer(self, published: Published) -> int:
+        """Hand a message to all connections of those who have it; return how many there are."""
+        connections_of = self._connections_of
+        # Where mailboxes stand at one offset, the whole event is the same.
+        arrays: dict[int, bytes] = {}
+        written = reached = 0
+        for true_id, message in published.copies:
+            connections = connections_of(true_id)
+            if not connections:
+                continue
+            array = arrays.get(message.offset)
+            if array is None:
+                if len(arrays) >= _MAX_SHARED:
+                    arrays.clear()
+                array = arrays[message.offset] = encode_message(message.id, message.body)
+            for connection in connections:
+                connection.offer(message, array)
+            reached += 1
+            written += len(connections)
+        self._counts["delivered"] += reached
+        self._counts["queued"] += len(published.copies) - reached
+        return written
+
     def _refusal(self, error: GatewayError) -> RequestRefused:
         if isinstance(error, UnknownTarget):
             return RequestRefused("unknown_target", "there is no such player", "target_id")
         if isinstance(error, KeyTaken):
-            return RequestRefused(
-                "bad_request", "this id was used for a message to another player", "id"
-            )
+            return RequestRefused("bad_request", "this id was used for another target", "id")
+        if isinstance(error, NotMember):
+            return RequestRefused("not_member", "you are not in this room", "room")
         if isinstance(error, KeysFull):
             self._metrics.limit_hit("mailbox.dedupe_keys")
             # Rounded up: at the very moment that it is told, the oldest id is still remembered.

@@ -33,6 +33,15 @@ class MessageEvent(
     room: str | UnsetType = UNSET
 
 
+class RoomEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A player has `joined` or `left` a room, which has so many `members` now."""
+
+    room: str
+    members: int
+    joined: str | UnsetType = UNSET
+    left: str | UnsetType = UNSET
+
+
 class GapInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was lost: messages after the id `after`, `lost` many; null is unknown."""
 
@@ -105,6 +114,31 @@ class PlayersAck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cursor: str | None
 
 
+class RoomAck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The ack of `join` and `leave`: how many members the room has now."""
+
+    ok: Literal[True]
+    members: int
+
+
+class MemberInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A member of a room; one who is not connected is `away`."""
+
+    true_id: str
+    state: Literal["active", "hidden", "away"]
+    name: str | UnsetType = UNSET
+
+
+class MembersAck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The ack of `members`: how many there are, and one page of them; see PlayersAck."""
+
+    ok: Literal[True]
+    room: str
+    members: int
+    players: tuple[MemberInfo, ...]
+    cursor: str | None
+
+
 class PresenceAck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The ack of `presence_watch` and `presence_unwatch`: presence by `true_id`."""
 
@@ -116,6 +150,7 @@ class PresenceAck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 SERVER_EVENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "session": SessionEvent,
     "message": MessageEvent,
+    "room": RoomEvent,
     "presence": PresenceInfo,
     "error": ErrorEvent,
     "goaway": GoawayEvent,
@@ -123,6 +158,10 @@ SERVER_EVENTS: Final[dict[str, type[msgspec.Struct]]] = {
 #: Acks of the events that clients send; each may also be a Refusal.
 ACKS: Final[dict[str, type[msgspec.Struct]]] = {
     "message": Receipt,
+    "publish": Receipt,
+    "join": RoomAck,
+    "leave": RoomAck,
+    "members": MembersAck,
     "players": PlayersAck,
     "presence_set": Done,
     "presence_watch": PresenceAck,

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 
 from gateway.errors import RequestRefused
-from gateway.messages import Receipt, TrueId
+from gateway.messages import Receipt, SessionId, TrueId
 
 _POSITION: Final = re.compile(r"([a-z0-9]{1,16})\.(0|[1-9][0-9]{0,17})\.([a-z0-9]{0,16})", re.ASCII)
 #: What a stored message costs beside its body: ids, index and bookkeeping.
@@ -49,8 +49,8 @@ class Origin(Protocol):
     def on_receipt(self, receipt: Receipt, ack_id: int) -> None:
         """The store has accepted the message."""
 
-    def on_refused(self, error: RequestRefused, ack_id: int | None) -> None:
-        """Nothing was accepted."""
+    def on_refused(self, error: RequestRefused, ack_id: int | None, event: str = "message") -> None:
+        """Nothing was accepted; `event` is what was asked."""
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -75,13 +75,33 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
         return len(self.body) + OVERHEAD
 
 
+class RoomDraft(msgspec.Struct, frozen=True, gc=False):
+    """A message to append to the mailbox of each member of a room: see Draft.
+
+    The session `skip`, one of the sender's, does not get it.
+    """
+
+    room: str
+    sender: TrueId | None
+    body: bytes
+    key: str | None = None
+    skip: SessionId | None = None
+    origin: Origin | None = None
+    ack_id: int | None = None
+    key_owner: TrueId | None = None
+
+
 class StoredMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message in a mailbox: `id` is its position as clients see it, `ts` in Unix seconds."""
+    """A message in a mailbox: `id` is its position as clients see it, `ts` in Unix seconds.
+
+    The session `skip` passes over it.
+    """
 
     offset: int
     id: bytes
     body: bytes
     ts: float
+    skip: SessionId | None = None
 
     @property
     def size(self) -> int:
@@ -89,11 +109,35 @@ class StoredMessage(msgspec.Struct, frozen=True, gc=False):
         return len(self.body) + OVERHEAD
 
 
+class Hole(msgspec.Struct, frozen=True, gc=False):
+    """Messages that were not stored, `lost` many, after the one with the offset `after`.
+
+    The offsets go on as if they had never been sent.
+    """
+
+    after: int
+    lost: int
+
+    @staticmethod
+    def deeper(hole: Hole | None, head: int, confirmed: int) -> Hole:
+        """Return the hole when one more is not stored.
+
+        `confirmed` is what every session has: it has been told of a hole before that.
+        """
+        if hole is None or hole.after < confirmed:
+            return Hole(head, 1)
+        return Hole(hole.after, hole.lost + 1)
+
+
 class Batch(msgspec.Struct, frozen=True, gc=False):
-    """Messages after a cursor, in order. `head` is the offset of the newest one stored."""
+    """Messages after a cursor, in order. `head` is the offset of the newest one stored.
+
+    `hole` is where the mailbox has its newest one.
+    """
 
     messages: tuple[StoredMessage, ...]
     head: int
+    hole: Hole | None = None
 
 
 class Located(enum.Enum):
@@ -134,13 +178,18 @@ class Mailbox:
 
     def append(self, epoch: bytes, nonce: int, body: bytes, now: float) -> StoredMessage:
         """Give the message the next offset and keep it."""
-        head = self.head = self.head + 1
+        head = self.head + 1
         message = StoredMessage(head, b"%b.%d.%x" % (epoch, head, nonce), body, now)
+        self.put(message)
+        return message
+
+    def put(self, message: StoredMessage) -> None:
+        """Keep a message that has the next offset."""
+        self.head = message.offset
         if isinstance(self._messages, tuple):
             self._messages = deque()
         self._messages.append(message)
-        self.size += len(body) + OVERHEAD
-        return message
+        self.size += len(message.body) + OVERHEAD
 
     def trim(self, limits: Retention, now: float) -> tuple[int, int]:
         """Drop the oldest messages beyond the limits.
@@ -198,6 +247,10 @@ class Mailbox:
                 break
             chosen.append(message)
         return Batch(tuple(chosen), self.head)
+
+    def skipped(self, session_id: SessionId) -> tuple[int, ...]:
+        """Return the offsets of messages that a session passes over."""
+        return tuple(each.offset for each in self._messages if each.skip == session_id)
 
     def locate(self, position: Position, epoch: str) -> Located:
         """Tell whether replay after `position` would leave a gap."""

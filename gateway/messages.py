@@ -23,6 +23,8 @@ ConnectionId = NewType("ConnectionId", int)
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
 PlayerId = Annotated[TrueId, Meta(min_length=1, max_length=128)]
 ShortText = Annotated[str, Meta(min_length=1, max_length=64)]
+#: Length of a room's name, in characters.
+MAX_ROOM_NAME: Final = 128
 PresenceState = Literal["active", "hidden", "away", "offline"]
 
 T = TypeVar("T")
@@ -36,6 +38,41 @@ class SendMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: ShortText | None = None
     id: Id | None = None
     volatile: bool = False
+
+
+class Publish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `publish`: a message to every member of a room.
+
+    `key` is for volatile ones: of two with the same key only the latest matters.
+    """
+
+    room: str
+    data: Raw
+    type: ShortText | None = None
+    id: Id | None = None
+    volatile: bool = False
+    key: ShortText | None = None
+    echo: bool = True
+
+
+class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `join`."""
+
+    room: str
+
+
+class Leave(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `leave`."""
+
+    room: str
+
+
+class ListMembers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `members`: one page of who is in a room."""
+
+    room: str
+    limit: Annotated[int, Meta(ge=1, le=200)] = 100
+    cursor: Annotated[str, Meta(max_length=32)] | None = None
 
 
 class PresenceSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +102,11 @@ class Logout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What the sender of a message is told once the store has accepted it."""
+    """What the sender of a message is told once the store has accepted it.
+
+    `id` is null when nothing of it is in a mailbox of the sender's own or, for `message`, of
+    the target's.
+    """
 
     ok: Literal[True]
     id: str | None
@@ -78,10 +119,13 @@ _encoder: Final = msgspec.json.Encoder()
 _event_decoder: Final = msgspec.json.Decoder(list[Raw])
 _name_decoder: Final = msgspec.json.Decoder(str)
 _send_decoder: Final = msgspec.json.Decoder(tuple[str, SendMessage])
-#: How stock clients begin the hot event `message`.
+_publish_decoder: Final = msgspec.json.Decoder(tuple[str, Publish])
+#: How stock clients begin the hot events `message` and `publish`.
 SEND_PREFIX: Final = b'["message",'
+PUBLISH_PREFIX: Final = b'["publish",'
 _FIELD: Final = re.compile(r" - at `\$(?:\[\d+\])?\.?([^`]*)`")
 _MISSING: Final = re.compile(r"(?:required|unknown) field `([^`]*)`")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 #: Levels of `data`, and with the event's array and object around it.
 _MAX_DEPTH: Final = 100 + 2
@@ -177,13 +221,33 @@ def decode_send(array: bytes) -> SendMessage:
         check_shape(array)
     try:
         return _send_decoder.decode(array)[1]
-    except RecursionError:
-        raise _too_deep() from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if isinstance(error, msgspec.ValidationError):
-            # It is raised at the first wrong value: what follows need not be JSON.
-            decode_event(array)
-        raise _refusal("message", array, error) from None
+    except (RecursionError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _whole_refusal("message", array, error) from None
+
+
+def decode_publish(array: bytes) -> Publish:
+    """Decode the whole JSON array of the event `publish`: see decode_send."""
+    if len(array) > _HARMLESS_BYTES:
+        check_shape(array)
+    try:
+        return _publish_decoder.decode(array)[1]
+    except (RecursionError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _whole_refusal("publish", array, error) from None
+
+
+def check_room_name(room: str) -> None:
+    """Refuse (`bad_request`) a name that is too short, too long or has control characters."""
+    if not 0 < len(room) <= MAX_ROOM_NAME:
+        text = f"a room's name has 1 to {MAX_ROOM_NAME} characters"
+        raise RequestRefused("bad_request", text, "room")
+    if _CONTROL.search(room):
+        raise RequestRefused("bad_request", "a room's name has no control characters", "room")
+
+
+def check_publish(request: Publish) -> None:
+    """Refuse (`bad_request`) fields that contradict each other."""
+    if request.key is not None and not request.volatile:
+        raise RequestRefused("bad_request", "key is for volatile messages only", "key")
 
 
 def decode_payload(name: str, arguments: Sequence[Raw], kind: type[T]) -> T:
@@ -195,6 +259,8 @@ def decode_payload(name: str, arguments: Sequence[Raw], kind: type[T]) -> T:
     if len(arguments) > 1:
         raise RequestRefused("bad_request", f"{name} takes one object, not {len(arguments)}")
     argument = bytes(arguments[0]) if arguments else b"{}"
+    if len(argument) > _HARMLESS_BYTES:
+        check_shape(argument, depth=1)
     try:
         return msgspec.json.decode(argument, type=kind)
     except RecursionError:
@@ -203,14 +269,13 @@ def decode_payload(name: str, arguments: Sequence[Raw], kind: type[T]) -> T:
         raise _refusal(name, argument, error) from None
 
 
-def check_shape(array: bytes) -> None:
+def check_shape(array: bytes, depth: int = 0) -> None:
     """Refuse what is JSON but breaks recipients: deep nesting, numbers of many digits.
 
     Python's own decoder, for one, fails on both, and would again at every replay.
     """
     if array.count(b"[") + array.count(b"{") <= _MAX_DEPTH and not _LONG_NUMBER.search(array):
         return
-    depth = 0
     for token in _SHAPE.finditer(array):
         first = token[0][:1]
         if first in b"[{":
@@ -223,6 +288,15 @@ def check_shape(array: bytes) -> None:
             raise RequestRefused(
                 "bad_request", f"a number has more than {_MAX_DIGITS} digits", "data"
             )
+
+
+def _whole_refusal(name: str, array: bytes, error: Exception) -> RequestRefused | ProtocolViolation:
+    if isinstance(error, RecursionError):
+        return _too_deep()
+    if isinstance(error, msgspec.ValidationError):
+        # It is raised at the first wrong value: what follows need not be JSON.
+        decode_event(array)
+    return _refusal(name, array, error)
 
 
 def _too_deep() -> RequestRefused:

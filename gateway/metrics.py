@@ -61,7 +61,7 @@ class Metrics:
         self._api_calls = self._counters("api_calls", "Calls of the HTTP API by status", "status")
         self._dropped = self._counters(
             "dropped_messages",
-            "Stored messages that went before any session of their player had confirmed them",
+            "Messages for a player that went before any of their sessions had confirmed them",
             "reason",
         )
         self._kept_volatile = self._counters(
@@ -85,7 +85,10 @@ class Metrics:
         return Histogram(f"gateway_{name}", text, registry=self._registry, buckets=buckets).observe
 
     def dropped(self, reason: str, count: int) -> None:
-        """Count messages that went unread: `expired`, or `trimmed` by a limit of the mailbox."""
+        """Count messages that went unread.
+
+        They were `expired`, or `trimmed` or `refused` by a limit of the mailbox.
+        """
         self._dropped[reason] += count
 
     def kept_volatile(self, reason: str) -> None:

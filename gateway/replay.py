@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.mailbox import Batch, StoredMessage
+from gateway.mailbox import Batch, Hole, StoredMessage
 
 
 class CursorState(enum.Enum):
@@ -43,7 +43,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Messages were trimmed before they could be written: end the connection.
+    """Messages are not there any more, or never were: end the connection.
 
     The client resumes and is told by `outcome` and `gap` what it lost.
     """
@@ -55,13 +55,18 @@ Command = Read | Write | Lost
 
 
 class Cursor:
-    """Position of one connection in the mailbox. Methods take events and return commands."""
+    """Position of one connection in the mailbox. Methods take events and return commands.
 
-    __slots__ = ("head", "position", "state")
+    `told` is the hole that the greeting speaks of.
+    """
 
-    def __init__(self, position: int) -> None:
+    __slots__ = ("_told", "head", "position", "state")
+
+    def __init__(self, position: int, told: Hole | None = None) -> None:
         self.position = position
         self.head = position
+        #: The hole that the client has been told of.
+        self._told = told
         self.state = CursorState.IDLE
 
     def on_started(self) -> list[Command]:
@@ -94,6 +99,10 @@ class Cursor:
         if self.state is not CursorState.READING or after != self.position:
             return []
         self.head = max(self.head, batch.head)
+        hole = batch.hole
+        if hole is not None and hole.after >= after and hole != self._told:
+            # It opened while the client was on its way in.
+            return [Lost(hole.lost)]
         first = batch.messages[0].offset if batch.messages else batch.head + 1
         if first > self.position + 1:
             return [Lost(first - self.position - 1)]

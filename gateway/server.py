@@ -31,6 +31,8 @@ from gateway.building import (
     new_sid,
     prepare_state_dir,
     presence_settings,
+    room_policy,
+    room_settings,
     shown_url,
     static_path,
     store_limits,
@@ -48,6 +50,7 @@ from gateway.openapi import build_openapi
 from gateway.presence_service import PresenceService
 from gateway.registry import Registry
 from gateway.revocation import Revocation
+from gateway.rooms import Rooms
 from gateway.secret_keys import load_secret_keys
 from gateway.stores import build_store
 from gateway.systemd import Notifier, inherited_sockets, watchdog_seconds
@@ -63,6 +66,7 @@ from gateway.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
+_ROOM_SWEEP: Final = 1.0
 _STORE_SWEEP: Final = 30.0
 _ACCOUNTS_SWEEP: Final = 5.0
 _STATUS_PAUSE: Final = 2.0
@@ -98,6 +102,15 @@ class Gateway:
         self._presence = PresenceService(
             presence_settings(config), self.metrics, time.time, time.monotonic, _call_later
         )
+        self._rooms = Rooms(
+            self._store,
+            room_policy(config),
+            self._registry.connections_of,
+            self._presence.get,
+            self.metrics,
+            time.monotonic,
+            room_settings(config),
+        )
         locks = KeyedLocks()
         revocation = Revocation(self._store, self._registry.connections_of, time.time, locks)
         self._revocation = revocation
@@ -118,6 +131,7 @@ class Gateway:
                 message_bytes(config),
             ),
             presence=self._presence,
+            rooms=self._rooms,
             revocation=revocation,
             metrics=self.metrics,
             clock=time.time,
@@ -224,6 +238,7 @@ class Gateway:
                 host, _, port = config.metrics.listen.rpartition(":")
                 metrics_sockets = bind(host.strip("[]"), int(port), config.server.backlog)
             self._listeners.serve(build_metrics_app(self.metrics), metrics_sockets)
+        self._periodic.add("room-sweep", _ROOM_SWEEP, self._sweep_rooms)
         self._periodic.add("store-sweep", _STORE_SWEEP, self._sweep_store)
         self._periodic.add("accounts", _ACCOUNTS_SWEEP, self._check_accounts)
         self._periodic.run("loop-lag", LoopLag(self.metrics).run())
@@ -259,6 +274,12 @@ class Gateway:
         gauge("players", "Players with a connection", lambda: self._registry.players)
         gauge("sessions", "Sessions kept", lambda: self._store.session_count)
         gauge("store_available", "1 while the store can be written", lambda: self._store.available)
+        gauge("rooms", "Rooms that have members", lambda: len(self._store.memberships))
+        gauge(
+            "room_members",
+            "Members of all rooms; a player counts once for each room",
+            lambda: self._store.memberships.count,
+        )
         gauge("mailbox_bytes", "Size of all mailboxes", lambda: self._store.bytes)
 
     def _tell_status(self, *assignments: str) -> None:
@@ -288,6 +309,10 @@ class Gateway:
     async def _check_accounts(self) -> None:
         if self._accounts is not None and self._store.available:
             await self._accounts.check()
+
+    async def _sweep_rooms(self) -> None:
+        if self._store.available:
+            self._rooms.expire()
 
     async def _sweep_store(self) -> None:
         if self._store.available:
@@ -328,6 +353,7 @@ class Gateway:
         for _ in range(_TURNS_TO_ANSWER):
             await asyncio.sleep(0)
         await self._revocation.close()
+        await self._rooms.close()
         await self._listeners.close()
         if self._picows is not None:
             self._picows.close()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from gateway.errors import ConnectRefused
-from gateway.mailbox import Located, Position
+from gateway.mailbox import Hole, Located, Position
 from gateway.messages import ConnectionId, SessionId, TrueId
 
 #: A JSON object without any.
@@ -80,11 +80,15 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class ReplayStart:
-    """Replay messages with offsets above `after`; tell the client `outcome` and `gap`."""
+    """Replay messages with offsets above `after`; tell the client `outcome` and `gap`.
+
+    `arrived` is the offset that the client has shown to have reached, 0 if it has not.
+    """
 
     after: int
     outcome: Outcome
     gap: Gap | None
+    arrived: int = 0
 
 
 def replay_start(
@@ -94,19 +98,30 @@ def replay_start(
     located: Located,
     wanted: int,
     first: int,
+    hole: Hole | None = None,
 ) -> ReplayStart:
     """Decide where replay starts for a client that comes back to its session.
 
     `presented` is the offset the client sent, `presented_text` as it sent it, `located` what
     the store says of it. Without one, replay starts after the offset `wanted`: the
     session's start for a pid, the last confirmed offset for a token. `first` is the oldest
-    offset the store still has.
+    offset the store still has, `hole` where messages are missing that it never had.
     """
     oldest = first - 1
+    arrived = 0
     if presented_text is not None:
         if presented is None or located is Located.FOREIGN:
             return ReplayStart(oldest, "store_reset", Gap(presented_text, None))
-        wanted = presented.offset
-    if wanted >= oldest:
-        return ReplayStart(wanted, "resumed", None)
-    return ReplayStart(oldest, "trimmed", Gap(presented_text, oldest - wanted))
+        wanted = arrived = presented.offset
+    never = missing_after(wanted, hole)
+    if wanted < oldest:
+        gap = Gap(presented_text, oldest - wanted + (never.lost or 0 if never else 0))
+        return ReplayStart(oldest, "trimmed", gap, arrived)
+    if never is None:
+        return ReplayStart(wanted, "resumed", None, arrived)
+    return ReplayStart(wanted, "trimmed", never, arrived)
+
+
+def missing_after(offset: int, hole: Hole | None) -> Gap | None:
+    """Return the gap that a hole is for a client that has everything up to this offset."""
+    return Gap(None, hole.lost) if hole is not None and hole.after >= offset else None

@@ -1,18 +1,28 @@
-"""What the gateway asks of a store: mailboxes, sessions, revocations and bans.
+"""What the gateway asks of a store: mailboxes, rooms, sessions, revocations and bans.
 
 The implementations are in gateway/stores; one suite of tests runs over all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
 from gateway.errors import ConnectRefused, GatewayError, StoreUnavailable
-from gateway.mailbox import Batch, Draft, Located, Position, Retention, StoredMessage
+from gateway.mailbox import (
+    Batch,
+    Draft,
+    Hole,
+    Located,
+    Position,
+    Retention,
+    RoomDraft,
+    StoredMessage,
+)
+from gateway.membership import Memberships, RoomLimits
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 
@@ -34,6 +44,7 @@ class StoreLimits:
     sessions_per_player: int
     session_lifetime: float
     token_lifetime: float
+    rooms: RoomLimits
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -43,13 +54,39 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     message: StoredMessage | None
 
 
+class Published(msgspec.Struct, frozen=True, gc=False):
+    """The store has a message to a room, in the mailbox of every member but the `full` ones.
+
+    A `duplicate` was stored before, under the same key, and has no copies. `message_id` is that
+    of the sender's own copy, None if there is none; `limit` what the full mailboxes have reached.
+    """
+
+    message_id: bytes | None
+    copies: Sequence[tuple[TrueId, StoredMessage]] = ()
+    full: Sequence[TrueId] = ()
+    limit: str = ""
+    duplicate: bool = False
+
+
+class Membership(msgspec.Struct, frozen=True, gc=False):
+    """What a join or leave came to: whether it `changed` anything, and how many members.
+
+    `number` is the member's place: see Memberships.
+    """
+
+    changed: bool
+    members: int
+    number: int = 0
+
+
 class View(msgspec.Struct, frozen=True, gc=False):
     """A mailbox at one moment.
 
     `head` is the offset of its newest message, 0 if there was none ever; `first` of the
     oldest one kept, head + 1 if there is none; `confirmed` the newest that any session of the
     player has confirmed; `located` what became of the position that was asked about; `known`
-    whether there is such a player.
+    whether there is such a player; `hole` where messages are missing; `skipped` what the
+    session that was asked about passes over.
     """
 
     head: int
@@ -57,6 +94,8 @@ class View(msgspec.Struct, frozen=True, gc=False):
     confirmed: int
     located: Located
     known: bool = True
+    hole: Hole | None = None
+    skipped: tuple[int, ...] = ()
 
 
 class Ban(msgspec.Struct, frozen=True):
@@ -99,12 +138,18 @@ class KeysFull(GatewayError):
         self.retry_after = retry_after
 
 
+class NotMember(GatewayError):
+    """Nothing was stored: the player is not in the room."""
+
+
 class SessionsFull(GatewayError):
     """The limit on sessions is reached; nothing was stored."""
 
 
 AppendDone = Callable[[Draft, Accepted | GatewayError], None]
+PublishDone = Callable[[RoomDraft, Published | GatewayError], None]
 ReadDone = Callable[[Batch | StoreUnavailable], None]
+MembershipDone = Callable[[Membership | GatewayError], None]
 
 
 class MailboxStore(Protocol):
@@ -127,13 +172,28 @@ class MailboxStore(Protocol):
         session of their player has confirmed.
         """
 
+    def publish(self, draft: RoomDraft, now: float, done: PublishDone) -> None:
+        """Store the message once per (sender, key) for each member, then call `done`.
+
+        All messages to a room are stored for its members in the same order. `done` gets
+        Published, or NotMember, MailboxFull (`mailbox.total_bytes`), KeyTaken, KeysFull or
+        StoreUnavailable when nothing was stored. A mailbox that is full and may drop nothing
+        does not get it: it has a hole there.
+        """
+
     def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
         """Call `done` with messages after the offset `after`: see Mailbox.read."""
 
-    async def view(self, true_id: TrueId, position: Position | None = None) -> View:
+    async def view(
+        self,
+        true_id: TrueId,
+        position: Position | None = None,
+        session_id: SessionId | None = None,
+    ) -> View:
         """Return the state of a mailbox, and what became of a position in it.
 
-        Without a position `located` is FOREIGN. Raises StoreUnavailable.
+        Without a position `located` is FOREIGN, without a session `skipped` is empty. Raises
+        StoreUnavailable.
         """
 
     async def know(self, true_ids: Iterable[TrueId]) -> None:
@@ -216,7 +276,25 @@ class SessionStore(Protocol):
         """Return the ban that holds now, if any."""
 
 
-class Store(MailboxStore, SessionStore, Protocol):
+class RoomStore(Protocol):
+    """Keeps who is in which room. `done` as in MailboxStore."""
+
+    @property
+    def memberships(self) -> Memberships:
+        """What has been answered so far, to be read only; another object after a new start."""
+
+    def join(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
+        """Put a player into a room, known and kept from now on, then call `done`.
+
+        `done` gets Membership, also when they were in it, RoomLimitReached or
+        StoreUnavailable.
+        """
+
+    def leave(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
+        """Take a player out of a room, then call `done` with Membership or StoreUnavailable."""
+
+
+class Store(MailboxStore, SessionStore, RoomStore, Protocol):
     """A whole store, from its opening to its close."""
 
     @property

@@ -8,11 +8,19 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
 from gateway.errors import GatewayError
-from gateway.mailbox import OVERHEAD, Draft, Located, Mailbox, Position
+from gateway.mailbox import (
+    OVERHEAD,
+    Batch,
+    Draft,
+    Hole,
+    Located,
+    Position,
+    RoomDraft,
+    StoredMessage,
+)
+from gateway.membership import Memberships, RoomLimitReached
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.store import (
@@ -22,58 +30,22 @@ from gateway.store import (
     KeysFull,
     KeyTaken,
     MailboxFull,
+    Membership,
+    MembershipDone,
+    NotMember,
+    PublishDone,
+    Published,
     ReadDone,
     SessionsFull,
     StoreLimits,
     UnknownTarget,
     View,
 )
+from gateway.stores.memory_player import KEY_BYTES, Player, Target
+from gateway.stores.revocations import Revocations
 
 #: Beyond this many, tokens older than the oldest revocation dropped count as revoked.
 _MAX_REVOCATIONS = 100_000
-#: What a remembered idempotency key counts in the store's bytes.
-KEY_BYTES = 128
-
-_Key = TypeVar("_Key")
-
-
-@dataclass(slots=True)
-class _Player:
-    mailbox: Mailbox = field(default_factory=Mailbox)
-    sessions: dict[SessionId, Session] = field(default_factory=dict)
-    # Idempotency keys of the messages this player sent: key -> (time, target, message id).
-    sent: OrderedDict[str, tuple[float, TrueId, bytes]] = field(default_factory=OrderedDict)
-    confirmed: int = 0
-    permanent: bool = False
-    ban: Ban | None = None
-
-    def read_by_all(self) -> int:
-        """Return the offset up to which no session needs a message any more."""
-        return min((each.confirmed for each in self.sessions.values()), default=self.confirmed)
-
-
-class _Revocations(Generic[_Key]):
-    """When what was revoked, in the order of it; beyond a bound only up to when."""
-
-    __slots__ = ("_times", "until")
-
-    def __init__(self) -> None:
-        self._times: OrderedDict[_Key, float] = OrderedDict()
-        #: Whatever was issued up to then may have been revoked.
-        self.until = 0.0
-
-    def add(self, key: _Key, now: float) -> None:
-        self._times[key] = now
-        self._times.move_to_end(key)
-        if len(self._times) > _MAX_REVOCATIONS:
-            self.until = max(self.until, self._times.popitem(last=False)[1])
-
-    def get(self, key: _Key) -> float | None:
-        return self._times.get(key)
-
-    def expire(self, oldest: float) -> None:
-        while self._times and next(iter(self._times.values())) < oldest:
-            self._times.popitem(last=False)
 
 
 class MemoryStore:
@@ -98,14 +70,15 @@ class MemoryStore:
         self._limits = limits
         self._nonces = nonces
         self._on_dropped = on_dropped
-        self._players: dict[TrueId, _Player] = {}
+        self._players: dict[TrueId, Player] = {}
         self._sessions: dict[SessionId, Session] = {}
         # Sessions without connection, the one longest unseen first.
         self._idle: OrderedDict[SessionId, Session] = OrderedDict()
-        self._revoked: _Revocations[SessionId] = _Revocations()
-        self._revoked_players: _Revocations[TrueId] = _Revocations()
+        self._revoked = Revocations(_MAX_REVOCATIONS)
+        self._revoked_players = Revocations(_MAX_REVOCATIONS)
         # Players whose sessions may all have confirmed messages that are still here.
         self._reclaimable: OrderedDict[TrueId, None] = OrderedDict()
+        self.memberships = Memberships()
         self.bytes = 0
 
     async def open(self) -> None:
@@ -133,11 +106,12 @@ class MemoryStore:
         if key is not None and owner is not None and limits.dedupe_window > 0:
             sender = self._players.get(owner)
             if sender is None and draft.key_owner is not None:
-                sender = self._players[owner] = _Player()
+                sender = self._players[owner] = Player()
             if sender is not None:
                 known = self._known_key(sender, key, draft.target_id, now)
                 if known is not None:
-                    done(draft, known)
+                    answer = known if isinstance(known, GatewayError) else Accepted(known, None)
+                    done(draft, answer)
                     return
                 needed += KEY_BYTES
         mailbox = target.mailbox
@@ -149,7 +123,7 @@ class MemoryStore:
         if (
             limits.total_bytes
             and self.bytes + needed > limits.total_bytes
-            and not self._reclaim(target, size, needed, now)
+            and not self._reclaim({draft.target_id: target}, size, needed, now)
         ):
             done(draft, MailboxFull("mailbox.total_bytes"))
             return
@@ -159,7 +133,78 @@ class MemoryStore:
             sender.sent[key] = (now, draft.target_id, message.id)
         done(draft, Accepted(message.id, message))
 
-    def _trim(self, player: _Player, now: float) -> int:
+    def publish(self, draft: RoomDraft, now: float, done: PublishDone) -> None:
+        """See MailboxStore.publish; answers before it returns."""
+        done(draft, self._publish(draft, now))
+
+    def _publish(self, draft: RoomDraft, now: float) -> Published | GatewayError:
+        limits = self._limits
+        members = self.memberships.members_of(draft.room)
+        if draft.sender is not None and draft.sender not in members:
+            return NotMember(draft.room)
+        key = draft.key
+        sender = None
+        owner = draft.key_owner or draft.sender
+        if key is not None and owner is not None and limits.dedupe_window > 0:
+            sender = self._players.setdefault(owner, Player())
+            known = self._known_key(sender, key, (draft.room,), now)
+            if known is not None:
+                if isinstance(known, GatewayError):
+                    return known
+                return Published(known or None, duplicate=True)
+        targets = {true_id: self._players[true_id] for true_id in members}
+        size = len(draft.body) + OVERHEAD
+        limit = ""
+        full = []
+        if limits.refuse_when_full:
+            for true_id, player in targets.items():
+                if (reached := self._full(player, size, now)) is not None:
+                    full.append(true_id)
+                    limit = reached
+            for true_id in full:
+                del targets[true_id]
+        needed = size * len(targets) + (KEY_BYTES if sender is not None else 0)
+        if (
+            limits.total_bytes
+            and self.bytes + needed > limits.total_bytes
+            and not self._reclaim(targets, size, needed, now)
+        ):
+            return MailboxFull("mailbox.total_bytes")
+        for true_id in full:
+            player = self._players[true_id]
+            player.hole = Hole.deeper(player.hole, player.mailbox.head, player.read_by_all())
+        if full:
+            self._on_dropped("refused", len(full))
+        copies = self._copies(draft, targets, now)
+        self.bytes += needed
+        own = next((each.id for true_id, each in copies if true_id == draft.sender), None)
+        if sender is not None and key is not None:
+            sender.sent[key] = (now, (draft.room,), own or b"")
+        return Published(own, copies, full, limit)
+
+    def _copies(
+        self, draft: RoomDraft, targets: dict[TrueId, Player], now: float
+    ) -> list[tuple[TrueId, StoredMessage]]:
+        """Put the message into these mailboxes; where they stand at one offset it is one object."""
+        body = draft.body
+        tail = b".%x" % next(self._nonces)
+        shared: dict[int, StoredMessage] = {}
+        copies = []
+        for true_id, player in targets.items():
+            mailbox = player.mailbox
+            offset = mailbox.head + 1
+            message = shared.get(offset)
+            if message is None:
+                message_id = b"%b.%d%b" % (self._epoch, offset, tail)
+                message = shared[offset] = StoredMessage(offset, message_id, body, now)
+            if draft.skip is not None and true_id == draft.sender:
+                message = StoredMessage(offset, message.id, body, now, draft.skip)
+            mailbox.put(message)
+            copies.append((true_id, message))
+            self.bytes -= self._trim(player, now)
+        return copies
+
+    def _trim(self, player: Player, now: float) -> int:
         """Keep a mailbox within its limits; return the bytes freed."""
         mailbox = player.mailbox
         before = mailbox.size
@@ -173,7 +218,7 @@ class MemoryStore:
                 self._on_dropped("expired", count)
         return before - mailbox.size
 
-    def _full(self, target: _Player, size: int, now: float) -> str | None:
+    def _full(self, target: Player, size: int, now: float) -> str | None:
         """Name the limit that a message would exceed, if its mailbox is not to drop any.
 
         What is too old and what all sessions have confirmed makes room first.
@@ -190,16 +235,14 @@ class MemoryStore:
         return "mailbox.max_bytes"
 
     def _known_key(
-        self, sender: _Player, key: str, target_id: TrueId, now: float
-    ) -> Accepted | GatewayError | None:
-        """Return how the store answers without storing anything; None if the key is new."""
+        self, sender: Player, key: str, target: Target, now: float
+    ) -> bytes | GatewayError | None:
+        """Return the id under a key, or why it may not be used; None if the key is new."""
         self._expire_keys(sender, now)
         entry = sender.sent.get(key)
         if entry is not None:
             _, sent_to, message_id = entry
-            if sent_to != target_id:
-                return KeyTaken("the key was used for a message to another player")
-            return Accepted(message_id, None)
+            return message_id if sent_to == target else KeyTaken("the key has another target")
         limits = self._limits
         if limits.dedupe_keys and len(sender.sent) >= limits.dedupe_keys:
             oldest, _, _ = next(iter(sender.sent.values()))
@@ -209,50 +252,73 @@ class MemoryStore:
             )
         return None
 
-    def _expire_keys(self, sender: _Player, now: float) -> None:
+    def _expire_keys(self, sender: Player, now: float) -> None:
         sent = sender.sent
         oldest = now - self._limits.dedupe_window
         while sent and next(iter(sent.values()))[0] < oldest:
             sent.popitem(last=False)
             self.bytes -= KEY_BYTES
 
-    def _reclaim(self, target: _Player, size: int, needed: int, now: float) -> bool:
-        """Make room for `needed` bytes, of which `size` go to this mailbox; False: there is none.
+    def _reclaim(self, targets: dict[TrueId, Player], size: int, needed: int, now: float) -> bool:
+        """Make room for `needed` bytes, `size` in each of these mailboxes; False: there is none.
 
-        What the mailbox itself will trim for the message counts as room. The rest comes from
-        messages that nobody needs any more. Every player is looked at once for each time that
-        something was confirmed, so a store that stays full is not searched again and again.
+        What the mailboxes themselves will trim for the message counts as room. The rest comes
+        from messages that nobody needs any more. Every player is looked at once for each time
+        that something was confirmed, so a store that stays full is not searched again and again.
         """
         limits = self._limits
-        mailbox = target.mailbox
-        self.bytes -= self._trim(target, now)
-        while self.bytes + needed - mailbox.excess(limits.mailbox, size) > limits.total_bytes:
+        excess: dict[TrueId, int] = {}
+        for true_id, target in targets.items():
+            self.bytes -= self._trim(target, now)
+            excess[true_id] = target.mailbox.excess(limits.mailbox, size)
+        trimmed = sum(excess.values())
+        while self.bytes + needed - trimmed > limits.total_bytes:
             if not self._reclaimable:
                 return False
             true_id, _ = self._reclaimable.popitem(last=False)
             player = self._players.get(true_id)
             if player is not None:
                 self.bytes -= player.mailbox.drop_through(player.read_by_all())
+                if true_id in excess:
+                    trimmed -= excess[true_id]
+                    excess[true_id] = player.mailbox.excess(limits.mailbox, size)
+                    trimmed += excess[true_id]
         return True
 
     def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
         """See MailboxStore.read; answers before it returns."""
-        done(self._mailbox(true_id).read(after, limit, max_bytes))
+        player = self._players.get(true_id) or Player()
+        batch = player.mailbox.read(after, limit, max_bytes)
+        done(batch if player.hole is None else Batch(batch.messages, batch.head, player.hole))
 
-    async def view(self, true_id: TrueId, position: Position | None = None) -> View:
+    async def view(
+        self,
+        true_id: TrueId,
+        position: Position | None = None,
+        session_id: SessionId | None = None,
+    ) -> View:
         """See MailboxStore.view."""
         found = self._players.get(true_id)
-        player = found or _Player()
+        player = found or Player()
         mailbox = player.mailbox
         located = Located.FOREIGN
         if position is not None:
             located = mailbox.locate(position, self.epoch)
-        return View(mailbox.head, mailbox.first, player.confirmed, located, found is not None)
+        skipped = mailbox.skipped(session_id) if session_id is not None else ()
+        return View(
+            mailbox.head,
+            mailbox.first,
+            player.confirmed,
+            located,
+            found is not None,
+            player.hole,
+            skipped,
+        )
 
     async def know(self, true_ids: Iterable[TrueId]) -> None:
         """See MailboxStore.know."""
         for true_id in true_ids:
-            self._players.setdefault(true_id, _Player()).permanent = True
+            self._players.setdefault(true_id, Player()).permanent = True
 
     async def forget(self, true_ids: Iterable[TrueId]) -> None:
         """See MailboxStore.forget; what is left of the players goes with `expire`."""
@@ -271,9 +337,28 @@ class MemoryStore:
         while page := tuple(itertools.islice(here, limit)):
             yield page
 
-    def _mailbox(self, true_id: TrueId) -> Mailbox:
-        player = self._players.get(true_id)
-        return player.mailbox if player is not None else Mailbox()
+    # Rooms
+
+    def join(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
+        """See RoomStore.join; answers before it returns."""
+        memberships = self.memberships
+        members = memberships.members_of(room)
+        if true_id in members:
+            done(Membership(False, len(members), members[true_id]))
+            return
+        try:
+            memberships.check(room, true_id, self._limits.rooms)
+        except RoomLimitReached as error:
+            done(error)
+            return
+        self._players.setdefault(true_id, Player())
+        number = memberships.add(room, true_id)
+        done(Membership(True, len(memberships.members_of(room)), number))
+
+    def leave(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
+        """See RoomStore.leave; answers before it returns."""
+        changed = self.memberships.remove(room, true_id)
+        done(Membership(changed, len(self.memberships.members_of(room))))
 
     # Sessions
 
@@ -310,7 +395,7 @@ class MemoryStore:
                 raise SessionsFull(f"{limits.sessions} sessions are in use already")
             self._drop(next(iter(self._idle.values())))
         if player is None:
-            player = self._players[session.true_id] = _Player()
+            player = self._players[session.true_id] = Player()
         self._sessions[session.id] = player.sessions[session.id] = session
         self.save_session(session)
 
@@ -365,7 +450,7 @@ class MemoryStore:
     async def set_ban(self, true_id: TrueId, ban: Ban | None) -> None:
         """See SessionStore.set_ban."""
         if ban is not None:
-            self._players.setdefault(true_id, _Player()).ban = ban
+            self._players.setdefault(true_id, Player()).ban = ban
         elif true_id in self._players:
             self._players[true_id].ban = None
 
@@ -393,5 +478,5 @@ class MemoryStore:
             if player.ban is not None and player.ban.until is not None and player.ban.until <= now:
                 player.ban = None
             needed = player.permanent or player.ban or player.sessions or player.sent
-            if not needed and not len(player.mailbox):
+            if not needed and not len(player.mailbox) and not self.memberships.rooms_of(true_id):
                 del self._players[true_id]

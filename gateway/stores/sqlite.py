@@ -17,15 +17,24 @@ from typing import Any, Final
 
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.mailbox import Draft, Located, Position, locate
+from gateway.membership import Memberships
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
-from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
-from gateway.stores import sqlite_revocations
+from gateway.store import (
+    AppendDone,
+    Ban,
+    ReadDone,
+    StoreLimits,
+    View,
+)
+from gateway.stores.revocations import Revocations
 from gateway.stores.sqlite_jobs import IN_USE, Jobs
 from gateway.stores.sqlite_live import LiveSessions, Save
 from gateway.stores.sqlite_pending import SessionChange
-from gateway.stores.sqlite_reader import NO_VIEW, Done, Reader, ViewRow
-from gateway.stores.sqlite_revocations import Revocations, load_bans
+from gateway.stores.sqlite_reader import NO_VIEW, Done, Reader, ViewRow, hole
+from gateway.stores.sqlite_revocations import load_bans, load_revocations
+from gateway.stores.sqlite_room_calls import RoomCalls
+from gateway.stores.sqlite_rooms import load_memberships
 from gateway.stores.sqlite_schema import escape
 from gateway.stores.sqlite_writer import Answer, Answers, Job, Writer
 
@@ -33,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 #: Appends and jobs that may wait for the writer; beyond it they are refused.
 _MAX_QUEUED: Final = 50_000
+#: The same, but a message to a room counts for each member.
+_MAX_QUEUED_ROWS: Final = 200_000
 #: What those appends may have in their bodies.
 _MAX_QUEUED_BYTES: Final = 256 * 1024 * 1024
 #: How long a change of a session may wait for a transaction that takes it along, in seconds.
@@ -46,7 +57,7 @@ _LAST_IDLE: Final = "SELECT coalesce(max(idle), 0) FROM sessions"
 _EPOCH: Final = "SELECT value FROM meta WHERE name = 'epoch'"
 
 
-class SqliteStore:
+class SqliteStore(RoomCalls):
     """A whole store in the file `path`; `synchronous` is FULL or NORMAL.
 
     `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
@@ -79,6 +90,7 @@ class SqliteStore:
         self._revoked = Revocations(0)
         self._revoked_players = Revocations(0)
         self._bans: dict[TrueId, Ban] = {}
+        self.memberships = Memberships()
         self._closing = False
         self._save_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -114,11 +126,10 @@ class SqliteStore:
         """
         if new:
             connection.execute(_RECOVER, (self._clock(),))
-        revoked = Revocations(sqlite_revocations.MAX_REVOCATIONS)
-        revoked.load(connection, "session")
-        players = Revocations(sqlite_revocations.MAX_REVOCATIONS)
-        players.load(connection, "player")
+        revoked = load_revocations(connection, "session")
+        players = load_revocations(connection, "player")
         bans = load_bans(connection)
+        self.memberships = load_memberships(connection)
         (last_idle,) = connection.execute(_LAST_IDLE).fetchone()
         (epoch,) = connection.execute(_EPOCH).fetchone()
         self._live.next_idle = max(self._live.next_idle, last_idle + 1)
@@ -202,7 +213,12 @@ class SqliteStore:
         return None
 
     def _overloaded(self) -> bool:
-        return len(self._writer) >= _MAX_QUEUED or self._writer.bytes >= _MAX_QUEUED_BYTES
+        writer = self._writer
+        return (
+            len(writer) >= _MAX_QUEUED
+            or writer.rows >= _MAX_QUEUED_ROWS
+            or writer.bytes >= _MAX_QUEUED_BYTES
+        )
 
     async def _do(
         self,
@@ -240,7 +256,7 @@ class SqliteStore:
         future = self._loop.create_future()
         self._put(Job(Jobs.check, functools.partial(_resolve, future)))
         await future
-        await self._ask(functools.partial(self._reader.view, TrueId(""), None))
+        await self._ask(functools.partial(self._reader.view, TrueId(""), None, None))
 
     # Mailboxes
 
@@ -268,16 +284,23 @@ class SqliteStore:
         ask(functools.partial(_resolve, future))
         return await future
 
-    async def view(self, true_id: TrueId, position: Position | None = None) -> View:
+    async def view(
+        self,
+        true_id: TrueId,
+        position: Position | None = None,
+        session_id: SessionId | None = None,
+    ) -> View:
         """See MailboxStore.view."""
-        row: ViewRow = await self._ask(functools.partial(self._reader.view, true_id, position))
-        head, first, confirmed, nonce = row
+        ask = functools.partial(self._reader.view, true_id, position, session_id)
+        row: ViewRow = await self._ask(ask)
+        head, first, confirmed, nonce, after, lost, skipped = row
         located = Located.FOREIGN
         if position is not None:
             stored = None if nonce is None else f"{self.epoch}.{position.offset}.{nonce:x}".encode()
             located = locate(position, self.epoch, first, head, stored)
         confirmed = min(max(confirmed, self._live.confirmed(true_id)), head)
-        return View(head, first, confirmed, located, row is not NO_VIEW)
+        known = row is not NO_VIEW
+        return View(head, first, confirmed, located, known, hole(after, lost), tuple(skipped))
 
     async def everyone(self, limit: int) -> AsyncIterator[tuple[TrueId, ...]]:
         """See MailboxStore.everyone."""

@@ -17,6 +17,7 @@ from gateway.store import Accepted, Ban, SessionsFull
 from gateway.stores.sqlite_ledger import Ledger
 from gateway.stores.sqlite_pending import SessionChange
 from gateway.stores.sqlite_players import encode
+from gateway.stores.sqlite_rooms import RoomLedger
 from gateway.stores.sqlite_schema import escape, unescape
 
 #: What `SessionChange.idle` says of a session that has a connection.
@@ -35,6 +36,7 @@ _UNSEEN_SINCE: Final = """SELECT json_group_array(json_array(id, player)) FROM
     ORDER BY last_seen LIMIT ?)"""
 _EMPTY: Final = """SELECT json_group_array(id) FROM (SELECT id FROM players
     WHERE permanent = 0 AND sessions = 0 AND keys = 0 AND first > head
+    AND NOT EXISTS (SELECT 1 FROM members WHERE members.player = players.id)
     AND NOT EXISTS (SELECT 1 FROM bans WHERE bans.true_id = players.true_id) LIMIT ?)"""
 _DELETE_PLAYERS: Final = "DELETE FROM players WHERE id IN (SELECT value FROM json_each(?))"
 _REVOKE: Final = "INSERT OR REPLACE INTO revocations VALUES (?, ?, ?)"
@@ -50,6 +52,7 @@ class Jobs:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.rooms = RoomLedger(ledger)
         self._players = ledger.players
         self.session_count: int = self._players.select(_COUNT)[0]
         self._owners: dict[str, int] = {}

@@ -11,18 +11,20 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.mailbox import OVERHEAD, Draft, StoredMessage
+from gateway.mailbox import OVERHEAD, Draft, Hole, RoomDraft, StoredMessage
+from gateway.messages import TrueId
 from gateway.store import (
     Accepted,
     KeysFull,
     KeyTaken,
     MailboxFull,
+    Published,
     StoreLimits,
     UnknownTarget,
 )
-from gateway.stores.memory import KEY_BYTES
+from gateway.stores.memory_player import KEY_BYTES
 from gateway.stores.sqlite_players import Player, Players, encode
-from gateway.stores.sqlite_schema import escape, unescape
+from gateway.stores.sqlite_schema import escape, room_target, unescape
 
 _KEYS: Final = """SELECT json_group_array(json_array(k.sender, k.key, k.ts, k.target, k.offset,
         k.nonce))
@@ -48,7 +50,7 @@ _MAX_RECLAIM: Final = "SELECT json_array(coalesce(max(reclaim), 0)) FROM players
 #: Old keys of a sender that one message takes away.
 _OLD_KEYS_CHUNK: Final = 256
 
-#: A key that is remembered: its time, target, offset and nonce.
+#: A key that is remembered: its time, target (escaped), offset (0: none) and nonce.
 _Key = tuple[float, str, int, int]
 
 
@@ -74,10 +76,15 @@ class Ledger:
         self._may_reclaim = True
 
     def prefetch(
-        self, appends: Iterable[tuple[Draft, float, object]], others: Iterable[str]
+        self,
+        appends: Iterable[tuple[Draft, float, object]],
+        others: Iterable[str],
+        members: Iterable[str],
     ) -> None:
-        """Read at once what these messages and a look at other players will need."""
+        """Read at once what these messages, those to members, and a look at others will need."""
         targets: dict[str, int] = {}
+        for true_id in members:
+            targets[true_id] = targets.get(true_id, 0) + 1
         true_ids: set[str] = set(others)
         keyed = []
         remember = self.limits.dedupe_window > 0
@@ -104,7 +111,7 @@ class Ledger:
             text = encode([(sender, escape(key)) for sender, key in wanted]).decode()
             for sender, key, *entry in self.players.select(_KEYS, text):
                 ts, target, offset, nonce = entry
-                self._keys[sender, unescape(key)] = (ts, unescape(target), offset, nonce)
+                self._keys[sender, unescape(key)] = (ts, target, offset, nonce)
 
     def append(self, draft: Draft, now: float) -> Accepted | GatewayError:
         """Decide on a message: see MailboxStore.append."""
@@ -123,9 +130,9 @@ class Ledger:
             if sender is None and draft.key_owner is not None:
                 sender = players.add(owner)
             if sender is not None:
-                known = self._known_key(sender, key, draft.target_id, now)
+                known = self._known_key(sender, key, escape(draft.target_id), now)
                 if known is not None:
-                    return known
+                    return known if isinstance(known, GatewayError) else Accepted(known, None)
                 needed += KEY_BYTES
         if limits.refuse_when_full:
             limit = self._full(target, size, now)
@@ -134,13 +141,13 @@ class Ledger:
         if (
             limits.total_bytes
             and self.bytes + needed > limits.total_bytes
-            and not self._reclaim(target, sender, size, needed, now)
+            and not self._reclaim([target], sender, size, needed, now)
         ):
             return MailboxFull("mailbox.total_bytes")
         pending = players.pending
         head = target.head + 1
         nonce = next(self._nonces)
-        pending.add_message(target.id, head, nonce, now, body)
+        pending.add_message(target.id, head, nonce, now, pending.add_body(body))
         # Sizes are at hand from the oldest on: the newest joins when there is no gap.
         if len(target.oldest) == head - target.first:
             target.oldest.append((size, now))
@@ -150,35 +157,129 @@ class Ledger:
         players.dirty[target.id] = target
         self._trim(target, now)
         if sender is not None and key is not None:
-            text = escape(key)
-            pending.new_keys[sender.id, text] = (
-                sender.id,
-                text,
-                now,
-                escape(draft.target_id),
-                head,
-                nonce,
-            )
-            self._keys[sender.id, key] = (now, draft.target_id, head, nonce)
-            sender.keys += 1
-            players.dirty[sender.id] = sender
+            self._remember(sender, key, (now, escape(draft.target_id), head, nonce))
         message_id = b"%b.%d.%x" % (self._epoch, head, nonce)
         return Accepted(message_id, StoredMessage(head, message_id, body, now))
 
+    def publish(
+        self, draft: RoomDraft, members: Iterable[TrueId], now: float
+    ) -> Published | GatewayError:
+        """Decide on a message to these members of a room: see MailboxStore.publish."""
+        players, limits = self.players, self.limits
+        key = draft.key
+        sender = None
+        owner = draft.key_owner or draft.sender
+        if key is not None and owner is not None and limits.dedupe_window > 0:
+            sender = players.get_or_add(owner)
+            self._look_up(sender, key)
+            known = self._known_key(sender, key, room_target(draft.room), now)
+            if known is not None:
+                if isinstance(known, GatewayError):
+                    return known
+                return Published(known or None, duplicate=True)
+        targets = [(true_id, players.get_or_add(true_id)) for true_id in members]
+        size = len(draft.body) + OVERHEAD
+        limit = ""
+        full: list[tuple[TrueId, Player]] = []
+        if limits.refuse_when_full:
+            room = []
+            for target in targets:
+                if (reached := self._full(target[1], size, now)) is not None:
+                    full.append(target)
+                    limit = reached
+                else:
+                    room.append(target)
+            targets = room
+        needed = size * len(targets) + (KEY_BYTES if sender is not None else 0)
+        if (
+            limits.total_bytes
+            and self.bytes + needed > limits.total_bytes
+            and not self._reclaim([each for _, each in targets], sender, size, needed, now)
+        ):
+            return MailboxFull("mailbox.total_bytes")
+        for _, player in full:
+            player.hole = Hole.deeper(player.hole, player.head, self._floor(player))
+            players.dirty[player.id] = player
+        if full:
+            self.dropped.append(("refused", len(full)))
+        nonce = next(self._nonces)
+        copies = self._copies(draft, targets, nonce, now)
+        self.bytes += needed
+        own = next((each for true_id, each in copies if true_id == draft.sender), None)
+        if sender is not None and key is not None:
+            offset = own.offset if own is not None else 0
+            self._remember(sender, key, (now, room_target(draft.room), offset, nonce))
+        return Published(
+            own.id if own is not None else None, copies, [each for each, _ in full], limit
+        )
+
+    def _copies(
+        self, draft: RoomDraft, targets: Iterable[tuple[TrueId, Player]], nonce: int, now: float
+    ) -> list[tuple[TrueId, StoredMessage]]:
+        """Put the message into these mailboxes: see MemoryStore._copies."""
+        body = draft.body
+        size = len(body) + OVERHEAD
+        pending, dirty = self.players.pending, self.players.dirty
+        place = pending.add_body(body)
+        tail = b".%x" % nonce
+        shared: dict[int, StoredMessage] = {}
+        copies = []
+        for true_id, player in targets:
+            head = player.head + 1
+            message = shared.get(head)
+            if message is None:
+                message_id = b"%b.%d%b" % (self._epoch, head, tail)
+                message = shared[head] = StoredMessage(head, message_id, body, now)
+            skip = None
+            if draft.skip is not None and true_id == draft.sender:
+                message = StoredMessage(head, message.id, body, now, draft.skip)
+                skip = escape(draft.skip)
+            pending.add_message(player.id, head, nonce, now, place, skip)
+            if len(player.oldest) == head - player.first:
+                player.oldest.append((size, now))
+            player.head = head
+            player.bytes += size
+            dirty[player.id] = player
+            copies.append((true_id, message))
+            self._trim(player, now)
+            if self.players.pending.position == 1:
+                # Trimming has written what was pending, the body with it.
+                place = pending.add_body(body)
+        return copies
+
     # Keys
 
+    def _remember(self, sender: Player, key: str, entry: _Key) -> None:
+        """Keep the key of a message that was just stored."""
+        text = escape(key)
+        self.players.pending.new_keys[sender.id, text] = (sender.id, text, *entry)
+        self._keys[sender.id, key] = entry
+        sender.keys += 1
+        self.players.dirty[sender.id] = sender
+
+    def _look_up(self, sender: Player, key: str) -> None:
+        """Read one key, if nothing of this transaction is known of it."""
+        if (sender.id, key) not in self._keys:
+            self._keys[sender.id, key] = None
+            if sender.keys:
+                self._load_keys([(sender.id, key)])
+
     def _known_key(
-        self, sender: Player, key: str, target_id: str, now: float
-    ) -> Accepted | GatewayError | None:
-        """Return how the store answers without storing anything; None if the key is new."""
+        self, sender: Player, key: str, target: str, now: float
+    ) -> bytes | GatewayError | None:
+        """Return the id under a key, or why it may not be used; None if the key is new.
+
+        `target` is as the file has it. The id is empty for a message that the sender has no
+        copy of.
+        """
         limits = self.limits
         entry = self._keys.get((sender.id, key))
         if entry is not None:
             ts, sent_to, offset, nonce = entry
             if ts >= now - limits.dedupe_window:
-                if sent_to != target_id:
-                    return KeyTaken("the key was used for a message to another player")
-                return Accepted(b"%b.%d.%x" % (self._epoch, offset, nonce), None)
+                if sent_to != target:
+                    return KeyTaken("the key has another target")
+                return b"%b.%d.%x" % (self._epoch, offset, nonce) if offset else b""
             self.players.flush()
             self._lose_keys([(sender.id, escape(key))])
         if limits.dedupe_keys and sender.keys >= limits.dedupe_keys:
@@ -288,13 +389,17 @@ class Ledger:
             return "mailbox.max_messages"
         return "mailbox.max_bytes"
 
-    def _drop_read(self, player: Player) -> None:
-        """Drop what all sessions of the player have confirmed."""
+    def _floor(self, player: Player) -> int:
+        """Return what all sessions of the player have confirmed."""
         if player.floor is None:
             self.players.flush()
             found = self.players.select(_FLOOR, player.id)[0] if player.sessions else None
             player.floor = player.confirmed if found is None else found
-        through = min(player.floor, player.head)
+        return player.floor
+
+    def _drop_read(self, player: Player) -> None:
+        """Drop what all sessions of the player have confirmed."""
+        through = min(self._floor(player), player.head)
         if through < player.first:
             return
         self.players.flush()
@@ -318,14 +423,18 @@ class Ledger:
         self.players.dirty[player.id] = player
 
     def _reclaim(
-        self, target: Player, sender: Player | None, size: int, needed: int, now: float
+        self, targets: list[Player], sender: Player | None, size: int, needed: int, now: float
     ) -> bool:
         """Make room for a message in a store that is full: see MemoryStore._reclaim."""
         limits = self.limits
         while sender is not None and self._expire_keys_of(sender, now):
             pass
-        self._trim(target, now)
-        while self.bytes + needed - self._excess(target, size) > limits.total_bytes:
+        excess: dict[int, int] = {}
+        for target in targets:
+            self._trim(target, now)
+            excess[target.id] = self._excess(target, size)
+        trimmed = sum(excess.values())
+        while self.bytes + needed - trimmed > limits.total_bytes:
             if not self._may_reclaim:
                 return False
             self.players.flush()
@@ -337,6 +446,10 @@ class Ledger:
             player.reclaim = None
             self.players.dirty[player.id] = player
             self._drop_read(player)
+            if player.id in excess:
+                trimmed -= excess[player.id]
+                excess[player.id] = self._excess(player, size)
+                trimmed += excess[player.id]
         return True
 
     def expire_messages(self, now: float, limit: int) -> bool:

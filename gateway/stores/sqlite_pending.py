@@ -19,23 +19,24 @@ SETUP: Final = (
         NULL AS players, NULL AS lost_keys, NULL AS new_keys, NULL AS lost_sessions,
         NULL AS new_sessions, NULL AS changed_sessions""",
     """CREATE TEMP TRIGGER write_pending INSTEAD OF INSERT ON pending BEGIN
-    INSERT INTO messages (mailbox, offset, nonce, ts, body)
+    INSERT INTO messages (mailbox, offset, nonce, ts, body, skip)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3,
-            coalesce(substr(NEW.bodies, value ->> 4, value ->> 5), x'')
+            coalesce(substr(NEW.bodies, value ->> 4, value ->> 5), x''), value ->> 6
         FROM json_each(NEW.messages);
     DELETE FROM messages WHERE seq IN (
         SELECT m.seq FROM json_each(NEW.trims) AS t CROSS JOIN messages AS m
         ON m.mailbox = (t.value ->> 0)
             AND m.offset BETWEEN (t.value ->> 1) AND (t.value ->> 2));
     INSERT INTO players (id, true_id, permanent, head, first, bytes, keys, sessions, confirmed,
-            reclaim)
+            reclaim, hole_after, hole_lost)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-            value ->> 6, value ->> 7, value ->> 8, value ->> 9
+            value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11
         FROM json_each(NEW.players) WHERE true
         ON CONFLICT (id) DO UPDATE SET permanent = excluded.permanent, head = excluded.head,
             first = excluded.first, bytes = excluded.bytes, keys = excluded.keys,
             sessions = excluded.sessions, confirmed = excluded.confirmed,
-            reclaim = excluded.reclaim;
+            reclaim = excluded.reclaim, hole_after = excluded.hole_after,
+            hole_lost = excluded.hole_lost;
     DELETE FROM keys WHERE rowid IN (
         SELECT k.rowid FROM json_each(NEW.lost_keys) AS e CROSS JOIN keys AS k
         ON k.sender = (e.value ->> 0) AND k.key = (e.value ->> 1));
@@ -62,8 +63,9 @@ SETUP: Final = (
 _WRITE: Final = "INSERT INTO temp.pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _encode: Final = msgspec.json.Encoder().encode
-MessageRow = tuple[int, int, int, float, int, int]
-PlayerRow = tuple[int, str, int, int, int, int, int, int, int, int | None]
+#: Without a session that passes over the message, the last element is left out.
+MessageRow = tuple[int, int, int, float, int, int] | tuple[int, int, int, float, int, int, str]
+PlayerRow = tuple[int, str, int, int, int, int, int, int, int, int | None, int | None, int | None]
 KeyRow = tuple[int, str, float, str, int, int]
 SessionRow = tuple[str, int, str, str, str, float, int, int, int, int, int | None, str]
 
@@ -114,12 +116,25 @@ class Pending:
         self.new_sessions: dict[str, SessionRow] = {}
         self.changed_sessions: dict[str, SessionChange] = {}
 
-    def add_message(self, mailbox: int, offset: int, nonce: int, ts: float, body: bytes) -> None:
-        """Write a message."""
-        size = len(body)
-        self.messages.append((mailbox, offset, nonce, ts, self.position, size))
+    def add_body(self, body: bytes) -> tuple[int, int]:
+        """Return the place of a body, for one or more messages."""
+        place = (self.position, len(body))
         self.bodies.append(body)
-        self.position += size
+        self.position += len(body)
+        return place
+
+    def add_message(
+        self,
+        mailbox: int,
+        offset: int,
+        nonce: int,
+        ts: float,
+        place: tuple[int, int],
+        skip: str | None = None,
+    ) -> None:
+        """Write a message; `skip` is the session that passes over it."""
+        row = (mailbox, offset, nonce, ts, *place)
+        self.messages.append(row if skip is None else (*row, skip))
 
     def trim(self, mailbox: int, first: int, last: int) -> None:
         """Delete messages by their offsets; `first` continues what was trimmed before."""

@@ -13,12 +13,13 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.mailbox import OVERHEAD, Retention
+from gateway.mailbox import OVERHEAD, Hole, Retention
 from gateway.stores.sqlite_pending import Pending, PlayerRow
 from gateway.stores.sqlite_schema import escape, unescape
 
 _COLUMNS: Final = (
-    "json_array(id, true_id, permanent, head, first, bytes, keys, sessions, confirmed, reclaim)"
+    "json_array(id, true_id, permanent, head, first, bytes, keys, sessions, confirmed, reclaim, "
+    "hole_after, hole_lost)"
 )
 _BY_TRUE_ID: Final = (
     f"SELECT json_group_array({_COLUMNS}) FROM players "  # noqa: S608
@@ -60,6 +61,7 @@ class Player:
         "first",
         "floor",
         "head",
+        "hole",
         "id",
         "keys",
         "oldest",
@@ -87,6 +89,7 @@ class Player:
         self.floor: int | None = None
         #: Time of the oldest key; None when that is to be read again.
         self.oldest_key: float | None = None
+        self.hole: Hole | None = None
 
     def row(self) -> PlayerRow:
         """Return what the table keeps."""
@@ -101,6 +104,8 @@ class Player:
             self.sessions,
             self.confirmed,
             self.reclaim,
+            self.hole.after if self.hole is not None else None,
+            self.hole.lost if self.hole is not None else None,
         )
 
 
@@ -196,7 +201,9 @@ class Players:
                 player.sessions,
                 player.confirmed,
                 player.reclaim,
-            ) = row[3:]
+            ) = row[3:10]
+            if row[10] is not None:
+                player.hole = Hole(row[10], row[11])
             if player.id not in self._by_id:
                 self._by_true_id[player.true_id] = self._by_id[player.id] = player
 

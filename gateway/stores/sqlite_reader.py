@@ -10,12 +10,12 @@ import queue
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.errors import StoreUnavailable
-from gateway.mailbox import OVERHEAD, Batch, Position, StoredMessage
+from gateway.mailbox import OVERHEAD, Batch, Hole, Position, StoredMessage
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.stores import sqlite_schema as schema
@@ -26,20 +26,23 @@ logger = logging.getLogger(__name__)
 
 #: Asked: true_id, after, limit, max_bytes. The bodies come as one text, in the order of rows.
 _READ: Final = f"""WITH asked AS MATERIALIZED (
-        SELECT e.key AS number, p.id AS mailbox, p.head, max(p.first, (e.value ->> 1) + 1) AS start,
+        SELECT e.key AS number, p.id AS mailbox, p.head, p.hole_after, p.hole_lost,
+            max(p.first, (e.value ->> 1) + 1) AS start,
             e.value ->> 2 AS most, e.value ->> 3 AS max_bytes
         FROM json_each(?) AS e CROSS JOIN players AS p ON p.true_id = (e.value ->> 0)),
     found AS (
-        SELECT number, start, max_bytes, offset, nonce, ts, body,
+        SELECT number, start, max_bytes, offset, nonce, ts, body, skip,
             sum(length(body) + {OVERHEAD}) OVER (PARTITION BY number ORDER BY offset) AS total
         FROM asked CROSS JOIN messages AS m
         ON m.mailbox = asked.mailbox AND offset BETWEEN start AND start + most - 1)
-    SELECT (SELECT json_group_array(json_array(number, head)) FROM asked),
-        json_group_array(json_array(number, offset, nonce, ts, length(body))),
+    SELECT (SELECT json_group_array(json_array(number, head, hole_after, hole_lost)) FROM asked),
+        json_group_array(json_array(number, offset, nonce, ts, length(body), skip)),
         group_concat(CAST(body AS TEXT), '')
     FROM found WHERE max_bytes = 0 OR total <= max_bytes OR offset = start"""  # noqa: S608
-#: Asked: true_id, offset.
-_VIEW: Final = """SELECT json_group_array(json_array(e.key, p.head, p.first, p.confirmed, m.nonce))
+#: Asked: true_id, offset, session.
+_VIEW: Final = """SELECT json_group_array(json_array(e.key, p.head, p.first, p.confirmed, m.nonce,
+        p.hole_after, p.hole_lost, json((SELECT json_group_array(s.offset) FROM messages AS s
+            WHERE s.mailbox = p.id AND s.skip = (e.value ->> 2) AND s.skip IS NOT NULL))))
     FROM json_each(?) AS e CROSS JOIN players AS p ON p.true_id = (e.value ->> 0)
     LEFT JOIN messages AS m ON m.mailbox = p.id AND m.offset = (e.value ->> 1)"""
 _SESSION: Final = (
@@ -60,9 +63,10 @@ _Asked = tuple[str, Any, Done]
 #: What the reads answered together may ask for, and what one of no limit counts, in bytes.
 _MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 _NO_LIMIT: Final = 1024 * 1024
-#: head, first, confirmed, and the nonce of the message asked about, if it is there.
-ViewRow = tuple[int, int, int, int | None]
-NO_VIEW: Final[ViewRow] = (0, 1, 0, None)
+#: head, first, confirmed, the nonce of the message asked about, if it is there, the hole's two
+#: numbers, and the offsets that the session asked about passes over.
+ViewRow = tuple[int, int, int, int | None, int | None, int | None, Sequence[int]]
+NO_VIEW: Final[ViewRow] = (0, 1, 0, None, None, None, ())
 _UNAVAILABLE: Final = StoreUnavailable("the store cannot be read")
 
 
@@ -103,10 +107,13 @@ class Reader:
         """Call `done` with a Batch."""
         self._queue.put(("read", (escape(true_id), after, limit, max_bytes), done))
 
-    def view(self, true_id: TrueId, position: Position | None, done: Done) -> None:
+    def view(
+        self, true_id: TrueId, position: Position | None, session_id: SessionId | None, done: Done
+    ) -> None:
         """Call `done` with a ViewRow."""
         offset = position.offset if position is not None else 0
-        self._queue.put(("view", (escape(true_id), offset), done))
+        session = escape(session_id) if session_id is not None else None
+        self._queue.put(("view", (escape(true_id), offset, session), done))
 
     def session(self, session_id: SessionId, done: Done) -> None:
         """Call `done` with a list of the session, if it is there."""
@@ -184,15 +191,16 @@ class Reader:
         found: list[list[StoredMessage]] = [[] for _ in asked]
         epoch = self._epoch().encode()
         position = 0
-        for number, offset, nonce, ts, size in decode(rows):
+        for number, offset, nonce, ts, size, skip in decode(rows):
             body = bodies[position : position + size]
             position += size
+            session_id = SessionId(unescape(skip)) if skip is not None else None
             found[number].append(
-                StoredMessage(offset, b"%b.%d.%x" % (epoch, offset, nonce), body, ts)
+                StoredMessage(offset, b"%b.%d.%x" % (epoch, offset, nonce), body, ts, session_id)
             )
-        head_of = dict(decode(heads))
+        state_of = {number: (head, hole(*row)) for number, head, *row in decode(heads)}
         return [
-            Batch(tuple(sorted(messages, key=_offset)), head_of.get(number, 0))
+            Batch(tuple(sorted(messages, key=_offset)), *state_of.get(number, (0, None)))
             for number, messages in enumerate(found)
         ]
 
@@ -215,6 +223,11 @@ class Reader:
             true_ids = tuple(TrueId(unescape(true_id)) for _, true_id in rows)
             answers.append(([number for number, _ in rows], true_ids))
         return answers
+
+
+def hole(after: int | None, lost: int | None) -> Hole | None:
+    """Return the hole that two columns say."""
+    return Hole(after, lost) if after is not None and lost is not None else None
 
 
 def _take(reads: deque[_Asked]) -> list[_Asked]:

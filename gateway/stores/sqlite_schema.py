@@ -95,8 +95,27 @@ def _add_attributes(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE sessions ADD COLUMN attributes TEXT NOT NULL DEFAULT '{}'")
 
 
+_VERSION_3: Final = (
+    """CREATE TABLE members (
+        number INTEGER PRIMARY KEY,
+        room TEXT NOT NULL,
+        player INTEGER NOT NULL,
+        UNIQUE (room, player))""",
+    "CREATE INDEX members_player ON members (player)",
+    "ALTER TABLE messages ADD COLUMN skip TEXT",
+    "CREATE INDEX messages_skip ON messages (mailbox, skip) WHERE skip IS NOT NULL",
+    "ALTER TABLE players ADD COLUMN hole_after INTEGER",
+    "ALTER TABLE players ADD COLUMN hole_lost INTEGER",
+)
+
+
+def _add_rooms(connection: sqlite3.Connection) -> None:
+    for statement in _VERSION_3:
+        connection.execute(statement)
+
+
 #: The n-th turns a file of version n into one of version n + 1.
-MIGRATIONS: Final[tuple[Migration, ...]] = (_create, _add_attributes)
+MIGRATIONS: Final[tuple[Migration, ...]] = (_create, _add_attributes, _add_rooms)
 
 
 def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migration]) -> None:
@@ -198,6 +217,11 @@ def escape(text: str) -> str:
     if "\0" in text or "\1" in text:
         return text.replace("\1", "\1A").replace("\0", "\1B")
     return text
+
+
+def room_target(room: str) -> str:
+    """Return what stands for a room where else the escaped id of a player does."""
+    return "\1R" + escape(room)
 
 
 def unescape(text: str) -> str:

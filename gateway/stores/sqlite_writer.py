@@ -28,7 +28,8 @@ from gateway.stores.sqlite_players import WRITES
 
 logger = logging.getLogger(__name__)
 
-#: Items of one transaction: more would answer the first of them too late.
+#: Rows of one transaction, about: more would answer the first of them too late. A message to a
+#: room has one for each member, and goes with others only if they are few.
 _MAX_BATCH: Final = 2000
 #: With this much in their bodies no more are added to it, in bytes.
 _MAX_BATCH_BYTES: Final = 64 * 1024 * 1024
@@ -49,13 +50,16 @@ _PROBE: Final = (
 class Job:
     """Something to do in a transaction; `done` is called on the loop with what `run` returned.
 
-    Or with a GatewayError. `players` and `sessions` are what it will look at.
+    Or with a GatewayError. `players` and `sessions` are what it will look at, `targets` the
+    players who will get a message, and `size` that of all these messages' bodies.
     """
 
     run: Callable[[Jobs], Any]
     done: Callable[[Any], None]
     players: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    size: int = 0
 
 
 Append = tuple[Draft, float, AppendDone]
@@ -63,7 +67,11 @@ Answer = tuple[Append | Job, Any]
 
 
 def _size(item: Append | Job) -> int:
-    return len(item[0].body) if isinstance(item, tuple) else 0
+    return len(item[0].body) if isinstance(item, tuple) else item.size
+
+
+def _rows(item: Append | Job) -> int:
+    return 1 if isinstance(item, tuple) else 1 + len(item.targets)
 
 
 @dataclass(slots=True)
@@ -106,6 +114,8 @@ class Writer:
         #: Each is changed by one thread: what has been queued, and what was taken.
         self._bytes_in = 0
         self._bytes_out = 0
+        self._rows_in = 0
+        self._rows_out = 0
         self._asleep = False
         self._stopping = False
         self._connection: sqlite3.Connection | None = None
@@ -128,6 +138,11 @@ class Writer:
         return len(self._queue)
 
     @property
+    def rows(self) -> int:
+        """Messages, for each of their mailboxes, and jobs that are queued."""
+        return self._rows_in - self._rows_out
+
+    @property
     def bytes(self) -> int:
         """Bodies of the messages that are queued."""
         return self._bytes_in - self._bytes_out
@@ -136,6 +151,7 @@ class Writer:
         """Queue something. Called by one thread, the event loop's."""
         self._queue.append(item)
         self._bytes_in += _size(item)
+        self._rows_in += _rows(item)
         if self._asleep:
             self._asleep = False
             self._wake.put(None)
@@ -192,12 +208,14 @@ class Writer:
 
     def _take(self) -> list[Append | Job]:
         batch: list[Append | Job] = []
-        size = 0
-        while self._queue and len(batch) < _MAX_BATCH and size < _MAX_BATCH_BYTES:
+        size = rows = 0
+        while self._queue and rows < _MAX_BATCH and size < _MAX_BATCH_BYTES:
             item = self._queue.popleft()
             batch.append(item)
             size += _size(item)
+            rows += _rows(item)
         self._bytes_out += size
+        self._rows_out += rows
         return batch
 
     def _wait(self) -> None:
@@ -259,7 +277,11 @@ class Writer:
     def _decide(self, batch: list[Append | Job], jobs: Jobs) -> list[Answer]:
         appends = [item for item in batch if type(item) is tuple]
         others = [item for item in batch if isinstance(item, Job)]
-        jobs.ledger.prefetch(appends, [each for job in others for each in job.players])
+        jobs.ledger.prefetch(
+            appends,
+            [each for job in others for each in job.players],
+            [each for job in others for each in job.targets],
+        )
         jobs.prefetch_sessions([each for job in others for each in job.sessions])
         append = jobs.ledger.append
         answers: list[Answer] = []

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.mailbox import Draft, Retention
+from gateway.membership import RoomLimits
 from gateway.messages import TrueId
 from gateway.store import Accepted, Store, StoreLimits
 from gateway.stores import build_store
@@ -36,6 +37,7 @@ LIMITS = StoreLimits(
     sessions_per_player=0,
     session_lifetime=86_400.0,
     token_lifetime=86_400.0,
+    rooms=RoomLimits(),
 )
 STORES = {
     "memory": "memory://",

@@ -30,7 +30,9 @@ NOT_LIST = "must be a list, in [brackets] or with a dash before each entry"
 NO_VALUE = "has no value; give one, or remove the line to keep the default"
 NOT_PRINTABLE = "has a line break, a control character or an unusual space in it; remove it"
 LATER = "not available in this release; remove it"
-SECTIONS = "server, static, auth, resume, mailbox, store, presence, limits, api, metrics, log"
+SECTIONS = (
+    "server, static, auth, resume, mailbox, store, presence, rooms, limits, api, metrics, log"
+)
 
 
 def load(text: str | bytes, environ: dict[str, str] | None = None) -> Config:
@@ -167,6 +169,13 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "burst": 400,
             "attempts_per_minute": 60,
             "broadcasts": 2,
+        },
+        "rooms": {
+            "open": True,
+            "max_members": 10000,
+            "per_player": 64,
+            "rooms": 10000,
+            "announce": 256,
         },
         "metrics": {"enabled": True, "listen": ""},
         "log": {"level": "info", "format": "text"},
@@ -419,6 +428,10 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
         "api.burst",
         "api.attempts_per_minute",
         "api.broadcasts",
+        "rooms.announce",
+        "rooms.max_members",
+        "rooms.per_player",
+        "rooms.rooms",
     }
 
 
@@ -894,7 +907,6 @@ def test_a_variable_overrides_the_file(
         ),
         ("GATEWAY_SERVER_TLS_KEY", "x", LATER),
         ("GATEWAY_SERVER_UNIX_SOCKET", "x", LATER),
-        ("GATEWAY_ROOMS_OPEN", "x", LATER),
     ],
 )
 def test_a_wrong_variable_is_named_with_the_fix(variable: str, value: str, message: str) -> None:

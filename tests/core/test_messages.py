@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -12,14 +13,20 @@ from msgspec import Raw
 from gateway.errors import ProtocolViolation, RequestRefused
 from gateway.messages import (
     SEND_PREFIX,
+    Join,
+    ListMembers,
     ListPlayers,
     Logout,
     PresenceSet,
     PresenceWatch,
+    Publish,
     Receipt,
     SendMessage,
+    check_publish,
+    check_room_name,
     decode_event,
     decode_payload,
+    decode_publish,
     decode_send,
     encode,
     encode_body,
@@ -30,7 +37,15 @@ from gateway.messages import (
     without_offset,
 )
 
-KINDS: list[type] = [SendMessage, PresenceSet, PresenceWatch, ListPlayers, Logout]
+KINDS: list[type] = [
+    SendMessage,
+    PresenceSet,
+    PresenceWatch,
+    ListPlayers,
+    Logout,
+    Join,
+    ListMembers,
+]
 
 json_values = st.recursive(
     st.none()
@@ -384,3 +399,68 @@ def test_name_of_a_refused_event_is_found_if_it_has_one() -> None:
     assert event_name(b'["join",{}]') == "join"
     assert event_name(b"nonsense") == ""
     assert event_name(b"[]") == ""
+
+
+# Rooms
+
+
+def refused_publish(payload: bytes) -> RequestRefused:
+    array = b'["publish",%b]' % payload
+    with pytest.raises(RequestRefused) as caught:
+        decode_publish(array)
+    return caught.value
+
+
+def test_a_publish_has_these_fields() -> None:
+    request = decode_publish(b'["publish",{"room":"a","data":[1]}]')
+    assert (request.room, bytes(request.data), request.echo) == ("a", b"[1]", True)
+    assert (request.type, request.id, request.volatile, request.key) == (None, None, False, None)
+    full = {"room": "a", "data": 1, "type": "t", "id": "i", "volatile": True, "key": "k"}
+    request = decode_publish(encode(["publish", {**full, "echo": False}]))
+    assert (request.type, request.id, request.volatile) == ("t", "i", True)
+    assert (request.key, request.echo) == ("k", False)
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        (b'{"data":1}', "room"),
+        (b'{"room":1,"data":1}', "room"),
+        (b'{"room":"a"}', "data"),
+        (b'{"room":"a","data":1,"key":""}', "key"),
+        (b'{"room":"a","data":1,"echo":1}', "echo"),
+        (b'{"room":"a","data":1,"target_id":"b"}', "target_id"),
+    ],
+)
+def test_a_wrong_publish_names_the_field(payload: bytes, field: str) -> None:
+    refused = refused_publish(payload)
+    assert (refused.code, refused.field) == ("bad_request", field)
+    assert refused.message.startswith("publish: ")
+
+
+def test_a_publish_that_breaks_recipients_or_the_protocol_is_refused() -> None:
+    for data in (b"[" * 200 + b"]" * 200, b"1" * 200):
+        assert refused_publish(b'{"room":"a","data":%b}' % data).code == "bad_request"
+        with pytest.raises(RequestRefused):
+            decode_payload("publish", [Raw(b'{"room":"a","data":%b}' % data)], Publish)
+    with pytest.raises(ProtocolViolation):
+        decode_publish(b'["publish",{"room":"a","data":}]')
+
+
+def test_a_key_needs_a_volatile_message() -> None:
+    check_publish(Publish("a", Raw(b"1"), volatile=True, key="k"))
+    with pytest.raises(RequestRefused) as caught:
+        check_publish(Publish("a", Raw(b"1"), key="k"))
+    assert (caught.value.code, caught.value.field) == ("bad_request", "key")
+
+
+@given(st.text(max_size=140))
+@settings(deadline=None)
+def test_room_names_are_bounded_and_have_no_control_characters(room: str) -> None:
+    good = 0 < len(room) <= 128 and not any(unicodedata.category(each) == "Cc" for each in room)
+    if good:
+        check_room_name(room)
+        return
+    with pytest.raises(RequestRefused) as caught:
+        check_room_name(room)
+    assert (caught.value.code, caught.value.field) == ("bad_request", "room")

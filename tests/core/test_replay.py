@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.mailbox import Batch, Mailbox, Retention, StoredMessage
+from gateway.mailbox import Batch, Hole, Mailbox, Retention, StoredMessage
 from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
 
 
@@ -54,6 +54,21 @@ def test_the_very_next_message_is_written_at_once() -> None:
     assert cursor.on_live(2)
     assert cursor.position == 2
     assert cursor.on_behind() == []
+
+
+def test_a_hole_that_nobody_spoke_of_ends_the_connection() -> None:
+    hole = Hole(4, 2)
+    for told, expected in ((None, [Lost(2)]), (Hole(4, 1), [Lost(2)]), (hole, [write(5)])):
+        cursor = Cursor(4, told)
+        cursor.on_started()
+        assert cursor.on_batch(4, Batch((message(5),), 5, hole)) == expected
+
+
+def test_a_hole_that_is_behind_does_not_matter() -> None:
+    cursor = Cursor(5)
+    cursor.on_started()
+    assert cursor.on_batch(5, Batch((), 5, Hole(4, 2))) == []
+    assert cursor.state is CursorState.LIVE
 
 
 def test_a_message_that_was_read_already_is_not_written_again() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ConnectRefused
-from gateway.mailbox import Located, Position
+from gateway.mailbox import Hole, Located, Position
 from gateway.messages import SessionId, TrueId
 from gateway.session import Gap, ReplayStart, Session, replay_start
 
@@ -115,6 +115,7 @@ def start(
     located: Located = Located.HERE,
     wanted: int = 0,
     first: int = 1,
+    hole: Hole | None = None,
 ) -> ReplayStart:
     return replay_start(
         presented=Position.parse(presented) if presented is not None else None,
@@ -122,6 +123,7 @@ def start(
         located=located,
         wanted=wanted,
         first=first,
+        hole=hole,
     )
 
 
@@ -130,18 +132,18 @@ def test_without_an_offset_replay_starts_where_the_session_says() -> None:
 
 
 def test_an_offset_wins_over_what_the_session_says() -> None:
-    assert start("e.5.n", wanted=7) == ReplayStart(5, "resumed", None)
-    assert start("e.9.n", wanted=7) == ReplayStart(9, "resumed", None)
+    assert start("e.5.n", wanted=7) == ReplayStart(5, "resumed", None, 5)
+    assert start("e.9.n", wanted=7) == ReplayStart(9, "resumed", None, 9)
 
 
 def test_nothing_is_lost_when_the_next_message_is_the_oldest_kept() -> None:
-    assert start("e.5.n", first=6) == ReplayStart(5, "resumed", None)
+    assert start("e.5.n", first=6) == ReplayStart(5, "resumed", None, 5)
     assert start(wanted=5, first=6) == ReplayStart(5, "resumed", None)
 
 
 def test_trimmed_messages_are_counted() -> None:
     assert start("e.5.n", located=Located.TRIMMED, first=9) == ReplayStart(
-        8, "trimmed", Gap("e.5.n", 3)
+        8, "trimmed", Gap("e.5.n", 3), 5
     )
     assert start(wanted=5, first=9) == ReplayStart(8, "trimmed", Gap(None, 3))
 
@@ -181,3 +183,15 @@ def test_what_is_neither_replayed_nor_had_is_always_told(
         if begin.gap.lost is not None:
             had = wanted if presented is None else presented
             assert begin.gap.lost == begin.after - had > 0
+
+
+def test_a_hole_behind_the_client_is_a_gap() -> None:
+    hole = Hole(7, 2)
+    assert start(wanted=7, hole=hole) == ReplayStart(7, "trimmed", Gap(None, 2))
+    assert start("e.5.n", hole=hole) == ReplayStart(5, "trimmed", Gap(None, 2), 5)
+    assert start(wanted=8, hole=hole) == ReplayStart(8, "resumed", None)
+
+
+def test_a_hole_counts_with_what_was_trimmed() -> None:
+    assert start(wanted=5, first=9, hole=Hole(7, 2)) == ReplayStart(8, "trimmed", Gap(None, 5))
+    assert start(wanted=8, first=10, hole=Hole(7, 2)) == ReplayStart(9, "trimmed", Gap(None, 1))

@@ -30,7 +30,7 @@ def node_gateway(file: Path, start_gateway: StartGateway) -> GatewayProcess:
         users={_USERNAME: _PASSWORD},
         auth={"methods": ["guest", "password"]},
         resume={"probe_timeout": 0.5},
-        presence={"grace": 0.5},
+        presence={"grace": 0.5, "settle": 0},
         limits={"messages_per_second": 0, "burst": 0, "connections_per_player": 4},
     )
 

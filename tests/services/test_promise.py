@@ -29,11 +29,13 @@ from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, GatewayError, StoreUnavailable
 from gateway.locks import KeyedLocks
 from gateway.mailbox import Batch, Draft, Position, Retention
+from gateway.membership import RoomLimits
 from gateway.messages import SessionId, TrueId, encode
 from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.registry import Registry
 from gateway.revocation import Revocation
+from gateway.rooms import OpenRooms, Rooms, RoomSettings
 from gateway.store import Accepted, AppendDone, Ban, ReadDone, StoreLimits
 from gateway.stores.memory import MemoryStore
 from gateway.tokens import Tokens
@@ -53,6 +55,7 @@ LIMITS = StoreLimits(
     sessions_per_player=0,
     session_lifetime=LIFETIME,
     token_lifetime=100 * LIFETIME,
+    rooms=RoomLimits(),
 )
 
 
@@ -121,19 +124,30 @@ class Gateway:
         self.delivery = Delivery(store, connections_of, metrics, clock, 0)
         locks = KeyedLocks()
         self.revocation = Revocation(store, connections_of, clock, locks)
+        presence = PresenceService(
+            PresenceSettings(0.0, 0.0, 0.0, 0, False),
+            metrics,
+            clock,
+            clock,
+            Timers(clock).call_later,
+        )
+        rooms = Rooms(
+            store,
+            OpenRooms(),
+            connections_of,
+            presence.get,
+            metrics,
+            clock,
+            RoomSettings(0.0, 0),
+        )
         self.admission = Admission(
             Services(
                 store=store,
                 sessions=store,
                 registry=self.registry,
                 delivery=self.delivery,
-                presence=PresenceService(
-                    PresenceSettings(0.0, 0.0, 0.0, 0, False),
-                    metrics,
-                    clock,
-                    clock,
-                    Timers(clock).call_later,
-                ),
+                presence=presence,
+                rooms=rooms,
                 revocation=self.revocation,
                 metrics=metrics,
                 clock=clock,

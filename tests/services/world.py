@@ -21,14 +21,24 @@ from gateway.connection import Connection, ConnectionLimits, HiddenPolicy, Servi
 from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, RequestRefused, StoreUnavailable
 from gateway.locks import KeyedLocks
-from gateway.mailbox import Draft, Position, Retention
+from gateway.mailbox import Draft, Position, Retention, RoomDraft
+from gateway.membership import RoomLimits
 from gateway.messages import Receipt, SendMessage, SessionId, TrueId, encode
 from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.registry import Registry
 from gateway.revocation import Revocation
+from gateway.rooms import OpenRooms, RoomPolicy, Rooms, RoomSettings
 from gateway.session import Session
-from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
+from gateway.store import (
+    AppendDone,
+    Ban,
+    MembershipDone,
+    PublishDone,
+    ReadDone,
+    StoreLimits,
+    View,
+)
 from gateway.stores.memory import MemoryStore
 from gateway.tokens import Tokens
 
@@ -47,6 +57,7 @@ LIMITS = StoreLimits(
     sessions_per_player=0,
     session_lifetime=LIFETIME,
     token_lifetime=LIFETIME,
+    rooms=RoomLimits(),
 )
 P = ParamSpec("P")
 
@@ -180,9 +191,32 @@ class Store(MemoryStore):
         while self.reads:
             self.reads.pop(0)()
 
-    async def view(self, true_id: TrueId, position: Position | None = None) -> View:
+    async def view(
+        self,
+        true_id: TrueId,
+        position: Position | None = None,
+        session_id: SessionId | None = None,
+    ) -> View:
         async with self._call("view"):
-            return await super().view(true_id, position)
+            return await super().view(true_id, position, session_id)
+
+    def publish(self, draft: RoomDraft, now: float, done: PublishDone) -> None:
+        if self.down:
+            done(draft, StoreUnavailable("down"))
+        else:
+            super().publish(draft, now, done)
+
+    def join(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
+        if self.down:
+            done(StoreUnavailable("down"))
+        else:
+            super().join(room, true_id, done)
+
+    def leave(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
+        if self.down:
+            done(StoreUnavailable("down"))
+        else:
+            super().leave(room, true_id, done)
 
     async def know(self, true_ids: Iterable[TrueId]) -> None:
         async with self._call("know"):
@@ -239,7 +273,7 @@ class Sender:
     def on_receipt(self, receipt: Receipt, ack_id: int) -> None:
         self.told.append((receipt, ack_id))
 
-    def on_refused(self, error: RequestRefused, ack_id: int | None) -> None:
+    def on_refused(self, error: RequestRefused, ack_id: int | None, event: str = "message") -> None:
         self.told.append((error, ack_id))
 
 
@@ -397,6 +431,8 @@ class World:
         messages_per_second: float = 0.0,
         burst: float = 0.0,
         message_bytes: int = 0,
+        policy: RoomPolicy | None = None,
+        announce: int = 0,
         **limits: Any,
     ) -> None:
         self.clock = clock or Clock()
@@ -416,6 +452,15 @@ class World:
         self.delivery = Delivery(
             self.store, connections_of, self.metrics, self.clock, message_bytes
         )
+        self.rooms = Rooms(
+            self.store,
+            policy or OpenRooms(),
+            connections_of,
+            self.presence.get,
+            self.metrics,
+            self.monotonic,
+            RoomSettings(GRACE, announce),
+        )
         self.locks = KeyedLocks()
         self.revocation = Revocation(self.store, connections_of, self.clock, self.locks)
         self.tokens = Tokens(["a secret key of this world"], LIFETIME, self.clock)
@@ -428,6 +473,7 @@ class World:
                 registry=self.registry,
                 delivery=self.delivery,
                 presence=self.presence,
+                rooms=self.rooms,
                 revocation=self.revocation,
                 metrics=self.metrics,
                 clock=self.clock,

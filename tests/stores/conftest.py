@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.mailbox import Batch, Draft, Located, Position, Retention
-from gateway.messages import TrueId
-from gateway.store import Accepted, StoreLimits, View
+from gateway.mailbox import Batch, Draft, Located, Position, Retention, RoomDraft
+from gateway.membership import RoomLimits
+from gateway.messages import SessionId, TrueId
+from gateway.store import Accepted, Membership, Published, StoreLimits, View
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import SqliteStore
 
@@ -30,6 +31,7 @@ LIMITS = StoreLimits(
     sessions_per_player=0,
     session_lifetime=1000.0,
     token_lifetime=1000.0,
+    rooms=RoomLimits(),
 )
 ANN, BOB = TrueId("ann"), TrueId("bob")
 
@@ -99,6 +101,37 @@ class Driver:
         )
         return result
 
+    def publish(
+        self,
+        body: bytes = b"1",
+        *,
+        room: str = "r",
+        sender: TrueId | None = BOB,
+        key: str | None = None,
+        skip: SessionId | None = None,
+        now: float = 0.0,
+    ) -> Published | GatewayError:
+        draft = RoomDraft(room, sender, body, key, skip)
+        result: Published | GatewayError = self.answered(
+            lambda done: self.store.publish(draft, now, done)
+        )
+        return result
+
+    def join(self, true_id: TrueId = ANN, room: str = "r") -> Membership | GatewayError:
+        result: Membership | GatewayError = self.answered(
+            lambda done: self.store.join(room, true_id, done)
+        )
+        return result
+
+    def leave(self, true_id: TrueId = ANN, room: str = "r") -> Membership | GatewayError:
+        result: Membership | GatewayError = self.answered(
+            lambda done: self.store.leave(room, true_id, done)
+        )
+        return result
+
+    def members(self, room: str = "r") -> list[TrueId]:
+        return list(self.store.memberships.members_of(room))
+
     def batch(
         self, true_id: TrueId = ANN, after: int = 0, limit: int = 100, max_bytes: int = 0
     ) -> Batch:
@@ -126,8 +159,13 @@ class Driver:
 
     # Parts of a view
 
-    def look(self, true_id: TrueId, position: Position | None = None) -> View:
-        view: View = self.run(self.store.view(true_id, position))
+    def look(
+        self,
+        true_id: TrueId,
+        position: Position | None = None,
+        session_id: SessionId | None = None,
+    ) -> View:
+        view: View = self.run(self.store.view(true_id, position, session_id))
         return view
 
     def head(self, true_id: TrueId) -> int:

@@ -18,13 +18,16 @@ from hypothesis.stateful import (
 
 from gateway.errors import GatewayError
 from gateway.mailbox import Position, Retention
+from gateway.membership import RoomLimits
 from gateway.messages import ConnectionId, SessionId, TrueId
-from gateway.store import Accepted, Ban
+from gateway.store import Accepted, Ban, Membership, Published
 from tests.stores.conftest import Driver, memory_store, sqlite_store
 from tests.stores.test_store import session
 
 PLAYERS = [TrueId("ann"), TrueId("bob"), TrueId("eve")]
+ROOMS = ["red", "blue", "ann"]
 players = st.sampled_from(PLAYERS)
+rooms = st.sampled_from(ROOMS)
 numbers = st.integers(0, 7)
 
 
@@ -55,6 +58,7 @@ class Stores(RuleBasedStateMachine):
         keys=st.sampled_from([0, 2]),
         sessions=st.sampled_from([0, 4]),
         per_player=st.sampled_from([0, 2]),
+        room_limits=st.sampled_from([RoomLimits(), RoomLimits(2, 2, 2)]),
     )
     def begin(
         self,
@@ -64,6 +68,7 @@ class Stores(RuleBasedStateMachine):
         keys: int,
         sessions: int,
         per_player: int,
+        room_limits: RoomLimits,
     ) -> None:
         self.limits = {
             "mailbox": mailbox,
@@ -72,6 +77,7 @@ class Stores(RuleBasedStateMachine):
             "dedupe_keys": keys,
             "sessions": sessions,
             "sessions_per_player": per_player,
+            "rooms": room_limits,
         }
         self.stores = [memory_store(**self.limits), self.open()]
 
@@ -106,6 +112,49 @@ class Stores(RuleBasedStateMachine):
             return type(result), getattr(result, "retry_after", 0), getattr(result, "limit", "")
 
         self.both(act)
+
+    @rule(
+        sender=st.none() | players,
+        size=st.integers(0, 500),
+        key=st.none() | st.sampled_from("abc"),
+        room=rooms,
+        skip=st.none() | numbers,
+    )
+    def publish(
+        self, sender: TrueId | None, size: int, key: str | None, room: str, skip: int | None
+    ) -> None:
+        session_id = SessionId(f"s{skip}") if skip is not None else None
+
+        def act(driver: Driver) -> Any:
+            result = driver.publish(
+                b"x" * size, room=room, sender=sender, key=key, skip=session_id, now=self.now
+            )
+            if isinstance(result, Published):
+                own = result.message_id
+                return (
+                    None if own is None else int(own.split(b".")[1]),
+                    [(each, copy.offset, copy.body, copy.skip) for each, copy in result.copies],
+                    list(result.full),
+                    result.limit,
+                    result.duplicate,
+                )
+            return type(result), getattr(result, "retry_after", 0), getattr(result, "limit", "")
+
+        self.both(act)
+
+    @rule(true_id=players, room=rooms)
+    def join(self, true_id: TrueId, room: str) -> None:
+        def act(driver: Driver) -> Any:
+            result = driver.join(true_id, room)
+            if isinstance(result, Membership):
+                return result.changed, result.members
+            return type(result), str(result)
+
+        self.both(act)
+
+    @rule(true_id=players, room=rooms)
+    def leave(self, true_id: TrueId, room: str) -> None:
+        self.both(lambda driver: driver.leave(true_id, room))
 
     @rule(number=numbers, connected=st.booleans())
     def log_in(self, number: int, connected: bool) -> None:
@@ -180,14 +229,19 @@ class Stores(RuleBasedStateMachine):
                     for each in driver.sessions_of(true_id)
                 ]
                 return (
-                    driver.look(true_id, foreign),
+                    driver.look(true_id, foreign, SessionId("s1")),
                     driver.read(true_id),
+                    driver.batch(true_id).hole,
+                    [message.skip for message in driver.batch(true_id).messages],
+                    driver.memberships.rooms_of(true_id),
                     sorted(subjects),
                     driver.ban_of(true_id, self.now),
                 )
 
             self.both(act)
-        self.both(lambda driver: (driver.bytes, driver.session_count))
+        for room in ROOMS:
+            self.both(lambda driver, room=room: driver.members(room))
+        self.both(lambda driver: (driver.bytes, driver.session_count, driver.memberships.count))
         # Each tells of its players in an order of its own.
         assert counted(self.stores[0].dropped) == counted(self.dropped + self.stores[1].dropped)
 

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from gateway.errors import ConfigError, StoreUnavailable
-from gateway.mailbox import Draft, Located, Retention
+from gateway.mailbox import Draft, Hole, Located, Retention
 from gateway.messages import ConnectionId, SessionId, TrueId
-from gateway.store import Accepted, Ban, KeysFull, SessionsFull
+from gateway.store import Accepted, Ban, KeysFull, Published, SessionsFull
 from gateway.stores import (
     build_store,
     sqlite,
@@ -83,6 +83,119 @@ def test_everything_survives_the_process(path: Path) -> None:
         assert not store.is_revoked(SessionId("s9"), BOB, 5.0)
         assert store.ban_of(BOB, 1e9) == Ban(None, "rude")
         assert accepted(store.append(b"3")).message_id.split(b".")[1] == b"3"
+
+
+def test_rooms_survive_the_process(path: Path) -> None:
+    limits = {"mailbox": Retention(2, 0, 0), "refuse_when_full": True}
+    with sqlite_store(path, **limits) as store:
+        for true_id in (ANN, BOB):
+            store.join(true_id)
+        store.join(BOB, "other")
+        store.append(target=ANN)
+        first = store.publish(b"1", key="a", skip=SessionId("s1"))
+        store.publish(b"2")
+        store.leave(BOB, "other")
+        order = dict(store.memberships.members_of("r"))
+    with sqlite_store(path, **limits) as store:
+        assert dict(store.memberships.members_of("r")) == order
+        assert store.memberships.rooms_of(BOB) == ("r",)
+        again = store.publish(b"1", key="a")
+        assert isinstance(again, Published)
+        assert isinstance(first, Published)
+        assert (again.duplicate, again.message_id) == (True, first.message_id)
+        assert store.look(BOB, None, SessionId("s1")).skipped == (1,)
+        assert store.batch(ANN).hole == Hole(2, 1)
+        assert store.read(BOB) == [b"1", b"2"]
+        eve = TrueId("eve")
+        store.join(eve)
+        assert store.members() == [ANN, BOB, eve]
+        assert store.publish(room="other", sender=None).copies == []
+
+
+def test_a_file_of_the_first_format_gets_rooms(path: Path) -> None:
+    connection = sqlite_schema.connect(path, "NORMAL")
+    sqlite_schema.migrate(connection, path, sqlite_schema.MIGRATIONS[:1])
+    (epoch,) = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
+    connection.execute("INSERT INTO players VALUES (7, 'ann', 1, 1, 1, 161, 0, 0, 0, NULL)")
+    connection.execute(
+        "INSERT INTO messages (mailbox, offset, nonce, ts, body) VALUES (7, 1, 5, 0.0, x'31')"
+    )
+    connection.close()
+    with sqlite_store(path) as store:
+        assert store.epoch == epoch
+        assert store.read(ANN) == [b"1"]
+        store.join(ANN)
+        assert isinstance(store.publish(b"2", sender=ANN), Published)
+        assert store.read(ANN) == [b"1", b"2"]
+        assert store.look(ANN).hole is None
+
+
+ROOM_WRITER = """
+import asyncio, sys
+from itertools import count
+from pathlib import Path
+from gateway.mailbox import RoomDraft
+from gateway.messages import TrueId
+from gateway.store import Membership, Published
+from gateway.stores.sqlite import SqliteStore
+from gateway.stores import nonces
+from tests.stores.conftest import LIMITS
+
+async def main():
+    store = SqliteStore(Path(sys.argv[1]), "NORMAL", LIMITS, nonces(), lambda *_: None)
+    await store.open()
+    players = [TrueId(f"p{number}") for number in range(20)]
+    def say(*words):
+        sys.stdout.write(" ".join(words) + "\\n")
+        sys.stdout.flush()
+    def joined(room, true_id, result):
+        assert isinstance(result, Membership), result
+        say("joined", room, true_id)
+    def done(draft, result):
+        assert isinstance(result, Published), result
+        say("sent", draft.body.decode(), *(f"{who}={copy.offset}" for who, copy in result.copies))
+    for number in count():
+        run = f"{sys.argv[2]}-{number}"
+        who = players[number % 20]
+        for room in ("all", run):
+            store.join(room, who, lambda result, room=room, who=who: joined(room, who, result))
+        store.publish(RoomDraft("all", who, run.encode(), run), 1.0, done)
+        if number % 20 == 0:
+            await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+
+
+def test_no_answered_join_or_publish_is_lost_when_the_process_is_killed(path: Path) -> None:
+    joined: set[tuple[str, str]] = set()
+    sent: set[tuple[str, str]] = set()
+    for number in range(3):
+        command = [sys.executable, "-c", ROOM_WRITER, str(path), str(number)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(300 + 200 * number)]
+            process.send_signal(signal.SIGKILL)
+            lines += process.stdout.read().splitlines(keepends=True)
+        for what, first, *rest in (line.split() for line in lines if line.endswith("\n")):
+            if what == "joined":
+                joined.add((first, rest[0]))
+            else:
+                sent |= {(first, copy) for copy in rest}
+        with sqlite_store(path) as store:
+            kept = set()
+            orders = []
+            for player in (TrueId(f"p{index}") for index in range(20)):
+                batch = store.batch(player, limit=10**6)
+                offsets = [message.offset for message in batch.messages]
+                assert offsets == list(range(1, batch.head + 1))
+                kept |= {(each.body.decode(), f"{player}={each.offset}") for each in batch.messages}
+                orders.append([each.body for each in batch.messages])
+            assert sent <= kept
+            assert all(room in store.memberships.rooms_of(TrueId(who)) for room, who in joined)
+            # Whoever joined later has the end of what the first one has.
+            assert all(order == orders[0][len(orders[0]) - len(order) :] for order in orders)
+    assert len(sent) > 1000
 
 
 def test_offsets_go_on_when_all_messages_have_expired(path: Path) -> None:

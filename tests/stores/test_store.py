@@ -20,7 +20,7 @@ from gateway.store import (
     UnknownTarget,
 )
 from gateway.stores import memory, sqlite_revocations
-from gateway.stores.memory import KEY_BYTES
+from gateway.stores.memory_player import KEY_BYTES
 from tests.stores.conftest import ANN, BOB, Driver, NewStore
 
 

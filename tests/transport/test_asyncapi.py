@@ -128,6 +128,14 @@ async def test_what_is_sent_is_what_the_document_says(clients: Clients, gateway:
     assert not await ann.asks("message", {**message, "target_id": "nobody"})
     await ann.emit("message", {"data": 1})
     assert (await ann.told("error"))["field"] == "target_id"
+    assert await ann.asks("join", {"room": "r"})
+    assert (await ann.told("room"))["joined"] == ann.true_id
+    assert await ann.asks("publish", {"room": "r", "data": 1})
+    assert (await ann.told("message"))["room"] == "r"
+    assert await ann.asks("members", {"room": "r"})
+    assert await ann.asks("leave", {"room": "r"})
+    assert (await ann.told("room"))["left"] == ann.true_id
+    assert not await ann.asks("publish", {"room": "r", "data": 1})
     from_backend = SendMessage(TrueId(ann.true_id), msgspec.Raw(b"1"))
     gateway._services.delivery.send(None, from_backend)
     assert (await ann.told("message"))["from"] is None
