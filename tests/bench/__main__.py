@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tests.bench import scenarios, watching
+from tests.bench import room, scenarios, watching
 from tests.bench.client import Load
 from tests.bench.servers import LOAD_CORE, Meter, running
 
@@ -25,9 +25,9 @@ PEERS = ("gateway", "gateway-sqlite", "plain", "recovery", "uws", "stock")
 REFERENCES = ("plain", "recovery")
 #: The others forget who was connected, and what they missed.
 REPLAYING = ("gateway", "gateway-sqlite", "recovery")
-#: The others know no presence.
+#: The others know no presence and no volatile state.
 WATCHING = ("gateway", "gateway-sqlite")
-ABLE: dict[str, Sequence[str]] = {"replay": REPLAYING, "presence": WATCHING}
+ABLE: dict[str, Sequence[str]] = {"replay": REPLAYING, "presence": WATCHING, "room": WATCHING}
 Figures = dict[str, float]
 Scenario = Callable[[Load, Meter, argparse.Namespace], Figures]
 
@@ -85,6 +85,17 @@ def _presence(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
     }
 
 
+def _room(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+    peace, meanwhile, rate = room.room(load, meter, options.seconds)
+    before, after = watching.milliseconds(peace, 99), watching.milliseconds(meanwhile, 99)
+    return {
+        "room, ms at p99, all read": before,
+        "room, ms at p99, one stalled, one hidden": after,
+        "room, ratio of the two": after / before,
+        "room, deliveries/s, one stalled, one hidden": rate,
+    }
+
+
 SCENARIOS: dict[str, Scenario] = {
     "direct": _direct,
     "receipts": _receipts,
@@ -95,6 +106,7 @@ SCENARIOS: dict[str, Scenario] = {
     "replay": _replay,
     "idle": _idle,
     "presence": _presence,
+    "room": _room,
 }
 
 

@@ -92,6 +92,11 @@ class Load:
         for descriptor, _ in self._epoll.poll(max(seconds, 0)):
             clients[descriptor].read()
 
+    def stall(self, client: Client) -> None:
+        """Read nothing more from a client, and let the system buffer little for it."""
+        client.shrink()
+        self._epoll.unregister(client.descriptor)
+
     def close(self, clients: Iterable[Client]) -> None:
         """Cut connections."""
         for client in list(clients):
@@ -120,6 +125,7 @@ class Client:
         "_upgraded",
         "acked",
         "last",
+        "on_each",
         "on_messages",
         "presences",
         "received",
@@ -142,6 +148,8 @@ class Client:
         self.acked = 0
         #: The last event `message`, for who sets it to anything but None before.
         self.last: bytes | None = None
+        #: Called with each event `message`, if `last` is kept.
+        self.on_each: Callable[[bytes], None] | None = None
 
     @property
     def descriptor(self) -> int:
@@ -166,6 +174,10 @@ class Client:
             sent = 0
         if sent != len(data):
             raise TimeoutError("the server does not read: there is no room to write")
+
+    def shrink(self) -> None:
+        """Let the system buffer little of what comes."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
 
     def close(self) -> None:
         self._socket.close()
@@ -199,6 +211,8 @@ class Client:
                 messages += 1
                 if self.last is not None:
                     self.last = bytes(buffer[start:stop])
+                    if self.on_each is not None:
+                        self.on_each(self.last)
             elif buffer.startswith(_PRESENCE, start):
                 self.presences += 1
             else:
