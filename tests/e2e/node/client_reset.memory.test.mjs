@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { FakeStorage, player } from "./client_helpers.mjs";
+import { FakeStorage, judging, player } from "./client_helpers.mjs";
 import { control } from "./helpers.mjs";
 
 test("what a crash of a store in memory lost is told, and told once", async () => {
@@ -41,4 +41,33 @@ test("an offset of a store that is gone is not presented again", async () => {
   const next = await player({ storage });
   assert.equal(next.sessions[0].outcome, "resumed");
   assert.deepEqual([ada.losts.length, next.losts.length], [1, 0]);
+});
+
+test("rooms of a store that is gone are joined anew, however often that fails", async () => {
+  let joins = 0;
+  const judge = (event) => {
+    if (event !== "join") return null;
+    joins += 1;
+    if (joins !== 2) return null;
+    ada.drop();
+    return Promise.reject(new Error("no answer"));
+  };
+  const ada = await player({ io: judging(judge) });
+  const bob = await player();
+  const heard = [];
+  const room = await ada.client.join("phoenix");
+  room.on("message", ({ data }) => {
+    heard.push(data);
+    ada.look();
+  });
+  const other = await bob.client.join("phoenix");
+  await control("kill");
+  for (const one of [ada, bob]) await one.until("the loss", () => !one.client.connected);
+  const sent = other.publish("from the ashes");
+  await control("start");
+  assert.equal((await sent).ok, true);
+  await ada.until("the third join", () => joins === 3 && ada.client.connected);
+  await ada.until("everybody", () => room.members === 2 || ada.rooms.at(-1)?.members === 2);
+  await other.publish("again");
+  await ada.until("the message", () => heard.includes("again"));
 });
