@@ -62,7 +62,7 @@ def test_every_block_names_a_language_that_is_tested() -> None:
 def test_the_client_is_short_and_runs_against_a_gateway(
     tmp_path: Path, gateway: GatewayProcess
 ) -> None:
-    (example,) = blocks("js")
+    example = blocks("js")[0]
     assert len(example.splitlines()) <= MAX_EXAMPLE_LINES
     script = tmp_path / "game.js"
     script.write_text(example)
@@ -70,6 +70,31 @@ def test_the_client_is_short_and_runs_against_a_gateway(
     subprocess.run([node, "--check", script], check=True, timeout=TIMEOUT)
     done = subprocess.run(
         [node, ROOT / "tests" / "readme_client.cjs", script, gateway.url, STOCK_CLIENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + gateway.log
+
+
+def test_the_module_example_is_short_and_runs_against_a_gateway(
+    tmp_path: Path, gateway: GatewayProcess
+) -> None:
+    (example,) = blocks("js")[1:]
+    assert len(example.splitlines()) <= MAX_EXAMPLE_LINES
+    script = tmp_path / "game.mjs"
+    script.write_text(example)
+    done = subprocess.run(
+        [
+            program("node"),
+            ROOT / "tests" / "readme_module.mjs",
+            script,
+            gateway.url,
+            STOCK_CLIENT,
+            ROOT / "gateway" / "static",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
