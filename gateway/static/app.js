@@ -1,170 +1,145 @@
-/** Wiring: the parts are made here, once, and told about each other. */
+/**
+ * Wiring: the parts are made here, once, and told about each other.
+ *
+ * For tests and the curious, `document.documentElement.dataset` says how things stand, and
+ * stays as it is named here:
+ * - of the connection: `connection` (connecting, live, away, closed), `trueId`, `sessionId`,
+ *   `socketId`, `outcome`, `missed`, `connections`, `blink` (milliseconds of the last outage);
+ * - of the match: `match`, `synced` (the score board is complete), `members`, `round`, `phase`
+ *   (play, break), `left` (seconds of it);
+ * - of this player: `x`, `y`, `moving`, `score`, `claimed` (points on their way), `leads` (this
+ *   tab steers), `nearest` ("dx dy": the way to the nearest spark);
+ * - of the others: `others` (JSON, [x, y] by true_id);
+ * - `tick` counts how often match and players were told.
+ * `#players li` have `data-true-id`, `data-score` and `data-state`; `#messages li` have
+ * `data-from`, `data-key`, `data-status` and `data-missed`. Keys steer unless a field has them.
+ */
 
-import { ConversationView } from "./conversation-view.js";
-import { byId, setText } from "./dom.js";
-import { Identity } from "./identity.js";
-import { IdentityView } from "./identity-view.js";
-import { ConversationLog } from "./log.js";
-import { LoginView } from "./login-view.js";
-import { Outbox } from "./outbox.js";
-import { PlayersView } from "./players-view.js";
-import { Roster } from "./roster.js";
-import { GatewaySession } from "./session.js";
-import { KEYS, openTabStore } from "./store.js";
-import { Timeline } from "./timeline.js";
-import { PRESENCE_LABELS } from "./wording.js";
+import { connect } from "/client/gateway.js";
+import { io } from "/vendor/socket.io.esm.min.js";
 
-const store = openTabStore();
+import { Effects } from "./draw/effects.js";
+import { Scene } from "./draw/scene.js";
+import { matchOf } from "./game/rounds.js";
+import { Chat } from "./net/chat.js";
+import { Match } from "./net/match.js";
+import { Positions } from "./net/positions.js";
+import { Play } from "./play.js";
+import { Backdrop } from "./ui/backdrop.js";
+import { Board } from "./ui/board.js";
+import { ChatView } from "./ui/chat-view.js";
+import { Controls } from "./ui/controls.js";
+import { Door } from "./ui/door.js";
+import { byId, copyText, setText } from "./ui/dom.js";
+import { Feedback } from "./ui/feedback.js";
+import { Hud } from "./ui/hud.js";
+import { Loop } from "./ui/loop.js";
+import { Panel } from "./ui/panel.js";
+import { openTabStore } from "./ui/store.js";
+import { refusal } from "./ui/wording.js";
+
 const parameters = new URLSearchParams(location.search);
 if (parameters.get("player") === "new") {
   // A new player, even in a tab that began as a copy; from here on a reload resumes.
-  store.clear();
-  history.replaceState(null, "", location.pathname);
+  openTabStore().clearAll();
+  parameters.delete("player");
+  const rest = parameters.toString();
+  history.replaceState(null, "", location.pathname + (rest && `?${rest}`));
 }
 
-const identity = new Identity(store);
-const session = new GatewaySession(identity);
-const log = new ConversationLog(store);
-const outbox = new Outbox(session, log);
-const roster = new Roster(session, store);
-const timeline = new Timeline(store);
-const identityView = new IdentityView(session);
-const playersView = new PlayersView(roster, pick);
-const conversationView = new ConversationView(log, roster, {
-  onPick: pick,
-  onAgain: (entry) => outbox.again(entry),
+const store = openTabStore();
+const place = matchOf(parameters);
+const door = new Door(new Backdrop(place));
+const hud = new Hud();
+const board = new Board();
+/** Why somebody is asked who they are. @type {[string, "bad"|"plain"]} */
+let reason = ["", "bad"];
+const client = connect({
+  io,
+  auth: () => door.ask(...reason),
+  // What was claimed or said without a connection survives a reload.
+  persist: true,
+  reconnectionDelayMax: 5000,
 });
-const loginView = new LoginView((credentials) => {
-  startOver();
-  session.signIn(credentials);
-});
+const panel = new Panel(client, store);
+const match = new Match(client, store, place);
+const chat = new Chat(match, store);
+const positions = new Positions(match);
+const play = new Play(match, positions, store);
+const effects = new Effects();
+const scene = new Scene(byId("arena"), match.name, match.ledger.stones);
+const controls = new Controls(byId("arena"), () => play.dash(performance.now()));
+const chatView = new ChatView(chat, match);
+new Feedback({ play, match, positions, effects, scene, hud });
+const loop = new Loop({ play, match, chat, positions, controls, effects, scene, hud, board });
 
-const target = byId("target");
-const text = byId("text");
+document.documentElement.dataset.match = match.name;
+setText(byId("match-name"), match.name);
 
-/** Forget the player of before everywhere. */
+/** Forget the player of before. */
 function startOver() {
   store.clear();
-  log.reload();
-  roster.clear();
-  timeline.reload();
-  conversationView.showAll();
-  target.value = "";
+  chat.clear();
 }
 
-function showGame() {
-  loginView.hide();
-  if (!byId("game").hidden) return;
-  byId("game").hidden = false;
-  if (document.activeElement === document.body) byId("game").focus({ preventScroll: true });
-  conversationView.showAll();
-  target.value = store.read(KEYS.target, "");
-  showPlayers();
-}
-
-function showLogin(reason = "", tone = "bad") {
-  byId("game").hidden = true;
-  identityView.name = "";
-  identityView.showTitle(0);
-  loginView.show(reason, tone);
-}
-
-/** Address the next message. */
-function pick(trueId) {
-  target.value = trueId;
-  targetChanged();
-  text.focus();
-}
-
-function targetChanged() {
-  const trueId = target.value.trim();
-  store.write(KEYS.target, trueId);
-  setText(byId("receipt"), "");
-  showPlayers();
-}
-
-function showPlayers() {
-  const own = identity.player?.true_id ?? "";
-  const trueId = target.value.trim();
-  playersView.show(own, trueId);
-  const presence = roster.presence.get(trueId);
-  const name = roster.nameOf(trueId);
-  const state = presence && PRESENCE_LABELS[presence.state];
-  setText(byId("target-note"), [name, state].filter(Boolean).join(", "));
-  const mine = roster.presence.get(own);
-  if (mine && session.live) identityView.showConnections(mine.connections);
-}
-
-function tellVisibility() {
-  const state = document.hidden ? "hidden" : "active";
-  session.request("presence_set", { state }).catch(() => {});
-}
-
-session.addEventListener("state", ({ detail }) => {
-  identityView.showState(detail);
-  if (detail.state !== "live") roster.stop();
-  if (!identity.known) loginView.say(detail.reason);
+client.on("session", () => {
+  reason = ["", "bad"];
+  play.enter();
+  if (!door.open) return;
+  door.close();
+  chatView.showAll();
+  byId("arena").focus({ preventScroll: true });
 });
-session.addEventListener("session", ({ detail }) => {
-  identityView.showPlayer(identity.player);
-  identityView.showSession(detail.session, detail.socketId);
-  timeline.addArrival(detail);
-  showGame();
-  roster.start();
-  roster.care([detail.session.true_id, ...log.peers()]);
-  tellVisibility();
-  outbox.flush();
+client.on("state", (state, why) => {
+  if (state === "away") hud.announce("Connection lost. You can play on, it comes back by itself.");
+  if (state !== "closed") return;
+  if (why === "logged_out") startOver();
+  // A ban is of the player, whose token is kept: only they themselves may try again.
+  if (why === "banned") door.ask(...reason).then(() => client.connect());
+  // Asks at the door. Not in here: the client has not finished with its end.
+  else setTimeout(() => client.connect());
 });
-session.addEventListener("transport", ({ detail }) => identityView.showTransport(detail));
-session.addEventListener("message", ({ detail: { envelope, replayed } }) => {
-  if (!log.receive(envelope, replayed)) return;
-  if (envelope.from) roster.care([envelope.from]);
-  if (document.hidden) identityView.showTitle(identityView.unread + 1);
+client.on("refused", ({ code, message, reconnect }) => {
+  reason = [refusal(code, message), "bad"];
+  if (!reconnect) startOver();
+  else if (door.open) door.say(`${reason[0]} Trying again…`);
 });
-session.addEventListener("presence", ({ detail }) => roster.update(detail));
-session.addEventListener("notice", ({ detail }) => timeline.add(detail.text, detail.tone));
-session.addEventListener("signedout", ({ detail }) => {
-  startOver();
-  showLogin(detail.reason, detail.code === "logged_out" ? "plain" : "bad");
+match.on("say", (message, missed) => chat.receive(message, missed));
+match.on("members", () => {
+  const connections = match.members.get(match.me)?.connections ?? null;
+  if (connections === null || !client.connected) return;
+  panel.showConnections(connections);
+  if (connections === 1) positions.lead();
 });
+match.on("failed", ({ message }) => hud.fail(`You cannot join this match: ${message}.`));
+match.on("joined", () => hud.fail(""));
 
-roster.addEventListener("change", () => {
-  showPlayers();
-  conversationView.showNames();
+byId("dash").addEventListener("click", () => play.dash(performance.now()));
+byId("logout").addEventListener("click", () => logOut(false));
+byId("logout-everywhere").addEventListener("click", () => logOut(true));
+byId("invite").addEventListener("click", async () => {
+  const url = new URL(location.href);
+  const done = await copyText(url.href, byId("match-name"));
+  setText(byId("invite"), done ? "Link copied" : "Copy the address");
+  setTimeout(() => setText(byId("invite"), "Invite"), 1600);
 });
-
-byId("send-form").addEventListener("submit", (event) => {
+addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || ![byId("arena"), document.body].includes(event.target)) return;
   event.preventDefault();
-  const to = target.value.trim();
-  const missing = to ? (text.value.trim() ? null : text) : target;
-  if (missing) {
-    setText(byId("receipt"), missing === target ? "Whom to? Pick a player or paste a true_id." : "");
-    missing.focus();
-    return;
+  byId("text").focus();
+});
+
+async function logOut(everywhere) {
+  reason = [everywhere ? "You logged out everywhere." : "You logged out.", "plain"];
+  try {
+    await client.logout({ everywhere });
+  } catch {
+    reason = ["Logged out here. The server could not be told; the session will expire.", "plain"];
   }
-  outbox.submit(identity.player.true_id, to, text.value);
-  text.value = "";
-});
-target.addEventListener("input", targetChanged);
-target.addEventListener("change", () => target.value.trim() && roster.care([target.value.trim()]));
-byId("logout").addEventListener("click", () => session.logout(false));
-byId("logout-everywhere").addEventListener("click", () => session.logout(true));
-
-document.addEventListener("visibilitychange", () => {
-  tellVisibility();
-  if (document.hidden) return;
-  identityView.showTitle(0);
-  session.hasten();
-  roster.refresh();
-});
-document.addEventListener("resume", () => session.hasten());
-window.addEventListener("pageshow", () => session.hasten());
-window.addEventListener("online", () => session.hasten());
-
-if (identity.known) {
-  identityView.showPlayer(identity.player);
-  showGame();
-  session.open();
-} else {
-  showLogin();
 }
+
+// A frozen tab may be discarded without a word.
+for (const event of ["pagehide", "visibilitychange", "freeze"]) {
+  (event === "pagehide" ? window : document).addEventListener(event, () => play.keep());
+}
+loop.start();

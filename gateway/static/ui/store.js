@@ -5,17 +5,14 @@
  * Credentials never come here. A tab that was duplicated starts with a copy.
  */
 
-const PREFIX = "gateway.";
+const PREFIX = "sparks.";
 
 /** Keys in use, in one place. */
 export const KEYS = Object.freeze({
-  token: "token",
-  offset: "offset",
-  identity: "identity",
-  log: "log",
-  timeline: "timeline",
-  names: "names",
-  target: "target",
+  chat: "chat",
+  ledger: "ledger",
+  panel: "panel",
+  place: "place",
 });
 
 export class TabStore {
@@ -63,10 +60,16 @@ export class TabStore {
     }
   }
 
-  /** Forget everything this tab knew, the resume token included. */
+  /** Forget everything of this player. The resume token is the client's. */
   clear() {
     this.memory.clear();
     for (const key of Object.values(KEYS)) this.storage?.removeItem(PREFIX + key);
+  }
+
+  /** Forget whoever was in this tab, the resume token included. */
+  clearAll() {
+    this.memory.clear();
+    this.storage?.clear();
   }
 }
 

@@ -34,13 +34,13 @@ export function setText(target, text) {
 }
 
 /**
- * A `<time>` for today as hours, minutes, seconds; with the date for older ones.
+ * A `<time>` for today as hours and minutes; with the date for older ones.
  * @param {number} at epoch milliseconds
  */
 export function timeElement(at) {
   const date = new Date(at);
   const today = new Date().toDateString() === date.toDateString();
-  const clock = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  const clock = { hour: "2-digit", minute: "2-digit" };
   const style = today ? clock : { month: "short", day: "numeric", ...clock };
   const text = date.toLocaleString(undefined, style);
   return element("time", { datetime: date.toISOString() }, text);
