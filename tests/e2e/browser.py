@@ -1,4 +1,4 @@
-"""Headless Chromium by Selenium, and the built-in page as a player sees it."""
+"""Headless Chromium by Selenium, and its pages."""
 
 from __future__ import annotations
 
@@ -36,10 +36,6 @@ _SWITCHES: Final = (
 _COUNT_FREEZES: Final = """
     window.freezes = 0;
     document.addEventListener("freeze", () => { window.freezes += 1; });
-"""
-_INCOMING: Final = """
-    return Array.from(document.querySelectorAll("#messages li[data-direction=in]"), (row) =>
-        [row.dataset.id, row.dataset.from, row.querySelector(".text").textContent]);
 """
 
 
@@ -239,94 +235,3 @@ class Page:
     def screenshot(self, file: Path) -> None:
         """Write a picture of the page."""
         assert self.driver.save_screenshot(str(file))
-
-
-class GamePage(Page):
-    """The page that the gateway serves at `/`."""
-
-    def join(self, name: str) -> None:
-        """Join as a guest."""
-        self.wait("the login form", lambda: self.find("login-form").is_displayed())
-        field = self.find("name")
-        field.clear()
-        field.send_keys(name)
-        self.find("login-submit").click()
-        self.wait_live()
-
-    def choose(self, mode: str) -> None:
-        """Choose how to join: guest or password."""
-        self.wait("the login form", lambda: self.find("login-form").is_displayed())
-        self.driver.find_element(By.CSS_SELECTOR, f"label:has(#mode-{mode})").click()
-
-    def log_in(self, username: str, password: str) -> None:
-        """Join with a password."""
-        self.choose("password")
-        self.find("username").send_keys(username)
-        self.find("password").send_keys(password)
-        self.find("login-submit").click()
-
-    @property
-    def state(self) -> str | None:
-        """The connection's state as shown."""
-        return self.data("state", "state")
-
-    @property
-    def true_id(self) -> str:
-        """The player's id."""
-        return self.text("true-id")
-
-    @property
-    def session_id(self) -> str:
-        """The session's id."""
-        return self.text("session-id")
-
-    @property
-    def socket_id(self) -> str:
-        """The connection's id."""
-        return self.text("socket-id")
-
-    def wait_live(self, other_than: str = "none") -> str:
-        """Wait for a connection with a socket id other than this one; return its id."""
-
-        def look() -> str | None:
-            socket_id = self.socket_id
-            live = self.state == "live" and socket_id not in {"none", other_than}
-            return socket_id if live else None
-
-        new: str = self.wait("a live connection", look)
-        return new
-
-    def wait_connections(self, count: int) -> None:
-        """Wait until the page shows so many connections of its player."""
-        self.wait(f"{count} connections", lambda: self.text("connections") == str(count))
-
-    def send(self, true_id: str, text: str) -> str:
-        """Send a message and return the receipt's code."""
-        target = self.find("target")
-        if target.get_attribute("value") != true_id:
-            target.clear()
-            target.send_keys(true_id)
-        self.script("delete document.getElementById('receipt').dataset.code")
-        self.find("text").send_keys(text)
-        self.find("send").click()
-        settled = {"delivered", "queued"}
-        code: str = self.wait(
-            "a receipt", lambda: (code := self.data("receipt", "code")) in settled and code
-        )
-        return code
-
-    def incoming(self) -> list[tuple[str, str, str]]:
-        """Return id, sender and text of the messages that came in."""
-        return [tuple(row) for row in self.script(_INCOMING)]
-
-    def texts(self) -> list[str]:
-        """Return the texts of the messages that came in."""
-        return [text for _, _, text in self.incoming()]
-
-    def wait_texts(self, *texts: str) -> None:
-        """Wait for exactly these messages, each once, in this order."""
-        wanted = list(texts)
-        self.wait(f"the messages {wanted}", lambda: len(self.texts()) >= len(wanted))
-        assert self.texts() == wanted
-        ids = [id_ for id_, _, _ in self.incoming()]
-        assert len(set(ids)) == len(ids)

@@ -11,9 +11,11 @@ from typing import Any, Final
 import pytest
 
 from tests.e2e.browser import Browser
+from tests.e2e.game_page import GamePage, long_round
 from tests.gateway_process import GatewayProcess, own_environment, program
 
 StartGateway = Callable[..., GatewayProcess]
+OpenPage = Callable[..., GamePage]
 
 NODE_TESTS: Final = Path(__file__).resolve().parent / "node"
 _NPM_SECONDS: Final = 120.0
@@ -99,6 +101,35 @@ def browser(
         if not well:
             chromium.close()
     assert complaints == []
+
+
+@pytest.fixture
+def open_page(browser: Browser, gateway: GatewayProcess) -> OpenPage:
+    """Open the game in a window of its own, as another player."""
+    query = f"?player=new&round={long_round()}"
+
+    def open_page(path: str = query) -> GamePage:
+        page = GamePage(browser, browser.new_window())
+        page.open(gateway.url + path)
+        return page
+
+    return open_page
+
+
+@pytest.fixture
+def ada(open_page: OpenPage) -> GamePage:
+    """A guest who plays."""
+    page = open_page()
+    page.join("Ada")
+    return page
+
+
+@pytest.fixture
+def bob(open_page: OpenPage) -> GamePage:
+    """Another guest, in another window."""
+    page = open_page()
+    page.join("Bob")
+    return page
 
 
 @pytest.fixture
