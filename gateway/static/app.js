@@ -59,7 +59,9 @@ const client = connect({
   auth: () => door.ask(...reason),
   // What was claimed or said without a connection survives a reload.
   persist: true,
-  reconnectionDelayMax: 5000,
+  // A round is short: rather a few attempts more than a longer pause.
+  reconnectionDelay: 250,
+  reconnectionDelayMax: 2000,
 });
 const panel = new Panel(client, store);
 const match = new Match(client, store, place);
