@@ -178,18 +178,29 @@ class Mailbox:
 
     def append(self, epoch: bytes, nonce: int, body: bytes, now: float) -> StoredMessage:
         """Give the message the next offset and keep it."""
-        head = self.head + 1
+        head = self.head = self.head + 1
         message = StoredMessage(head, b"%b.%d.%x" % (epoch, head, nonce), body, now)
-        self.put(message)
-        return message
-
-    def put(self, message: StoredMessage) -> None:
-        """Keep a message that has the next offset."""
-        self.head = message.offset
         if isinstance(self._messages, tuple):
             self._messages = deque()
         self._messages.append(message)
-        self.size += len(message.body) + OVERHEAD
+        self.size += len(body) + OVERHEAD
+        return message
+
+    def put(
+        self, message: StoredMessage, size: int, most: float, most_bytes: float, oldest: float
+    ) -> bool:
+        """Keep a message that has the next offset already; return whether `trim` has work now.
+
+        `size` is the message's; the limits are those of `trim`, infinite where there is none,
+        and `oldest` the time before which messages are too old.
+        """
+        self.head = message.offset
+        messages = self._messages
+        if isinstance(messages, tuple):
+            messages = self._messages = deque()
+        messages.append(message)
+        self.size = total = self.size + size
+        return len(messages) > most or total > most_bytes or messages[0].ts < oldest
 
     def trim(self, limits: Retention, now: float) -> tuple[int, int]:
         """Drop the oldest messages beyond the limits.

@@ -6,6 +6,7 @@ A restart starts a new epoch with empty mailboxes; clients are told `store_reset
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
@@ -187,6 +188,11 @@ class MemoryStore:
     ) -> list[tuple[TrueId, StoredMessage]]:
         """Put the message into these mailboxes; where they stand at one offset it is one object."""
         body = draft.body
+        size = len(body) + OVERHEAD
+        limits = self._limits.mailbox
+        most = limits.max_messages or math.inf
+        most_bytes = limits.max_bytes or math.inf
+        oldest = now - limits.retention if limits.retention else -math.inf
         tail = b".%x" % next(self._nonces)
         shared: dict[int, StoredMessage] = {}
         copies = []
@@ -199,9 +205,9 @@ class MemoryStore:
                 message = shared[offset] = StoredMessage(offset, message_id, body, now)
             if draft.skip is not None and true_id == draft.sender:
                 message = StoredMessage(offset, message.id, body, now, draft.skip)
-            mailbox.put(message)
             copies.append((true_id, message))
-            self.bytes -= self._trim(player, now)
+            if mailbox.put(message, size, most, most_bytes, oldest):
+                self.bytes -= self._trim(player, now)
         return copies
 
     def _trim(self, player: Player, now: float) -> int:

@@ -56,6 +56,15 @@ def _fan_out(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
     return {"fan-out, deliveries/s": scenarios.fan_out(load, meter, options.seconds)}
 
 
+def _publish(members: int, volatile: bool = False) -> Scenario:
+    name = f"{'volatile ' if volatile else ''}publish to {members}, deliveries/s"
+
+    def run(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
+        return {name: scenarios.publish(load, meter, options.seconds, members, volatile)}
+
+    return run
+
+
 def _connects(load: Load, meter: Meter, options: argparse.Namespace) -> Figures:
     return {"connects/s": scenarios.connects(load, meter, options.connects)}
 
@@ -101,6 +110,9 @@ SCENARIOS: dict[str, Scenario] = {
     "receipts": _receipts,
     "crowd": _crowd,
     "fan-out": _fan_out,
+    "publish": _publish(1000),
+    "publish-large": _publish(10_000),
+    "publish-volatile": _publish(1000, volatile=True),
     "connects": _connects,
     "resumes": _resumes,
     "replay": _replay,

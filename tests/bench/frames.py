@@ -49,3 +49,14 @@ def message(target: str, data: str, ack: bool) -> bytes:
     """Return the frame of a message to a player."""
     payload = json.dumps({"target_id": target, "data": data})
     return frame(f'42{"1" if ack else ""}["message",{payload}]'.encode())
+
+
+def join(room: str) -> bytes:
+    """Return the frame of a join with an ack."""
+    return frame(f'421["join",{json.dumps({"room": room})}]'.encode())
+
+
+def publish(room: str, data: str, volatile: bool) -> bytes:
+    """Return the frame of a message to a room."""
+    payload = json.dumps({"room": room, "data": data, "volatile": volatile})
+    return frame(f'42["publish",{payload}]'.encode())

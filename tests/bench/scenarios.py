@@ -13,6 +13,9 @@ CLIENTS: Final = 100
 IN_FLIGHT: Final = 4
 RECEIVERS: Final = 1000
 MISSED: Final = 100
+ROOM: Final = "room"
+#: Where the mailboxes of a room's members stand.
+PLACES: Final = 4
 DATA: Final = "x" * 64
 #: Of the reads in `fan_out`, in seconds: short beside the thousand deliveries that the server
 #: has still to make when the next message is sent.
@@ -89,13 +92,55 @@ def fan_out(load: Load, meter: Meter, seconds: float) -> float:
     sender, player = load.connect(guests(2))
     receivers = [player, *load.connect(resuming([player]) * (RECEIVERS - 1))]
     packet = frames.message(player.session()["true_id"], DATA, ack=False)
-    waiting = 2 * RECEIVERS
+    return _fan_out(load, meter, seconds, sender, packet, receivers)
+
+
+def publish(load: Load, meter: Meter, seconds: float, members: int, volatile: bool) -> float:
+    """Deliveries per second: one member of a room to so many, itself among them.
+
+    Neighbours have had different numbers of messages before, as in games: their mailboxes do
+    not stand at one place.
+    """
+    clients = load.connect(guests(members))
+    _ask(load, clients, [frames.join(ROOM)] * members)
+    for place in range(1, PLACES):
+        some = [each for number, each in enumerate(clients) if number % PLACES >= place]
+        targets = [each.session()["true_id"] for each in some]
+        _ask(load, some, [frames.message(target, DATA, ack=True) for target in targets])
+    packet = frames.publish(ROOM, DATA, volatile)
+    return _fan_out(load, meter, seconds, clients[0], packet, clients)
+
+
+def _ask(load: Load, clients: list[Client], packets: list[bytes]) -> None:
+    """Let each client send its packet, and wait for all acks."""
+    for start in range(0, len(clients), AT_ONCE):
+        some = clients[start : start + AT_ONCE]
+        wanted = [client.acked + 1 for client in some]
+        for client, packet in zip(some, packets[start : start + AT_ONCE], strict=True):
+            client.send(packet)
+        deadline = time.monotonic() + PATIENCE
+        while any(client.acked < count for client, count in zip(some, wanted, strict=True)):
+            load.run(0.001)
+            if time.monotonic() > deadline:
+                raise TimeoutError("events were not acknowledged")
+
+
+def _fan_out(
+    load: Load,
+    meter: Meter,
+    seconds: float,
+    sender: Client,
+    packet: bytes,
+    receivers: list[Client],
+) -> float:
+    """Return the rate at which a packet reaches all receivers; two of them are under way."""
+    waiting = 2 * len(receivers)
 
     def on_messages(count: int) -> None:
         nonlocal waiting
         waiting -= count
-        if waiting <= RECEIVERS:
-            waiting += RECEIVERS
+        if waiting <= len(receivers):
+            waiting += len(receivers)
             sender.send(packet)
 
     for receiver in receivers:

@@ -18,6 +18,15 @@ io.on("connection", (socket) => {
     io.to(message.target_id).emit("message", { from: player, data: message.data });
     ack?.({ ok: true });
   });
+  socket.on("join", ({ room }, ack) => {
+    socket.join(`room ${room}`);
+    ack?.({ ok: true });
+  });
+  socket.on("publish", ({ room, data, volatile }, ack) => {
+    const to = volatile ? io.volatile.to(`room ${room}`) : io.to(`room ${room}`);
+    to.emit("message", { from: player, room, data });
+    ack?.({ ok: true });
+  });
 });
 
 if (kind === "uws") {

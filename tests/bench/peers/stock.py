@@ -29,6 +29,20 @@ async def on_message(sid, message):
     return {"ok": True}
 
 
+@server.on("join")
+async def on_join(sid, request):
+    await server.enter_room(sid, f"room {request['room']}")
+    return {"ok": True}
+
+
+@server.on("publish")
+async def on_publish(sid, request):
+    player = (await server.get_session(sid))["player"]
+    message = {"from": player, "room": request["room"], "data": request["data"]}
+    await server.emit("message", message, to=f"room {request['room']}")
+    return {"ok": True}
+
+
 async def main():
     app = Application([("/socket.io/", socketio.get_tornado_handler(server))])
     sockets = bind_sockets(0, "127.0.0.1", backlog=4096)
