@@ -28,7 +28,7 @@ from gateway.connection import Connection, ConnectionLimits, Services
 from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, GatewayError, StoreUnavailable
 from gateway.locks import KeyedLocks
-from gateway.mailbox import Batch, Draft, Position, Retention
+from gateway.mailbox import Batch, Draft, Position, Retention, RoomDraft
 from gateway.membership import RoomLimits
 from gateway.messages import SessionId, TrueId, encode
 from gateway.metrics import Metrics
@@ -36,7 +36,7 @@ from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.rooms import OpenRooms, Rooms, RoomSettings
-from gateway.store import Accepted, AppendDone, Ban, ReadDone, StoreLimits
+from gateway.store import Accepted, AppendDone, Ban, PublishDone, Published, ReadDone, StoreLimits
 from gateway.stores.memory import MemoryStore
 from gateway.tokens import Tokens
 from tests.services.world import Clock, Timers
@@ -71,16 +71,34 @@ class SteppedStore(MemoryStore):
         self.unanswered: deque[Callable[[], None]] = deque()
         #: Every message ever committed, by its player and id: the truth.
         self.truth = truth
+        self.stored: set[tuple[str, int]] = set()
+        self.orders: dict[str, list[int]] = {}
 
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         def on_committed(draft: Draft, result: Accepted | GatewayError) -> None:
             if isinstance(result, Accepted) and result.message is not None:
                 number = json.loads(b"{" + result.message.body)["data"]
-                assert number not in self.truth.values(), "a message was stored twice"
-                self.truth[draft.target_id, result.message_id.decode()] = number
+                self._stored(draft.target_id, result.message_id, number)
             self.unanswered.append(lambda: done(draft, result))
 
         self.uncommitted.append(lambda: MemoryStore.append(self, draft, now, on_committed))
+
+    def _stored(self, true_id: str, message_id: bytes, number: int) -> None:
+        assert (true_id, number) not in self.stored, "a message was stored twice"
+        self.stored.add((true_id, number))
+        self.truth[true_id, message_id.decode()] = number
+
+    def publish(self, draft: RoomDraft, now: float, done: PublishDone) -> None:
+        def on_committed(draft: RoomDraft, result: Published | GatewayError) -> None:
+            if isinstance(result, Published):
+                for true_id, message in result.copies:
+                    number = json.loads(b"{" + message.body)["data"]
+                    self._stored(true_id, message.id, number)
+                    # Whatever two members both have, they have in one order.
+                    self.orders.setdefault(true_id, []).append(number)
+            self.unanswered.append(lambda: done(draft, result))
+
+        self.uncommitted.append(lambda: MemoryStore.publish(self, draft, now, on_committed))
 
     def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
         def on_read(batch: Batch | StoreUnavailable) -> None:
@@ -298,7 +316,9 @@ class Device:
 
     def emit(self, number: int) -> None:
         assert self.link is not None
-        self.link.up.append(("event", encode(["message", self.unacked[number]]), number))
+        payload = self.unacked[number]
+        name = "publish" if "room" in payload else "message"
+        self.link.up.append(("event", encode([name, payload]), number))
 
     # In
 
@@ -314,6 +334,8 @@ class Device:
                     self.emit(number)
             case ("event", "message", payload, *offset):
                 self.on_message(payload, *offset)
+            case ("event", "room", _):
+                pass
             case ("ack", number):
                 self.unacked.pop(number, None)
             case ("ping",):
@@ -426,13 +448,24 @@ class Promise(RuleBasedStateMachine):
                 head = self._run(self.store.view(TrueId(device.true_id))).head
                 assert device.position == head, "accepted messages have not arrived"
                 assert not device.unacked
+            orders = list(self.store.orders.values())
+            for one in orders:
+                for other in orders:
+                    common = set(one) & set(other)
+                    assert [n for n in one if n in common] == [n for n in other if n in common]
         finally:
             self.loop.close()
 
     def on_receipt(self, number: int, receipt: dict[str, Any]) -> None:
         """A sender is told that its message is accepted."""
         target = self.targets[number]
-        if receipt["ok"]:
+        if target.startswith("room "):
+            if receipt["ok"]:
+                sender = target.removeprefix("room ")
+                assert self.store.truth.get((sender, receipt["id"])) == number
+            else:
+                assert receipt["error"]["code"] == "not_member"
+        elif receipt["ok"]:
             assert self.store.truth.get((target, receipt["id"])) == number
         else:
             # Who was lost with the store cannot be written to.
@@ -490,6 +523,20 @@ class Promise(RuleBasedStateMachine):
             self.targets[number] = target
             device.unacked[number] = {"target_id": target, "data": number, "id": f"k{number}"}
             device.emit(number)
+
+    @rule(who=st.integers(0, 9))
+    def publish(self, who: int) -> None:
+        """All who are known are members, and a membership may have ended before it arrives."""
+        device = self._device(who)
+        if device.link is None or device.frozen or not device.true_id:
+            return
+        for each in self.devices:
+            if each.true_id:
+                self.store.join("r", TrueId(each.true_id), lambda result: None)
+        number = next(self.numbers)
+        self.targets[number] = f"room {device.true_id}"
+        device.unacked[number] = {"room": "r", "data": number, "id": f"k{number}"}
+        device.emit(number)
 
     @rule(who=st.integers(0, 9), frames=st.integers(1, 4))
     def client_reads(self, who: int, frames: int) -> None:
