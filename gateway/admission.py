@@ -103,7 +103,8 @@ class Admission:
 
     async def _admit(self, auth: object, address: str, sink: Sink) -> Admitted:
         if self.draining:
-            raise ConnectRefused("draining", "the gateway is going down", _RETRY_AFTER)
+            back = isinstance(auth, Mapping) and "pid" in auth
+            raise ConnectRefused("draining", "the gateway is going down", _RETRY_AFTER, cut=back)
         request = ConnectRequest.parse(auth, address)
         pid = self._tokens.verify_pid(request.pid) if request.pid is not None else None
         token, token_error = self._verify_token(request)

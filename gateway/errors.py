@@ -49,10 +49,14 @@ class ConfigError(GatewayError):
 class ConnectRefused(GatewayError):
     """A CONNECT is refused: PROTOCOL 1.1.
 
-    `retry_after` is in seconds. Raises ValueError for a code that is not in CONNECT_CODES.
+    `retry_after` is in seconds. With `cut` the connection is closed without a word: a stock
+    client that came back by itself then tries again, which it does not after a refusal. Raises
+    ValueError for a code that is not in CONNECT_CODES.
     """
 
-    def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, retry_after: float | None = None, *, cut: bool = False
+    ) -> None:
         if code not in CONNECT_CODES:
             raise ValueError(f"unknown connect code {code!r}")
         super().__init__(message)
@@ -60,6 +64,7 @@ class ConnectRefused(GatewayError):
         self.message = message
         self.reconnect = CONNECT_CODES[code]
         self.retry_after = retry_after
+        self.cut = cut
 
     def payload(self) -> dict[str, object]:
         """Return what goes into the CONNECT_ERROR packet."""

@@ -8,6 +8,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +24,10 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 #: The installed command, as systemd and operators start it.
 COMMAND: Final = str(Path(sys.executable).with_name("game-gateway"))
 TIMEOUT: Final = 30.0
-_SYSTEMD: Final = ("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+_SYSTEMD: Final = (
+    *("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"),
+    *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"),
+)
 _SERVING: Final = re.compile(r"Serving (http://127\.0\.0\.1:(\d+)/)\n")
 #: What a healthy gateway never logs.
 _FAULT: Final = re.compile(
@@ -75,8 +79,8 @@ class GatewayProcess:
     """`game-gateway serve` in the folder `cwd`, with a port and a state that survive restarts.
 
     `config` is written to a file there. It does not wait for players when it is stopped, unless
-    `variables` say so. As a context manager it is started, and closed or, after an exception,
-    killed.
+    `variables` say so. `sockets` listen, and are handed over by name, as systemd does. As a
+    context manager it is started, and closed or, after an exception, killed.
     """
 
     def __init__(
@@ -85,8 +89,10 @@ class GatewayProcess:
         *arguments: str | Path,
         config: Mapping[str, Any] | None = None,
         variables: Mapping[str, str] | None = None,
+        sockets: Mapping[str, socket.socket] | None = None,
     ) -> None:
         self.cwd = cwd
+        self._sockets = sockets or {}
         self._arguments = [*map(str, arguments)]
         self._config: tuple[str, ...] = ()
         if config is not None:
@@ -135,9 +141,13 @@ class GatewayProcess:
         assert self._process is None
         with self._log_file.open("a") as log:
             self._process = subprocess.Popen(
-                [COMMAND, "serve", *self._config, *self._arguments, "--port", str(self.port)],
+                [
+                    *self._handing_over(),
+                    *(COMMAND, "serve", *self._config, *self._arguments, "--port", str(self.port)),
+                ],
                 cwd=self.cwd,
                 env=_gateway_environment(self._variables),
+                pass_fds=[each.fileno() for each in self._sockets.values()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -145,14 +155,28 @@ class GatewayProcess:
             )
         stdout = self._process.stdout
         assert stdout is not None
-        ready, _, _ = select.select([stdout], [], [], TIMEOUT)
-        self.out = stdout.readline() if ready else ""
+        # Not select(2): the number of the descriptor may be above 1,024.
+        waiting = select.poll()
+        waiting.register(stdout, select.POLLIN)
+        self.out = stdout.readline() if waiting.poll(TIMEOUT * 1000) else ""
         serving = _SERVING.fullmatch(self.out)
         if serving is None:
             self._end()
             return False
         self.url, self.port = serving[1], int(serving[2])
         return True
+
+    def _handing_over(self) -> list[str]:
+        """Return a command that runs another with the sockets where sd_listen_fds(3) has them."""
+        if not self._sockets:
+            return []
+        numbers = enumerate(self._sockets.values(), 3)
+        moves = " ".join(f"{number}<&{each.fileno()}" for number, each in numbers)
+        script = (
+            f"exec {moves}; export LISTEN_PID=$$ LISTEN_FDS={len(self._sockets)}"
+            f' LISTEN_FDNAMES={":".join(self._sockets)}; exec "$@"'
+        )
+        return [program("bash"), "-c", script, "bash"]
 
     def _end(self) -> int:
         """Kill it if it still runs; return the exit status."""

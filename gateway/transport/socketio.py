@@ -222,7 +222,10 @@ class SocketIOPeer:
             admitted = await admission.admit(auth, self._engine.address, self)
         except ConnectRefused as error:
             self._phase = _Phase.WAITING
-            self._refuse(error)
+            if error.cut:
+                self._engine.close(error.code)
+            else:
+                self._refuse(error)
             return
         except Exception:
             logger.exception("a CONNECT failed")

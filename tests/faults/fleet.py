@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final
 
 from tests.faults.checker import Log
-from tests.faults.player import Pace, Player, Recovery
+from tests.faults.player import HASTY, Pace, Patience, Player, Recovery
 
 #: How long a condition may take to come true. Seconds.
 WAIT_SECONDS: Final = 30.0
@@ -23,7 +23,7 @@ class Fleet:
     """Players connected to `address`; as a context manager they all are when it begins.
 
     Half of them behave like a page that stays, the others like one that is reloaded; every
-    sixth keeps nothing but its token.
+    sixth keeps nothing but its token. `patience` says how each comes back, by its number.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Fleet:
         address: Callable[[], tuple[str, int]],
         pace: Pace,
         chance: random.Random,
+        patience: Callable[[int], Patience] = lambda number: HASTY,
     ) -> None:
         bare = max(1, size // 6)
         kinds = [Recovery.STATE] * math.ceil(size / 2) + [Recovery.BARE] * bare
@@ -39,7 +40,15 @@ class Fleet:
         chance.shuffle(kinds)
         self.log = Log()
         self.players = [
-            Player(f"player{number}", kind, address, self.log, pace, random.Random(chance.random()))
+            Player(
+                f"player{number}",
+                kind,
+                address,
+                self.log,
+                pace,
+                random.Random(chance.random()),
+                patience(number),
+            )
             for number, kind in enumerate(kinds, 1)
         ]
         self._chance = chance

@@ -19,12 +19,9 @@ from typing import Any, Final
 from tests.faults.checker import Arrived, Greeted, Log, Sent, Stream
 from tests.faults.link import Link, LinkLost
 
-#: From the start of a connect to the event `session`; stock clients wait longer. Seconds.
-CONNECT_SECONDS: Final = 2.0
 #: How long an ack may take before the message is sent again. Seconds.
 ACK_SECONDS: Final = 1.5
-#: Pause before a reconnect, and the longest one, whatever a refusal asks for. Seconds.
-_BACKOFF: Final = (0.05, 0.3)
+#: The longest pause before a message that was refused is sent again. Seconds.
 _MAX_WAIT: Final = 0.5
 _MAX_PAD: Final = 400
 #: Refusals that pass. A guest is unknown after a restart that forgot everything, until it is back.
@@ -62,6 +59,35 @@ class Pace:
     unacked_per_target: int = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How a player comes back; durations in seconds.
+
+    `connect` is how long it may take up to the event `session`. Before the first try there is a
+    pause of `pause`, doubled with each that fails up to `max_pause`, more or less by `jitter` of
+    it; refusals may ask for up to `max_pause`. With `heeds_goaway` it leaves when it is asked to,
+    and is back when it is asked to be.
+    """
+
+    connect: float
+    pause: float
+    max_pause: float
+    jitter: float
+    heeds_goaway: bool = False
+
+    def wait(self, failures: int, chance: random.Random) -> float:
+        """Return the pause after so many tries that failed one after the other."""
+        pause = min(self.max_pause, self.pause * 2.0 ** min(failures, 16))
+        return pause * (1 + self.jitter * chance.uniform(-1, 1))
+
+
+#: For many faults in a short time.
+HASTY: Final = Patience(connect=2.0, pause=0.18, max_pause=0.5, jitter=0.7)
+#: The stock client's defaults (socket.io-client 4: `timeout`, `reconnectionDelay`,
+#: `reconnectionDelayMax`, `randomizationFactor`). It does not know `goaway`.
+STOCK: Final = Patience(connect=20.0, pause=1.0, max_pause=5.0, jitter=0.5)
+
+
 @dataclass(slots=True)
 class _Pending:
     """A message that was not acked yet; `sent_at` on the monotonic clock."""
@@ -81,6 +107,7 @@ class Player:
         log: Log,
         pace: Pace,
         chance: random.Random,
+        patience: Patience = HASTY,
     ) -> None:
         self.name = name
         self.recovery = recovery
@@ -95,6 +122,7 @@ class Player:
         self._address = address
         self._log = log
         self._pace = pace
+        self._patience = patience
         self._chance = chance
         self._auth: dict[str, Any] = {"guest": True, "name": name}
         self._pid = self._offset = self._token = ""
@@ -103,7 +131,9 @@ class Player:
         self._awake = asyncio.Event()
         self._awake.set()
         self._heard_at = 0.0
-        self._ping_seconds = CONNECT_SECONDS
+        self._ping_seconds = patience.connect
+        #: When the gateway wants us back, in seconds from then.
+        self._asked: float | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._pending: dict[str, _Pending] = {}
@@ -120,19 +150,23 @@ class Player:
 
     async def run(self) -> None:
         """Connect, again and again, until cancelled."""
+        failures = 0
         while True:
             await self._awake.wait()
-            pause = self._chance.uniform(*_BACKOFF)
+            connects, wanted = self.connects, 0.0
             try:
-                async with asyncio.timeout(CONNECT_SECONDS):
+                async with asyncio.timeout(self._patience.connect):
                     link = await Link.open(*self._address())
                 await self._use(link)
             except (LinkLost, TimeoutError):
                 pass
             except Refused as refused:
                 self.refusals[refused.code] += 1
-                pause = max(pause, refused.wait)
-            await asyncio.sleep(pause)
+                wanted = refused.wait
+            failures = 0 if self.connects > connects else failures + 1
+            pause = max(self._patience.wait(failures, self._chance), wanted)
+            asked, self._asked = self._asked, None
+            await asyncio.sleep(pause if asked is None else asked)
 
     def nap(self) -> None:
         """Go away until `wake`; what is written to it meanwhile has to wait."""
@@ -148,7 +182,7 @@ class Player:
 
     async def _use(self, link: Link) -> None:
         self._link = link
-        self._expect(CONNECT_SECONDS)
+        self._expect(self._patience.connect)
         try:
             async for packet in link.packets():
                 now = time.monotonic()
@@ -212,7 +246,7 @@ class Player:
         data = error["data"]
         if not data["reconnect"]:
             self._log.complaints.append(f"{self.name} was refused for good: {error}")
-        return Refused(data["code"], min(_MAX_WAIT, data["retry_after"] or 0.0))
+        return Refused(data["code"], min(self._patience.max_pause, data["retry_after"] or 0.0))
 
     # Receiving
 
@@ -227,6 +261,10 @@ class Player:
             )
             self._log.seen.add(data["key"])
             self.clock_error = message["ts"] - time.time()
+        elif event[0] == "goaway" and self._patience.heeds_goaway:
+            self._asked = event[1]["reconnect_in"]
+            if self._link is not None:
+                self._link.abort()
         if self._pid and isinstance(event[-1], str) and len(event) > 1:
             self._offset = event[-1]
 

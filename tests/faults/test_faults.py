@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from tests.faults import restart
 from tests.faults.proxy import Fault
 from tests.faults.scenarios import SCENARIOS, Plan, Report
 
@@ -60,3 +61,23 @@ def test_a_store_that_forgets_is_caught(tmp_path: Path) -> None:
     assert report.findings.lost
     assert not report.findings.clean
     assert report.findings.arrived < report.acked
+
+
+@pytest.mark.parametrize("activation", [False, True], ids=["own socket", "socket that stays"])
+def test_a_restart_brings_all_players_back(tmp_path: Path, activation: bool) -> None:
+    plan = restart.Plan(
+        players=150,
+        per_second=300,
+        activation=activation,
+        heed=0.5,
+        grace=10.0,
+        reconnects_per_second=100,
+        seed=_SEED,
+    )
+    report = asyncio.run(restart.restart(plan, tmp_path))
+    assert report.findings.clean, report.findings
+    assert report.findings.arrived == report.acked >= 2 * plan.players
+    assert report.curve[-1][0] == plan.players
+    assert len(report.outages) == plan.players
+    # With a socket that stays nobody is refused, who comes too early waits.
+    assert not (activation and report.refused)

@@ -166,6 +166,10 @@ async def test_drain_asks_everyone_to_leave_at_another_moment(
     packet = str(await idle.receive())
     data = json.loads(packet[2:])["data"]
     assert (packet[:2], data["code"], data["reconnect"]) == ("44", "draining", True)
+    # A stock client that comes back by itself would not try again after a refusal.
+    returning = await clients.link("websocket")
+    await returning.send(f'40{{"pid":"{players[0].pid}"}}')
+    assert await returning.ended() == []
     assert (await players[0].send(players[1], "bye"))["status"] == "delivered"
     assert await players[1].message() == "bye"
     assert not draining.done()
