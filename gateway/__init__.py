@@ -14,6 +14,11 @@ The way of a message through the code, one stage a module:
    `presence_service.py` tells them. `registry.py` maps `true_id <-> connections`.
 5. `mailbox.py` defines the mailbox and the store protocol; `stores/` keeps it.
 
+Beside it stands the game's backend. It calls in by HTTP: `transport/api.py` serves the table
+`api_calls.py`, whose calls are methods of `backend.py`; `api_keys.py` says who may. It is told by
+webhooks: a store writes them (`outbox.py`) with what they report, `attendance.py` adds who comes
+and goes, and `webhooks.py` sends them. `openapi.py` and `asyncapi.py` describe both sides.
+
 `server.py` builds all of it from `config.py` in one place (`building.py` says what each part
 is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it.
 

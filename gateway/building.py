@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final, cast
 
 from gateway.admission import AdmissionSettings
 from gateway.api_keys import ApiKeysError, ApiKeysFile
+from gateway.attendance import Attendance
 from gateway.auth import Authentication, Authenticator
 from gateway.auth.guest import GuestAuthenticator
 from gateway.auth.password import PasswordAuthenticator
@@ -23,12 +26,18 @@ from gateway.errors import ConfigError
 from gateway.mailbox import Retention
 from gateway.membership import RoomLimits
 from gateway.messages import SessionId, TrueId
+from gateway.metrics import Metrics
+from gateway.outbox import OutboxLimits, OutboxStore
 from gateway.presence_service import PresenceSettings
+from gateway.reporting import Reporting
 from gateway.rooms import ClosedRooms, OpenRooms, RoomPolicy, RoomSettings
+from gateway.secret_keys import load_webhook_secrets
 from gateway.store import StoreLimits
 from gateway.transport.api import ApiLimits
 from gateway.transport.app import BUILT_IN
 from gateway.transport.engine import EngineSettings
+from gateway.transport.webhook_client import WebhookClient
+from gateway.webhooks import Webhooks, WebhookSettings
 
 #: Room in a packet beside the game's data: event name, ids, tokens.
 _ENVELOPE_BYTES: Final = 4096
@@ -107,6 +116,42 @@ def api_limits(config: Config) -> ApiLimits:
     )
 
 
+def build_reporting(
+    config: Config,
+    environ: Mapping[str, str],
+    store: OutboxStore,
+    is_here: Callable[[TrueId], bool],
+    metrics: Metrics,
+) -> Reporting | None:
+    """Return what tells the game's backend of players; None without `webhooks.url`.
+
+    Raises ConfigError.
+    """
+    section = config.webhooks
+    if not section.url:
+        return None
+    secrets_ = load_webhook_secrets(section, environ)
+    try:
+        client = WebhookClient(section.url, section.timeout, section.concurrency, section.ca_file)
+    except OSError as error:
+        raise ConfigError(
+            f"webhooks.ca_file: {section.ca_file} cannot be used: {error.strerror or error}"
+        ) from None
+    settings = WebhookSettings(
+        section.concurrency, section.attempts, section.max_backoff, section.retention
+    )
+    jitter = random.Random().random  # noqa: S311
+    return Reporting(
+        store,
+        Attendance(store, is_here, config.presence.grace, time.time, time.monotonic),
+        Webhooks(
+            store, client.post, secrets_, settings, metrics, time.time, time.monotonic, jitter
+        ),
+        metrics,
+        client.close,
+    )
+
+
 def admission_settings(config: Config) -> AdmissionSettings:
     """Return what admission is told."""
     limits = config.limits
@@ -182,6 +227,9 @@ def store_limits(config: Config) -> StoreLimits:
         session_lifetime=config.resume.session_lifetime,
         token_lifetime=config.resume.token_lifetime,
         rooms=RoomLimits(config.rooms.max_members, config.rooms.per_player, config.rooms.rooms),
+        outbox=OutboxLimits(
+            bool(config.webhooks.url), config.webhooks.max_queued, config.webhooks.max_dead
+        ),
     )
 
 

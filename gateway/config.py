@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, cast
 
+from gateway.config_backend import ApiConfig, WebhooksConfig
 from gateway.config_checks import (
     MAX_PORT,
     MIN_SECRET_CHARACTERS,
@@ -29,7 +30,6 @@ from gateway.store_url import wrong_store_url
 #: Keys that the protocol names and this release lacks.
 LATER_KEYS: Final = frozenset(
     {
-        "webhooks",
         "server.tls",
         "server.unix_socket",
         "auth.jwt",
@@ -339,37 +339,6 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiConfig:
-    """Section `api`: the HTTP API for game backends."""
-
-    keys_file: str = field(
-        default="",
-        metadata=about(
-            "File of API keys, made by `game-gateway api-keys`. Empty: `api-keys` in the state "
-            "directory. Without a key in it nobody may call."
-        ),
-    )
-    requests_per_second: float = field(
-        default=200.0,
-        metadata=limit("Calls with a key in the long run.", "per second", minimum=0.001),
-    )
-    burst: int = field(
-        default=400,
-        metadata=limit("Calls with a key at once; 0 only together with requests_per_second 0."),
-    )
-    attempts_per_minute: int = field(
-        default=60,
-        metadata=limit(
-            "Calls with a wrong key from one network, which is an IPv4 address or an IPv6 /64.",
-            "per minute",
-        ),
-    )
-    broadcasts: int = field(
-        default=2, metadata=limit("Messages to all players that may be under way.")
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class MetricsConfig:
     """Section `metrics`: numbers for Prometheus."""
 
@@ -434,6 +403,10 @@ class Config:
     )
     api: ApiConfig = field(
         default_factory=ApiConfig, metadata=about("The HTTP API for the game's backend.")
+    )
+    webhooks: WebhooksConfig = field(
+        default_factory=WebhooksConfig,
+        metadata=about("What the game's backend is told of players, by HTTP."),
     )
     metrics: MetricsConfig = field(
         default_factory=MetricsConfig, metadata=about("Numbers for Prometheus.")

@@ -18,6 +18,9 @@ _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _ORIGIN: Final = re.compile(
     r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]*:[0-9a-f:.]*\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?"
 )
+_URL: Final = re.compile(
+    r"https?://(\[[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?(?:[/?][!\"$-\[\]-~]*)?"
+)
 _HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _ADDRESS: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})")
 
@@ -70,6 +73,17 @@ def wrong_public_url(url: str) -> str | None:
     if not url.lower().startswith(("http://", "https://")):
         return "must begin with http:// or https://, such as https://game.example"
     return wrong_origin(url)
+
+
+def wrong_webhook_url(url: str) -> str | None:
+    """An http or https URL, without a user: a secret in it would be logged."""
+    match = _URL.fullmatch(url)
+    if match is None or wrong_host(match[1].strip("[]")):
+        return (
+            "must be http:// or https:// with a host, and perhaps a port and a path, such as "
+            "https://backend.example/gateway"
+        )
+    return wrong_port(match[2]) if match[2] else None
 
 
 def wrong_network(network: str) -> str | None:

@@ -58,6 +58,9 @@ class Metrics:
             "closed_connections", "Connections closed, by reason", "reason"
         )
 
+        self._webhooks = self._counters(
+            "webhooks", "Webhooks sent, attempts failed, and webhooks given up (dead)", "result"
+        )
         self._api_calls = self._counters("api_calls", "Calls of the HTTP API by status", "status")
         self._dropped = self._counters(
             "dropped_messages",
@@ -118,6 +121,10 @@ class Metrics:
     def api_call(self, status: int) -> None:
         """Count a call of the HTTP API by the HTTP status of its answer."""
         self._api_calls[str(status)] += 1
+
+    def webhook(self, result: str) -> None:
+        """Count an attempt to send a webhook (`sent`, `failed`), or one given up (`dead`)."""
+        self._webhooks[result] += 1
 
     def limit_hit(self, limit: str) -> None:
         """Count that the limit with this YAML key was hit."""

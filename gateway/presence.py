@@ -62,7 +62,7 @@ class Presence:
     """Keeps presence. What changes something returns whether others see a difference.
 
     `grace` and `settle` are in seconds. `clock` is Unix time and told to clients; what is due
-    goes by `monotonic`, which nobody steps.
+    goes by `monotonic`, which nobody steps. `on_here` is told of who comes and who is offline.
     """
 
     def __init__(
@@ -71,8 +71,10 @@ class Presence:
         settle: float,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        on_here: Callable[[TrueId], None] = lambda true_id: None,
     ) -> None:
         self._grace = grace
+        self._on_here = on_here
         # Who is offline by then is not away before.
         self._settle = min(settle, grace)
         self._clock = clock
@@ -101,6 +103,7 @@ class Presence:
             self._players[true_id] = _Player(name, self._next_order, now, [tab])
             self._order.append((self._next_order, true_id))
             self._next_order += 1
+            self._on_here(true_id)
             return True
         self._away.pop(true_id, None)
         changed = name != player.name
@@ -156,6 +159,10 @@ class Presence:
         if changed:
             player.status = status
         return player.merge(self._clock()) or changed
+
+    def is_here(self, true_id: TrueId) -> bool:
+        """Tell whether a player is here or away, and not offline."""
+        return true_id in self._players
 
     def get(self, true_id: TrueId) -> dict[str, object]:
         """Return the presence of any player, known or not, as PROTOCOL 1.4 has it."""
@@ -247,6 +254,7 @@ class Presence:
             self._settling.pop(tab, None)
         self._away.pop(true_id, None)
         del self._players[true_id]
+        self._on_here(true_id)
 
 
 def _returning(tabs: list[_Tab], session_id: SessionId) -> _Tab | None:

@@ -67,7 +67,10 @@ class PresenceSettings:
 
 
 class PresenceService:
-    """Presence with its watchers. `call_later(seconds, callback)` is the event loop's."""
+    """Presence with its watchers. `call_later(seconds, callback)` is the event loop's.
+
+    `on_here` is told of who comes and who is offline.
+    """
 
     def __init__(
         self,
@@ -76,13 +79,14 @@ class PresenceService:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         call_later: Callable[[float, Callable[[], None]], Timer],
+        on_here: Callable[[TrueId], None] = lambda true_id: None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
         self._call_later = call_later
-        self._presence = Presence(settings.grace, settings.settle, clock, monotonic)
+        self._presence = Presence(settings.grace, settings.settle, clock, monotonic, on_here)
         self._watching: Watching[Watcher] = Watching(settings.interval)
         self._timer: Timer | None = None
         self._timer_due = 0.0
@@ -163,6 +167,10 @@ class PresenceService:
             "online": self._presence.online,
             "cursor": None if following is None else str(following),
         }
+
+    def is_here(self, true_id: TrueId) -> bool:
+        """See Presence.is_here."""
+        return self._presence.is_here(true_id)
 
     def get(self, true_id: TrueId) -> dict[str, object]:
         """See Presence.get."""

@@ -1,4 +1,4 @@
-"""Where the keys that sign resume tokens come from."""
+"""Where the keys that sign resume tokens and webhooks come from."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from gateway.config import ResumeConfig
+from gateway.config_backend import WebhooksConfig
 from gateway.config_checks import MIN_SECRET_CHARACTERS
 from gateway.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 _CREDENTIAL: Final = "resume-secret-key"
+_WEBHOOK_CREDENTIAL: Final = "webhook-secret"
 _OTHERS: Final = 0o077
 
 
@@ -39,6 +41,23 @@ def load_secret_keys(
     if generate and not path.exists():
         _generate(path)
     return _read(path, "the generated key")
+
+
+def load_webhook_secrets(config: WebhooksConfig, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the secrets that sign webhooks, each of them every one.
+
+    They come from `webhooks.secret_file`, else the systemd credential `webhook-secret`. Raises
+    ConfigError when there are none: the backend has to know them, so none are made up.
+    """
+    if config.secret_file:
+        return _read(Path(config.secret_file), "webhooks.secret_file")
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if directory and (Path(directory) / _WEBHOOK_CREDENTIAL).exists():
+        return _read(Path(directory) / _WEBHOOK_CREDENTIAL, f"credential {_WEBHOOK_CREDENTIAL}")
+    raise ConfigError(
+        "webhooks.secret_file: must be given with webhooks.url; make a file with: "
+        "openssl rand -hex 32"
+    )
 
 
 def _read(path: Path, what: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from gateway.building import (
     admission_settings,
     api_limits,
     build_authentication,
+    build_reporting,
     engine_settings,
     load_api_keys,
     load_users,
@@ -44,6 +45,7 @@ from gateway.draining import Draining
 from gateway.lifecycle import Periodic
 from gateway.locks import KeyedLocks
 from gateway.loop_lag import LoopLag
+from gateway.messages import TrueId
 from gateway.metrics import Metrics
 from gateway.minting import Minting
 from gateway.openapi import build_openapi
@@ -98,9 +100,18 @@ class Gateway:
             self._state_dir,
             self.metrics.dropped,
             self._on_store_replaced,
+            self._on_webhooks,
         )
         self._presence = PresenceService(
-            presence_settings(config), self.metrics, time.time, time.monotonic, _call_later
+            presence_settings(config),
+            self.metrics,
+            time.time,
+            time.monotonic,
+            _call_later,
+            self._on_here,
+        )
+        self._reporting = build_reporting(
+            config, environ, self._store, self._presence.is_here, self.metrics
         )
         self._rooms = Rooms(
             self._store,
@@ -239,6 +250,8 @@ class Gateway:
                 metrics_sockets = bind(host.strip("[]"), int(port), config.server.backlog)
             self._listeners.serve(build_metrics_app(self.metrics), metrics_sockets)
         self._periodic.add("room-sweep", _ROOM_SWEEP, self._sweep_rooms)
+        if self._reporting is not None:
+            self._reporting.start()
         self._periodic.add("store-sweep", _STORE_SWEEP, self._sweep_store)
         self._periodic.add("accounts", _ACCOUNTS_SWEEP, self._check_accounts)
         self._periodic.run("loop-lag", LoopLag(self.metrics).run())
@@ -303,8 +316,18 @@ class Gateway:
         logger.warning("the store has become another one: all connections are closed")
         if self._accounts is not None:
             self._accounts.start_anew()
+        if self._reporting is not None:
+            self._reporting.start_anew()
         for connection in self._registry:
             connection.close("store_replaced", reconnect=True)
+
+    def _on_webhooks(self, added: int, given_up: int) -> None:
+        if self._reporting is not None:
+            self._reporting.on_webhooks(added, given_up)
+
+    def _on_here(self, true_id: TrueId) -> None:
+        if self._reporting is not None:
+            self._reporting.on_here(true_id)
 
     async def _check_accounts(self) -> None:
         if self._accounts is not None and self._store.available:
@@ -354,6 +377,8 @@ class Gateway:
             await asyncio.sleep(0)
         await self._revocation.close()
         await self._rooms.close()
+        if self._reporting is not None:
+            await self._reporting.stop()
         await self._listeners.close()
         if self._picows is not None:
             self._picows.close()

@@ -24,6 +24,7 @@ from gateway.mailbox import (
 )
 from gateway.membership import Memberships, RoomLimits
 from gateway.messages import SessionId, TrueId
+from gateway.outbox import NO_OUTBOX, OutboxLimits, OutboxStore
 from gateway.session import Session
 
 
@@ -45,6 +46,7 @@ class StoreLimits:
     session_lifetime: float
     token_lifetime: float
     rooms: RoomLimits
+    outbox: OutboxLimits = NO_OUTBOX
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -253,8 +255,13 @@ class SessionStore(Protocol):
         connection or lost its last one.
         """
 
-    async def revoke_session(self, session_id: SessionId, now: float) -> None:
-        """Forget a session, and remember that it was revoked until its tokens expire."""
+    async def revoke_session(
+        self, session_id: SessionId, now: float, reason: str = "revoked"
+    ) -> None:
+        """Forget a session, and remember that it was revoked until its tokens expire.
+
+        `reason` goes into the webhook, if the store had the session.
+        """
 
     async def revoke_player(self, true_id: TrueId, now: float) -> None:
         """Remember that every token of the player issued up to now is worth nothing.
@@ -294,7 +301,7 @@ class RoomStore(Protocol):
         """Take a player out of a room, then call `done` with Membership or StoreUnavailable."""
 
 
-class Store(MailboxStore, SessionStore, RoomStore, Protocol):
+class Store(MailboxStore, SessionStore, RoomStore, OutboxStore, Protocol):
     """A whole store, from its opening to its close."""
 
     @property

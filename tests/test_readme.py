@@ -9,8 +9,10 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
@@ -19,6 +21,8 @@ from gateway.client import Guest, connect
 from gateway.connection import CLIENT_EVENTS
 from gateway.errors import CONNECT_CODES, REQUEST_CODES
 from gateway.messages import ListPlayers, Receipt, SendMessage
+from gateway.outbox import WebhookType
+from gateway.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from tests.gateway_process import (
     COMMAND,
     ROOT,
@@ -152,7 +156,7 @@ async def test_the_bot_example_answers_also_after_its_own_restart(
     password = "a long password"
     added = run("users", "add", "backend", "--password-stdin", cwd=tmp_path, text=password)
     true_id = added.stdout.split()[1]
-    (example,) = (block for block in blocks("python") if "gateway.client" in block)
+    (example,) = (block for block in blocks("python") if "FileStorage" in block)
     main = "\nimport asyncio, sys\nasyncio.run(answer(*sys.argv[1:]))\n"
     async with connect(gateway.url, Guest("Ada")) as ada:
         rewards, online = ada.messages(), asyncio.Event()
@@ -293,6 +297,51 @@ def test_every_call_of_the_api_is_listed_with_its_scope() -> None:
     section = README.partition("\n## HTTP API for the game's backend\n")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+) (/[^`]*)`.* \| `(\w+)` \| ", section, re.MULTILINE)
     assert listed == [(call.method, call.path, call.scope) for call in CALLS]
+
+
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_the_backend_example_runs_against_a_gateway(
+    tmp_path: Path, gateway: GatewayProcess
+) -> None:
+    key = run("api-keys", "add", "backend", "send", "sessions", cwd=tmp_path).stdout.strip()
+    (example,) = (block for block in blocks("python") if "GatewayApi" in block)
+    main = "\nimport asyncio, sys\nprint(asyncio.run(welcome(*sys.argv[1:])))\n"
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", example + main, gateway.url, key, "u-1", "Ada"],
+        env=own_environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    async with Clients(gateway.url) as clients:
+        player = await clients.player(auth={"token": done.stdout.strip()})
+        message, _ = await player.event("message")
+    assert (player.session["name"], message["data"]) == ("Ada", {"coins": 5})
+
+
+def test_the_receiver_example_takes_what_is_signed(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = (block for block in blocks("python") if "verify_webhook" in block)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    body = b'{"id":"1","type":"player.online","ts":1,"true_id":"ann","data":{}}'
+    now = str(int(time.time()))
+    headers = {"Webhook-Timestamp": now, "Webhook-Signature": sign(body, now, ["secret"])}
+    seen: set[str] = set()
+    assert names["take"](body, headers, ["secret"], seen) == 204
+    assert names["take"](body, headers, ["secret"], seen) == 204
+    assert names["take"](body, headers, ["other"], seen) == 400
+    assert capsys.readouterr().out == "player.online ann\n"
+
+
+def test_every_webhook_is_listed() -> None:
+    section = README.partition("\n## Webhooks\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `([a-z]+\.[a-z]+)` \| ", section, re.MULTILINE)
+    assert listed == list(get_args(WebhookType))
+    for header in (TIMESTAMP_HEADER, SIGNATURE_HEADER):
+        assert f"`{header}`" in section
 
 
 # Tables

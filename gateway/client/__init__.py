@@ -50,6 +50,7 @@ from gateway.client.payloads import (
     StateChange,
 )
 from gateway.client.storage import FileStorage, MemoryStorage, Record, Storage
+from gateway.client.webhooks import WebhookEvent, WebhookInvalid, verify_webhook
 
 __all__ = [
     "Auth",
@@ -90,5 +91,8 @@ __all__ = [
     "StorageInUse",
     "StorageMismatch",
     "TimedOut",
+    "WebhookEvent",
+    "WebhookInvalid",
     "connect",
+    "verify_webhook",
 ]

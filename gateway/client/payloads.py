@@ -36,6 +36,8 @@ class Session(msgspec.Struct, frozen=True):
     connections: int = 1
     token_expires_in: float | None = None
     limits: dict[str, Any] = {}
+    #: What the game's backend says of the player.
+    attributes: dict[str, Any] = {}
 
 
 class Greeting(Session, frozen=True, kw_only=True):

@@ -19,11 +19,13 @@ def build_store(
     state_dir: Path,
     on_dropped: Callable[[str, int], None],
     on_replaced: Callable[[], None] = lambda: None,
+    on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
 ) -> Store:
     """Return the store that the URL names; it is not open yet.
 
     `on_dropped` is told of messages that went unread: see MemoryStore; `on_replaced` when the
-    store has become another one, and nothing holds any more that was read from it. Raises
+    store has become another one, and nothing holds any more that was read from it;
+    `on_webhooks` how many webhooks are new, and how many were given up for lack of room. Raises
     ConfigError for a URL that names no store.
     """
     try:
@@ -31,7 +33,7 @@ def build_store(
     except ValueError as error:
         raise ConfigError(f"store.url: {error}") from None
     if parsed.kind == "memory":
-        return MemoryStore(limits, secrets.token_hex(4), nonces(), on_dropped)
+        return MemoryStore(limits, secrets.token_hex(4), nonces(), on_dropped, on_webhooks)
     return SqliteStore(
         state_dir / parsed.path,
         parsed.synchronous,
@@ -39,6 +41,7 @@ def build_store(
         nonces(),
         on_dropped,
         on_replaced=on_replaced,
+        on_webhooks=on_webhooks,
     )
 
 

@@ -23,6 +23,7 @@ from gateway.mailbox import (
 )
 from gateway.membership import Memberships, RoomLimitReached
 from gateway.messages import SessionId, TrueId
+from gateway.outbox import message_expired, session_new, session_revoked
 from gateway.session import Session
 from gateway.store import (
     Accepted,
@@ -42,6 +43,7 @@ from gateway.store import (
     UnknownTarget,
     View,
 )
+from gateway.stores.memory_outbox import MemoryOutbox, OutboxCalls
 from gateway.stores.memory_player import KEY_BYTES, Player, Target
 from gateway.stores.revocations import Revocations
 
@@ -49,12 +51,12 @@ from gateway.stores.revocations import Revocations
 _MAX_REVOCATIONS = 100_000
 
 
-class MemoryStore:
+class MemoryStore(OutboxCalls):
     """A whole store in dictionaries.
 
     `epoch` names this life of the store, `nonces` are fresh random numbers of 40 bits.
     `on_dropped` is told how many messages went before any session had confirmed them, and
-    whether they were `expired` or `trimmed`.
+    whether they were `expired` or `trimmed`; `on_webhooks` as MemoryOutbox says.
     """
 
     available = True
@@ -65,6 +67,7 @@ class MemoryStore:
         epoch: str,
         nonces: Iterator[int],
         on_dropped: Callable[[str, int], None],
+        on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
     ) -> None:
         self.epoch = epoch
         self._epoch = epoch.encode()
@@ -80,6 +83,7 @@ class MemoryStore:
         # Players whose sessions may all have confirmed messages that are still here.
         self._reclaimable: OrderedDict[TrueId, None] = OrderedDict()
         self.memberships = Memberships()
+        self.outbox = MemoryOutbox(limits.outbox, epoch, nonces, on_webhooks)
         self.bytes = 0
 
     async def open(self) -> None:
@@ -107,7 +111,7 @@ class MemoryStore:
         if key is not None and owner is not None and limits.dedupe_window > 0:
             sender = self._players.get(owner)
             if sender is None and draft.key_owner is not None:
-                sender = self._players[owner] = Player()
+                sender = self._players[owner] = Player(owner)
             if sender is not None:
                 known = self._known_key(sender, key, draft.target_id, now)
                 if known is not None:
@@ -147,7 +151,7 @@ class MemoryStore:
         sender = None
         owner = draft.key_owner or draft.sender
         if key is not None and owner is not None and limits.dedupe_window > 0:
-            sender = self._players.setdefault(owner, Player())
+            sender = self._players.setdefault(owner, Player(owner))
             known = self._known_key(sender, key, (draft.room,), now)
             if known is not None:
                 if isinstance(known, GatewayError):
@@ -222,6 +226,7 @@ class MemoryStore:
                 self._on_dropped("trimmed", count)
             if (count := min(expired, unread - trimmed)) > 0:
                 self._on_dropped("expired", count)
+                self.outbox.add(message_expired(player.true_id, count, now))
         return before - mailbox.size
 
     def _full(self, target: Player, size: int, now: float) -> str | None:
@@ -293,7 +298,7 @@ class MemoryStore:
 
     def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
         """See MailboxStore.read; answers before it returns."""
-        player = self._players.get(true_id) or Player()
+        player = self._players.get(true_id) or Player(true_id)
         batch = player.mailbox.read(after, limit, max_bytes)
         done(batch if player.hole is None else Batch(batch.messages, batch.head, player.hole))
 
@@ -305,7 +310,7 @@ class MemoryStore:
     ) -> View:
         """See MailboxStore.view."""
         found = self._players.get(true_id)
-        player = found or Player()
+        player = found or Player(true_id)
         mailbox = player.mailbox
         located = Located.FOREIGN
         if position is not None:
@@ -324,7 +329,7 @@ class MemoryStore:
     async def know(self, true_ids: Iterable[TrueId]) -> None:
         """See MailboxStore.know."""
         for true_id in true_ids:
-            self._players.setdefault(true_id, Player()).permanent = True
+            self._players.setdefault(true_id, Player(true_id)).permanent = True
 
     async def forget(self, true_ids: Iterable[TrueId]) -> None:
         """See MailboxStore.forget; what is left of the players goes with `expire`."""
@@ -357,7 +362,7 @@ class MemoryStore:
         except RoomLimitReached as error:
             done(error)
             return
-        self._players.setdefault(true_id, Player())
+        self._players.setdefault(true_id, Player(true_id))
         number = memberships.add(room, true_id)
         done(Membership(True, len(memberships.members_of(room)), number))
 
@@ -401,8 +406,9 @@ class MemoryStore:
                 raise SessionsFull(f"{limits.sessions} sessions are in use already")
             self._drop(next(iter(self._idle.values())))
         if player is None:
-            player = self._players[session.true_id] = Player()
+            player = self._players[session.true_id] = Player(session.true_id)
         self._sessions[session.id] = player.sessions[session.id] = session
+        self.outbox.add(session_new(session))
         self.save_session(session)
 
     async def update_session(self, session: Session) -> bool:
@@ -426,11 +432,14 @@ class MemoryStore:
             # A key that is there already keeps its place.
             self._idle[session.id] = session
 
-    async def revoke_session(self, session_id: SessionId, now: float) -> None:
+    async def revoke_session(
+        self, session_id: SessionId, now: float, reason: str = "revoked"
+    ) -> None:
         """See SessionStore.revoke_session."""
         session = self._sessions.get(session_id)
         if session is not None:
             self._drop(session)
+            self.outbox.add(session_revoked(session_id, session.true_id, reason, now))
         self._revoked.add(session_id, now)
 
     def _drop(self, session: Session) -> None:
@@ -456,7 +465,7 @@ class MemoryStore:
     async def set_ban(self, true_id: TrueId, ban: Ban | None) -> None:
         """See SessionStore.set_ban."""
         if ban is not None:
-            self._players.setdefault(true_id, Player()).ban = ban
+            self._players.setdefault(true_id, Player(true_id)).ban = ban
         elif true_id in self._players:
             self._players[true_id].ban = None
 

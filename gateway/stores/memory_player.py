@@ -21,6 +21,7 @@ Target = TrueId | tuple[str]
 class Player:
     """A mailbox, and what decides how long it is kept."""
 
+    true_id: TrueId
     mailbox: Mailbox = field(default_factory=Mailbox)
     sessions: dict[SessionId, Session] = field(default_factory=dict)
     # Idempotency keys of the messages this player sent: key -> (time, target, message id).

@@ -20,16 +20,11 @@ from gateway.mailbox import Draft, Located, Position, locate
 from gateway.membership import Memberships
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
-from gateway.store import (
-    AppendDone,
-    Ban,
-    ReadDone,
-    StoreLimits,
-    View,
-)
+from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
 from gateway.stores.revocations import Revocations
 from gateway.stores.sqlite_jobs import IN_USE, Jobs
 from gateway.stores.sqlite_live import LiveSessions, Save
+from gateway.stores.sqlite_outbox_calls import OutboxCalls
 from gateway.stores.sqlite_pending import SessionChange
 from gateway.stores.sqlite_reader import NO_VIEW, Done, Reader, ViewRow, hole
 from gateway.stores.sqlite_revocations import load_bans, load_revocations
@@ -57,14 +52,15 @@ _LAST_IDLE: Final = "SELECT coalesce(max(idle), 0) FROM sessions"
 _EPOCH: Final = "SELECT value FROM meta WHERE name = 'epoch'"
 
 
-class SqliteStore(RoomCalls):
+class SqliteStore(RoomCalls, OutboxCalls):
     """A whole store in the file `path`; `synchronous` is FULL or NORMAL.
 
     `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
     before any session had confirmed them, and whether they were `expired` or `trimmed`.
     `clock` returns Unix seconds. `on_replaced` is called, on the loop, when the file of a
     running gateway turned out to be another one or an older state of itself: what the gateway
-    and its clients know of mailboxes and sessions is wrong then.
+    and its clients know of mailboxes and sessions is wrong then. `on_webhooks` is told how many
+    webhooks are new, and how many were given up for lack of room.
     """
 
     def __init__(
@@ -76,6 +72,7 @@ class SqliteStore(RoomCalls):
         on_dropped: Callable[[str, int], None],
         clock: Callable[[], float] = time.time,
         on_replaced: Callable[[], None] = lambda: None,
+        on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
     ) -> None:
         self.epoch = ""
         self.bytes = 0
@@ -86,6 +83,7 @@ class SqliteStore(RoomCalls):
         self._on_dropped = on_dropped
         self._clock = clock
         self.on_replaced = on_replaced
+        self._on_webhooks = on_webhooks
         self._live = LiveSessions()
         self._revoked = Revocations(0)
         self._revoked_players = Revocations(0)
@@ -155,7 +153,8 @@ class SqliteStore(RoomCalls):
 
     def _set_available(self, available: bool) -> None:
         if available and self._writer.totals is not None:
-            self.bytes, self.session_count = self._writer.totals
+            self.bytes, self.session_count, *webhooks = self._writer.totals
+            self.queued_webhooks, self.dead_webhooks = webhooks
         if available:
             self._reader.reopen()
             if self._writer.replaced:
@@ -187,6 +186,10 @@ class SqliteStore(RoomCalls):
             self._answer(answer)
         for reason, count in answers.dropped:
             self._on_dropped(reason, count)
+        if answers.webhooks is not None:
+            self.queued_webhooks, self.dead_webhooks, added, given_up = answers.webhooks
+            if added:
+                self._on_webhooks(added, given_up)
 
     def _answer(self, answer: Answer) -> None:
         item, result = answer
@@ -410,7 +413,9 @@ class SqliteStore(RoomCalls):
 
     # Revocations and bans
 
-    async def revoke_session(self, session_id: SessionId, now: float) -> None:
+    async def revoke_session(
+        self, session_id: SessionId, now: float, reason: str = "revoked"
+    ) -> None:
         """See SessionStore.revoke_session."""
         live = self._live.get(session_id)
         if live is not None:
@@ -421,7 +426,9 @@ class SqliteStore(RoomCalls):
             self._revoked.add(session_id, now)
 
         await self._do(
-            lambda jobs: jobs.revoke("session", session_id, now), sessions=[session_id], then=then
+            lambda jobs: jobs.revoke("session", session_id, now, reason),
+            sessions=[session_id],
+            then=then,
         )
 
     async def revoke_player(self, true_id: TrueId, now: float) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from gateway.errors import GatewayError
 from gateway.mailbox import Draft
 from gateway.messages import SessionId
+from gateway.outbox import session_new, session_revoked
 from gateway.session import Session
 from gateway.store import Accepted, Ban, SessionsFull
 from gateway.stores.sqlite_ledger import Ledger
@@ -139,6 +140,7 @@ class Jobs:
         self.session_count += 1
         player.sessions += 1
         self.ledger.confirmed(player, session.confirmed)
+        self.ledger.outbox.add(session_new(session))
         return gone
 
     def _lose(self, session_id: str, owner: int) -> SessionId:
@@ -150,10 +152,12 @@ class Jobs:
         self.ledger.confirmed(player, 0)
         return SessionId(session_id)
 
-    def revoke(self, kind: str, key: str, now: float) -> None:
-        """Remember a revocation; a session (`kind` "session") goes."""
+    def revoke(self, kind: str, key: str, now: float, reason: str = "") -> None:
+        """Remember a revocation; a session (`kind` "session") goes, for this reason."""
         if kind == "session" and key in self._owners:
-            self._lose(key, self._owners[key])
+            owner = self._players.by_id(self._owners[key]).true_id
+            session_id = self._lose(key, self._owners[key])
+            self.ledger.outbox.add(session_revoked(session_id, owner, reason, now))
         self._players.begin()
         self._players.connection.execute(_REVOKE, (kind, escape(key), now))
 

@@ -13,6 +13,7 @@ from typing import Final
 from gateway.errors import GatewayError
 from gateway.mailbox import OVERHEAD, Draft, Hole, RoomDraft, StoredMessage
 from gateway.messages import TrueId
+from gateway.outbox import message_expired
 from gateway.store import (
     Accepted,
     KeysFull,
@@ -23,6 +24,7 @@ from gateway.store import (
     UnknownTarget,
 )
 from gateway.stores.memory_player import KEY_BYTES
+from gateway.stores.sqlite_outbox import SqliteOutbox
 from gateway.stores.sqlite_players import Player, Players, encode
 from gateway.stores.sqlite_schema import escape, room_target, unescape
 
@@ -66,6 +68,7 @@ class Ledger:
     ) -> None:
         self.players = Players(connection)
         self.limits = limits
+        self.outbox = SqliteOutbox(connection, limits.outbox, nonces, self.players.begin)
         self._epoch = epoch.encode()
         self._nonces = nonces
         mailboxes, keys = self.players.totals()
@@ -345,7 +348,7 @@ class Ledger:
             self._drop_oldest(player)
             trimmed += 1
         if expired or trimmed:
-            self._dropped(player, expired, trimmed)
+            self._dropped(player, expired, trimmed, now)
 
     def _drop_oldest(self, player: Player) -> None:
         size, _ = player.oldest.popleft()
@@ -353,7 +356,7 @@ class Ledger:
         player.bytes -= size
         self.bytes -= size
 
-    def _dropped(self, player: Player, expired: int, trimmed: int) -> None:
+    def _dropped(self, player: Player, expired: int, trimmed: int, now: float) -> None:
         """Delete what has just gone from a mailbox' beginning, and count what was unread."""
         self.players.dirty[player.id] = player
         self.players.pending.trim(player.id, player.first - expired - trimmed, player.first - 1)
@@ -363,6 +366,7 @@ class Ledger:
             self.dropped.append(("trimmed", count))
         if (count := min(expired, unread - trimmed)) > 0:
             self.dropped.append(("expired", count))
+            self.outbox.add(message_expired(player.true_id, count, now))
 
     def _excess(self, player: Player, size: int) -> int:
         """Return the bytes that go if a message of `size` bytes is appended: Mailbox.excess."""
@@ -473,5 +477,5 @@ class Ledger:
             player.first += len(sizes)
             player.bytes -= sum(sizes)
             self.bytes -= sum(sizes)
-            self._dropped(player, len(sizes), 0)
+            self._dropped(player, len(sizes), 0, now)
         return more

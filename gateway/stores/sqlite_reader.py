@@ -127,6 +127,10 @@ class Reader:
         """Call `done` with numbers and ids of players whose numbers follow `after`."""
         self._queue.put(("players", (after, limit), done))
 
+    def call(self, run: Callable[[sqlite3.Connection], Any], done: Done) -> None:
+        """Call `done` with what `run` returns."""
+        self._queue.put(("call", run, done))
+
     # The thread
 
     def _run(self) -> None:
@@ -172,6 +176,7 @@ class Reader:
                 ("sessions", self._sessions),
                 ("sessions_of", self._sessions_of),
                 ("players", self._players),
+                ("call", self._call),
             ):
                 places = [place for place, each in enumerate(batch) if each[0] == kind]
                 if places:
@@ -223,6 +228,9 @@ class Reader:
             true_ids = tuple(TrueId(unescape(true_id)) for _, true_id in rows)
             answers.append(([number for number, _ in rows], true_ids))
         return answers
+
+    def _call(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
+        return [run(connection) for run in asked]
 
 
 def hole(after: int | None, lost: int | None) -> Hole | None:

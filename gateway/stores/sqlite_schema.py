@@ -81,6 +81,28 @@ _VERSION_1: Final = (
     "CREATE TABLE bans (true_id TEXT PRIMARY KEY, until REAL, reason TEXT NOT NULL) WITHOUT ROWID",
 )
 
+#: Numbers of webhooks are never used twice: AUTOINCREMENT. `nonce` is part of their ids.
+_OUTBOX: Final = (
+    """CREATE TABLE webhooks (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        nonce INTEGER NOT NULL,
+        type TEXT NOT NULL,
+        true_id TEXT NOT NULL,
+        ts REAL NOT NULL,
+        data BLOB NOT NULL)""",
+    """CREATE TABLE dead_webhooks (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        given_up REAL NOT NULL,
+        reason TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        nonce INTEGER NOT NULL,
+        type TEXT NOT NULL,
+        true_id TEXT NOT NULL,
+        ts REAL NOT NULL,
+        data BLOB NOT NULL)""",
+    "CREATE TABLE online (true_id TEXT PRIMARY KEY) WITHOUT ROWID",
+)
+
 Migration = Callable[[sqlite3.Connection], None]
 
 
@@ -114,8 +136,13 @@ def _add_rooms(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _add_outbox(connection: sqlite3.Connection) -> None:
+    for statement in _OUTBOX:
+        connection.execute(statement)
+
+
 #: The n-th turns a file of version n into one of version n + 1.
-MIGRATIONS: Final[tuple[Migration, ...]] = (_create, _add_attributes, _add_rooms)
+MIGRATIONS: Final[tuple[Migration, ...]] = (_create, _add_attributes, _add_rooms, _add_outbox)
 
 
 def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migration]) -> None:

@@ -82,6 +82,8 @@ class Answers:
     dropped: list[tuple[str, int]] = field(default_factory=list)
     bytes: int | None = None
     sessions: int | None = None
+    #: Webhooks that wait and those kept that were given up; new ones, given up for lack of room.
+    webhooks: tuple[int, int, int, int] | None = None
 
 
 class Writer:
@@ -124,8 +126,8 @@ class Writer:
         self._pause = _RETRY
         self._told = ""
         self._lock: int | None = None
-        #: The store's bytes and sessions at its opening.
-        self.totals: tuple[int, int] | None = None
+        #: The store's bytes, sessions, and webhooks that wait or are dead, at its opening.
+        self.totals: tuple[int, int, int, int] | None = None
         #: What `writes` in the file was last known to be: a smaller one is an older file's.
         self._writes = 0
         self._epoch = ""
@@ -250,7 +252,9 @@ class Writer:
             self._retry(batch, jobs, error)
             return
         dropped, ledger.dropped = ledger.dropped, []
-        self._deliver(Answers(answers, dropped, ledger.bytes, jobs.session_count))
+        outbox = ledger.outbox
+        webhooks = (outbox.queued, outbox.dead, *outbox.take_counts())
+        self._deliver(Answers(answers, dropped, ledger.bytes, jobs.session_count, webhooks))
 
     def _retry(self, batch: list[Append | Job], jobs: Jobs, error: Exception) -> None:
         """Do each item of a batch by itself: one of them is beyond what was foreseen."""
@@ -322,7 +326,8 @@ class Writer:
         jobs = self._jobs = Jobs(Ledger(connection, self._limits, epoch, self._nonces))
         self.replaced = not known and self._epoch != ""
         self._epoch, self._writes = epoch, jobs.ledger.players.writes
-        self.totals = (jobs.ledger.bytes, jobs.session_count)
+        outbox = jobs.ledger.outbox
+        self.totals = (jobs.ledger.bytes, jobs.session_count, outbox.queued, outbox.dead)
         self._damaged = False
         self._pause = _RETRY
         self._on_available(True)

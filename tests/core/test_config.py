@@ -31,7 +31,8 @@ NO_VALUE = "has no value; give one, or remove the line to keep the default"
 NOT_PRINTABLE = "has a line break, a control character or an unusual space in it; remove it"
 LATER = "not available in this release; remove it"
 SECTIONS = (
-    "server, static, auth, resume, mailbox, store, presence, rooms, limits, api, metrics, log"
+    "server, static, auth, resume, mailbox, store, presence, rooms, limits, api, webhooks, "
+    + "metrics, log"
 )
 
 
@@ -169,6 +170,18 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "burst": 400,
             "attempts_per_minute": 60,
             "broadcasts": 2,
+        },
+        "webhooks": {
+            "url": "",
+            "secret_file": "",
+            "ca_file": "",
+            "timeout": 10.0,
+            "concurrency": 8,
+            "attempts": 10,
+            "max_backoff": 300.0,
+            "retention": 259200.0,
+            "max_queued": 100_000,
+            "max_dead": 1000,
         },
         "rooms": {
             "open": True,
@@ -428,6 +441,9 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
         "api.burst",
         "api.attempts_per_minute",
         "api.broadcasts",
+        "webhooks.retention",
+        "webhooks.max_queued",
+        "webhooks.max_dead",
         "rooms.announce",
         "rooms.max_members",
         "rooms.per_player",
@@ -483,6 +499,8 @@ def test_a_number_out_of_bounds_names_the_bound(key: str, value: str, message: s
         ("server.host", "game_server.internal"),
         ("server.public_url", "https://game.example"),
         ("server.public_url", "http://[::1]:8080"),
+        ("webhooks.url", "http://127.0.0.1:9000"),
+        ("webhooks.url", "https://backend.example/hooks?game=1"),
         ("metrics.listen", "127.0.0.1:9100"),
         ("metrics.listen", "[::1]:0"),
         ("metrics.listen", "metrics.internal:9100"),
@@ -505,6 +523,11 @@ def test_a_well_formed_text_is_taken(key: str, value: str) -> None:
         ("server.host", "http://x", "must be an IP address or a host name"),
         ("server.host", "a\\0b", "has a line break, a control character"),
         ("server.host", "\\ud800", "has a line break, a control character"),
+        ("webhooks.url", "backend.example", "must be http:// or https:// with a host"),
+        ("webhooks.url", "https://me:pw@backend.example", "must be http:// or https://"),
+        ("webhooks.url", "https://backend.example/#a", "must be http:// or https://"),
+        ("webhooks.url", "https://backend.example/a b", "must be http:// or https://"),
+        ("webhooks.url", "https://backend.example:99999/", "names port 99999"),
         ("server.public_url", "game.example", "must begin with http:// or https://"),
         ("server.public_url", "*", "must begin with http:// or https://"),
         ("server.public_url", "ws://game.example", "must begin with http:// or https://"),
@@ -1022,6 +1045,7 @@ def valid_values(setting: Setting) -> st.SearchStrategy[Any]:
         "resume.secret_key_file": st.just(""),
         "store.url": st.just("memory://"),
         "metrics.listen": st.sampled_from(["", "[::1]:1", "example:65535"]),
+        "webhooks.url": st.sampled_from(["", "https://backend.example/hooks?game=1"]),
         "static.index": st.sampled_from(["index.html", "yes", "1", "~", "#a", "- b"]),
         # Values that must fit together get a range in which they do.
         "limits.message_bytes": st.integers(1024, 262_144),

@@ -243,9 +243,11 @@ class Store(MemoryStore):
             self.on_update(session)
             return await super().update_session(session)
 
-    async def revoke_session(self, session_id: SessionId, now: float) -> None:
+    async def revoke_session(
+        self, session_id: SessionId, now: float, reason: str = "revoked"
+    ) -> None:
         async with self._call("revoke_session"):
-            await super().revoke_session(session_id, now)
+            await super().revoke_session(session_id, now, reason)
 
     async def revoke_player(self, true_id: TrueId, now: float) -> None:
         async with self._call("revoke_player"):

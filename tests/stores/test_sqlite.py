@@ -22,6 +22,7 @@ import pytest
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.mailbox import Draft, Hole, Located, Retention
 from gateway.messages import ConnectionId, SessionId, TrueId
+from gateway.outbox import OutboxLimits
 from gateway.store import Accepted, Ban, KeysFull, Published, SessionsFull
 from gateway.stores import (
     build_store,
@@ -196,6 +197,22 @@ def test_no_answered_join_or_publish_is_lost_when_the_process_is_killed(path: Pa
             # Whoever joined later has the end of what the first one has.
             assert all(order == orders[0][len(orders[0]) - len(order) :] for order in orders)
     assert len(sent) > 1000
+
+
+def test_webhooks_survive_the_process(path: Path) -> None:
+    limits = OutboxLimits(enabled=True)
+    with sqlite_store(path, outbox=limits) as store:
+        store.add_session(session())
+        store.report_presence({ANN: True, BOB: True}, 1.0)
+        before = store.webhooks(0, 100)
+        store.bury_webhook(before[0].seq, "refused", 2.0)
+        store.remove_webhooks([before[1].seq])
+    with sqlite_store(path, outbox=limits) as store:
+        assert store.webhooks(0, 100) == before[2:]
+        assert (store.queued_webhooks, store.dead_webhooks) == (1, 1)
+        assert store.reported_online() == {ANN, BOB}
+        store.report_presence({ANN: False}, 3.0)
+        assert store.webhooks(before[2].seq, 1)[0].seq == before[2].seq + 1
 
 
 def test_offsets_go_on_when_all_messages_have_expired(path: Path) -> None:

@@ -1,0 +1,305 @@
+"""Sends webhooks: at least once each, those of a player one after the other.
+
+What a backend does not take is tried again, with growing pauses. When it does not answer at
+all, the circuit opens: everything waits, and one webhook now and then finds out whether it is
+back. A webhook that it refuses is given up after some tries, or it would hold up the player's
+others for good; any other after `webhooks.retention`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.circuit import Backoff, Circuit
+from gateway.errors import StoreUnavailable
+from gateway.messages import TrueId
+from gateway.metrics import Metrics
+from gateway.outbox import OutboxStore, Webhook
+
+logger = logging.getLogger(__name__)
+
+TIMESTAMP_HEADER: Final = "Webhook-Timestamp"
+SIGNATURE_HEADER: Final = "Webhook-Signature"
+
+#: Webhooks held in memory.
+_WINDOW: Final = 2000
+#: Failures in a row after which everything waits.
+_THRESHOLD: Final = 5
+_FIRST_PAUSE: Final = 1.0
+_STORE_PAUSE: Final = 1.0
+#: Statuses of 400 to 499 that say nothing about the webhook itself: RFC 9110, 6585, 8470.
+_LATER: Final = frozenset({401, 403, 404, 405, 407, 408, 421, 425, 429})
+_REASON: Final = re.compile(r"[^ -~]")
+
+
+class PostFailed(Exception):
+    """A webhook could not be sent, or nobody has answered; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the backend answered; `retry_after` is in seconds, 0 for none."""
+
+    status: int
+    retry_after: float = 0.0
+
+
+#: Sends a body with these headers. Raises PostFailed.
+Post = Callable[[bytes, dict[str, str]], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """Section `webhooks` of the YAML file: see there. Durations are in seconds."""
+
+    concurrency: int
+    attempts: int
+    max_backoff: float
+    retention: float
+
+
+def sign(body: bytes, timestamp: str, secrets: Sequence[str]) -> str:
+    """Return the header that proves where a body is from and when it was sent.
+
+    One signature for each secret, so that secrets can be replaced one after the other:
+    HMAC-SHA256, in hex, over the timestamp, a full stop and the body.
+    """
+    signed = b"%b.%b" % (timestamp.encode(), body)
+    return ",".join(
+        f"v1={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}" for secret in secrets
+    )
+
+
+class Webhooks:
+    """Sends what the store keeps. `random` returns numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        post: Post,
+        secrets: Sequence[str],
+        settings: WebhookSettings,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._post = post
+        self._secrets = secrets
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._monotonic = monotonic
+        self._backoff = Backoff(_FIRST_PAUSE, settings.max_backoff, random)
+        self._circuit = Circuit(_THRESHOLD, self._backoff)
+        self._wake = asyncio.Event()
+        #: What is in memory, by number, and by player in that order.
+        self._window: OrderedDict[int, Webhook] = OrderedDict()
+        self._queues: dict[TrueId, deque[Webhook]] = {}
+        #: Players whose first webhook may be sent, and when the others' may.
+        self._ready: OrderedDict[TrueId, None] = OrderedDict()
+        self._paused: dict[TrueId, float] = {}
+        self._failures: dict[int, int] = {}
+        self._sent: list[int] = []
+        self._last = 0
+        self._more = True
+        self._life = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def circuit_open(self) -> bool:
+        """Whether the backend is left alone because it did not answer."""
+        return self._circuit.is_open
+
+    @property
+    def lag(self) -> float:
+        """Age of the oldest webhook that waits, in seconds."""
+        oldest = next(iter(self._window.values()), None)
+        return 0.0 if oldest is None else max(0.0, self._clock() - oldest.event.ts)
+
+    def wake(self) -> None:
+        """There are new webhooks in the store."""
+        self._more = True
+        self._wake.set()
+
+    def start_anew(self) -> None:
+        """The store has become another one: what is here is not its."""
+        self._life += 1
+        self._last = 0
+        self._sent = []
+        for kept in (self._window, self._queues, self._ready, self._paused, self._failures):
+            kept.clear()
+        self.wake()
+
+    async def run(self) -> None:
+        """Send until cancelled; what is under way then is sent again by the next gateway."""
+        try:
+            while True:
+                pause: float | None = None
+                try:
+                    await self._forget()
+                    await self._load()
+                except StoreUnavailable as error:
+                    logger.debug("webhooks wait for the store: %s", error)
+                    pause = _STORE_PAUSE
+                waits = [each for each in (pause, self._start()) if each is not None]
+                await self._sleep(min(waits, default=None))
+        finally:
+            for task in tuple(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    # The store
+
+    async def _load(self) -> None:
+        """Fill the window from the store."""
+        while self._more and len(self._window) < _WINDOW:
+            life, wanted = self._life, _WINDOW - len(self._window)
+            self._more = False
+            try:
+                found = await self._store.webhooks(self._last, wanted)
+            except BaseException:
+                self._more = True
+                raise
+            if life != self._life:
+                continue
+            for webhook in found:
+                self._last = webhook.seq
+                self._window[webhook.seq] = webhook
+                true_id = webhook.event.true_id
+                queue = self._queues.get(true_id)
+                if queue is None:
+                    queue = self._queues[true_id] = deque()
+                    self._ready[true_id] = None
+                queue.append(webhook)
+            self._more |= len(found) == wanted
+
+    async def _forget(self) -> None:
+        """Let the store forget what was sent; should it not, it is sent once more after a start."""
+        while self._sent:
+            sent = self._sent
+            count = len(sent)
+            await self._store.remove_webhooks(sent[:count])
+            del sent[:count]
+
+    # Sending
+
+    def _start(self) -> float | None:
+        """Start what can be sent; return the seconds until more can, None if something tells."""
+        now = self._monotonic()
+        for true_id in [each for each, due in self._paused.items() if due <= now]:
+            del self._paused[true_id]
+            self._ready[true_id] = None
+        while self._ready and len(self._tasks) < self._settings.concurrency:
+            wait = self._circuit.wait(now)
+            if wait != 0.0:
+                return wait
+            self._circuit.on_call()
+            true_id, _ = self._ready.popitem(last=False)
+            webhook = self._queues[true_id][0]
+            task = asyncio.get_running_loop().create_task(
+                self._send(webhook, self._life), name=f"webhook-{webhook.seq}"
+            )
+            self._tasks.add(task)
+            task.add_done_callback(self._on_done)
+        return min(self._paused.values(), default=now + 3600.0) - now if self._paused else None
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a webhook could not be handled", exc_info=error)
+        self._wake.set()
+
+    async def _send(self, webhook: Webhook, life: int) -> None:
+        body = webhook.body()
+        timestamp = str(int(self._clock()))
+        headers = {
+            "Content-Type": "application/json",
+            TIMESTAMP_HEADER: timestamp,
+            SIGNATURE_HEADER: sign(body, timestamp, self._secrets),
+        }
+        retry_after = 0.0
+        refused = False
+        try:
+            response = await self._post(body, headers)
+        except PostFailed as error:
+            reason = str(error)
+        else:
+            if 200 <= response.status < 300:
+                self._circuit.on_success()
+                self._metrics.webhook("sent")
+                self._done(webhook, life)
+                return
+            reason = f"HTTP status {response.status}"
+            refused = 400 <= response.status < 500 and response.status not in _LATER
+            retry_after = response.retry_after
+        self._metrics.webhook("failed")
+        if refused:
+            self._circuit.on_success()
+        else:
+            self._circuit.on_failure(self._monotonic(), retry_after)
+        await self._on_failed(webhook, life, reason, refused)
+
+    async def _on_failed(self, webhook: Webhook, life: int, reason: str, refused: bool) -> None:
+        if life != self._life:
+            return
+        failures = self._failures.get(webhook.seq, 0) + 1
+        age = self._clock() - webhook.event.ts
+        settings = self._settings
+        tired = refused and failures >= settings.attempts
+        if tired or (settings.retention and age > settings.retention):
+            try:
+                await self._store.bury_webhook(webhook.seq, _plain(reason), self._clock())
+            except StoreUnavailable as error:
+                logger.debug("a webhook cannot be given up yet: %s", error)
+            else:
+                logger.warning(
+                    "webhook %s (%s of %s) is given up: %s",
+                    webhook.id,
+                    webhook.event.type,
+                    webhook.event.true_id,
+                    _plain(reason),
+                )
+                self._metrics.webhook("dead")
+                self._done(webhook, life, remove=False)
+                return
+        if life == self._life:
+            self._failures[webhook.seq] = failures
+            self._paused[webhook.event.true_id] = self._monotonic() + self._backoff.pause(failures)
+
+    def _done(self, webhook: Webhook, life: int, *, remove: bool = True) -> None:
+        if life != self._life:
+            return
+        if remove:
+            self._sent.append(webhook.seq)
+        self._window.pop(webhook.seq, None)
+        self._failures.pop(webhook.seq, None)
+        true_id = webhook.event.true_id
+        queue = self._queues[true_id]
+        queue.popleft()
+        if queue:
+            self._ready[true_id] = None
+        else:
+            del self._queues[true_id]
+
+
+def _plain(reason: str) -> str:
+    """Return a reason that can stand in a log line."""
+    return _REASON.sub("?", reason)[:200]
