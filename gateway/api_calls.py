@@ -13,11 +13,14 @@ from gateway.api_keys import Scope
 from gateway.api_types import (
     BanRequest,
     BanState,
+    ListRoom,
+    MembershipInfo,
     Minted,
     MintRequest,
     PlayerInfo,
     PlayersPage,
     Revoked,
+    RoomInfo,
     SendAnswer,
     SendRequest,
 )
@@ -109,6 +112,18 @@ async def _revoke_session(backend: Backend, given: Arguments) -> object:
     return await backend.revoke_session(given.true_id, SessionId(given.path["session_id"]))
 
 
+async def _room(backend: Backend, given: Arguments) -> object:
+    return await backend.room(given.path["room"], given.query)
+
+
+async def _add_member(backend: Backend, given: Arguments) -> object:
+    return await backend.add_member(given.path["room"], given.true_id)
+
+
+async def _remove_member(backend: Backend, given: Arguments) -> object:
+    return await backend.remove_member(given.path["room"], given.true_id)
+
+
 async def _ban(backend: Backend, given: Arguments) -> object:
     return await backend.ban(given.true_id, given.body)
 
@@ -123,7 +138,7 @@ CALLS: Final[tuple[Call, ...]] = (
         "POST",
         "/messages",
         "send",
-        "Send a message to a player or to all players; `from` is null in it",
+        "Send a message to a player, the members of a room, or all; `from` is null in it",
         SendAnswer,
         _send,
         body=SendRequest,
@@ -155,7 +170,7 @@ CALLS: Final[tuple[Call, ...]] = (
         "GET",
         "/players/{true_id}",
         "read",
-        "A player's presence, sessions, mailbox and ban",
+        "A player's presence, rooms, sessions, mailbox and ban",
         PlayerInfo,
         _player,
         refusals=("unknown_target",),
@@ -198,6 +213,35 @@ CALLS: Final[tuple[Call, ...]] = (
         "Let a player in again, banned or not",
         BanState,
         _lift_ban,
+    ),
+    Call(
+        "get_room",
+        "GET",
+        "/rooms/{room}",
+        "read",
+        "Who is in a room, in pages: pass `cursor` on until it is null",
+        RoomInfo,
+        _room,
+        query=ListRoom,
+    ),
+    Call(
+        "add_member",
+        "PUT",
+        "/rooms/{room}/members/{true_id}",
+        "sessions",
+        "Put a player into a room, which is made if need be",
+        MembershipInfo,
+        _add_member,
+        refusals=("too_large",),
+    ),
+    Call(
+        "remove_member",
+        "DELETE",
+        "/rooms/{room}/members/{true_id}",
+        "sessions",
+        "Take a player out of a room",
+        MembershipInfo,
+        _remove_member,
     ),
 )
 

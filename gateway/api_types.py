@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from gateway.errors import RequestRefused
 from gateway.messages import (
+    MAX_ROOM_NAME,
     Id,
     PlayerId,
     PresenceState,
@@ -25,16 +26,18 @@ MAX_TIME: Final = 253_402_300_799
 #: Ids that a backend may give to players: visible ASCII, fit for URLs and logs.
 GivenId = Annotated[str, Meta(pattern="^[!-~]{1,128}$", min_length=1, max_length=128)]
 Time = Annotated[float, Meta(ge=0, le=MAX_TIME, description="Unix seconds")]
+RoomName = Annotated[str, Meta(min_length=1, max_length=MAX_ROOM_NAME)]
 Only = Annotated[bool, Meta(extra_json_schema={"const": True})]
 
 T = TypeVar("T")
 
 
 class SendRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A message to one player, or to all players. `id` is an idempotency key."""
+    """A message to one player, the members of a room, or all. `id` is an idempotency key."""
 
     data: Annotated[Raw, Meta(description="Any JSON", extra_json_schema={})]
     target_id: PlayerId | UnsetType = UNSET
+    room: RoomName | UnsetType = UNSET
     all: Only | UnsetType = UNSET
     type: ShortText | None = None
     id: Id | None = None
@@ -137,11 +140,19 @@ class BanInfo(msgspec.Struct, frozen=True):
 
 
 class PlayerInfo(PresenceInfo, frozen=True, kw_only=True, omit_defaults=False):
-    """A player: presence, sessions, mailbox and ban."""
+    """A player: presence, rooms, sessions, mailbox and ban."""
 
+    rooms: tuple[str, ...]
     sessions: tuple[SessionInfo, ...]
     mailbox: MailboxInfo
     ban: BanInfo | None
+
+
+class ListRoom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query of `GET /rooms/{room}`."""
+
+    limit: Annotated[int, Meta(ge=1, le=200)] = 100
+    cursor: Annotated[str, Meta(max_length=32)] | None = None
 
 
 class PlayersPage(msgspec.Struct, frozen=True):
@@ -150,6 +161,32 @@ class PlayersPage(msgspec.Struct, frozen=True):
     players: tuple[PresenceInfo, ...]
     online: int
     cursor: str | None
+
+
+class MemberInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A member of a room; one who is not connected is `away`."""
+
+    true_id: str
+    state: Literal["active", "hidden", "away"]
+    name: str | UnsetType = UNSET
+
+
+class RoomInfo(msgspec.Struct, frozen=True):
+    """A room: how many members it has, and one page of them; `cursor` is null on the last one."""
+
+    room: str
+    members: int
+    players: tuple[MemberInfo, ...]
+    cursor: str | None
+
+
+class MembershipInfo(msgspec.Struct, frozen=True):
+    """A player is in the room now, or is not any more; it has so many `members`."""
+
+    ok: Literal[True]
+    room: str
+    true_id: str
+    members: int
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -16,13 +16,16 @@ from gateway.api_types import (
     BanRequest,
     BanState,
     Broadcast,
+    ListRoom,
     MailboxInfo,
+    MembershipInfo,
     Minted,
     MintRequest,
     PlayerInfo,
     PlayersPage,
     PresenceInfo,
     Revoked,
+    RoomInfo,
     SendAnswer,
     SendRequest,
     SessionInfo,
@@ -30,7 +33,16 @@ from gateway.api_types import (
 from gateway.auth import clean_text
 from gateway.connection import Services
 from gateway.errors import RequestRefused
-from gateway.messages import ListPlayers, Receipt, SendMessage, SessionId, TrueId
+from gateway.messages import (
+    ListMembers,
+    ListPlayers,
+    Publish,
+    Receipt,
+    SendMessage,
+    SessionId,
+    TrueId,
+    check_room_name,
+)
 from gateway.minting import Minting
 from gateway.store import Ban, Store
 
@@ -129,10 +141,14 @@ class Backend:
 
     async def send(self, caller: str, request: SendRequest) -> SendAnswer:
         """Send a message, once for each caller and `id`."""
-        if (request.target_id is UNSET) == (request.all is UNSET):
-            raise RequestRefused("bad_request", "give one of target_id and all", "target_id")
+        targets = (request.target_id, request.room, request.all)
+        if sum(target is not UNSET for target in targets) != 1:
+            text = "give one of target_id, room and all"
+            raise RequestRefused("bad_request", text, "target_id")
         if request.target_id is not UNSET:
             return await self._send_to(caller, request, request.target_id)
+        if request.room is not UNSET:
+            return await self._publish(caller, request, request.room)
         if request.all is not True:
             raise RequestRefused("bad_request", "all must be true; else leave it out", "all")
         limit = self._limits.broadcasts
@@ -153,6 +169,14 @@ class Backend:
         # No client can write to that id, or use it for its own: it is longer than theirs may be.
         owner = TrueId(_name_of(caller))
         self._services.delivery.send(None, message, answer, 0, owner)
+        return await answer.future
+
+    async def _publish(self, caller: str, request: SendRequest, room: str) -> Receipt:
+        check_room_name(room)
+        answer = _Answer()
+        message = Publish(room, request.data, request.type, request.id, request.volatile)
+        owner = TrueId(_name_of(caller))
+        self._services.delivery.publish(None, message, None, answer, 0, owner)
         return await answer.future
 
     async def _send_to_all(self, caller: str, request: SendRequest) -> Broadcast:
@@ -206,6 +230,7 @@ class Backend:
         unread = view.head - max(view.confirmed, view.first - 1)
         return PlayerInfo(
             **self._services.presence.get(true_id),  # type: ignore[arg-type]
+            rooms=self._services.rooms.rooms_of(true_id),
             sessions=tuple(
                 SessionInfo(
                     session.id,
@@ -232,6 +257,25 @@ class Backend:
             presence.online,
             None if following is None else str(following),
         )
+
+    # Rooms
+
+    async def room(self, room: str, request: ListRoom) -> RoomInfo:
+        """Return one page of who is in a room; one that nobody is in has no members."""
+        check_room_name(room)
+        found = self._services.rooms.page(ListMembers(room, request.limit, request.cursor))
+        return msgspec.convert(found, RoomInfo)
+
+    async def add_member(self, room: str, true_id: TrueId) -> MembershipInfo:
+        """Put a player into a room, whatever its policy says; they are known from then on."""
+        members = await self._services.rooms.add(room, true_id)
+        return MembershipInfo(True, room, true_id, members)
+
+    async def remove_member(self, room: str, true_id: TrueId) -> MembershipInfo:
+        """Take a player out of a room, if they are in it."""
+        check_room_name(room)
+        members = await self._services.rooms.remove(room, true_id)
+        return MembershipInfo(True, room, true_id, members)
 
     # Sessions and bans
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from gateway.api_types import PresenceInfo
+from gateway.api_types import MemberInfo, PresenceInfo
 from gateway.messages import Receipt
 from gateway.session import Outcome
 
@@ -119,14 +119,6 @@ class RoomAck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ok: Literal[True]
     members: int
-
-
-class MemberInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A member of a room; one who is not connected is `away`."""
-
-    true_id: str
-    state: Literal["active", "hidden", "away"]
-    name: str | UnsetType = UNSET
 
 
 class MembersAck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from gateway.messages import PlayerId
 _REF: Final = "#/components/schemas/{name}"
 _SECURITY: Final = "key"
 #: One of these, and no more, names who gets a message.
-_TARGETS: Final = ("target_id", "all")
+_TARGETS: Final = ("target_id", "room", "all")
 
 
 def build_openapi(version: str) -> dict[str, Any]:

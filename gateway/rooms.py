@@ -164,16 +164,19 @@ class Rooms:
         self._remove(room, true_id, done)
 
     def _page(self, request: ListMembers, true_id: TrueId) -> dict[str, object]:
+        if true_id not in self._store.memberships.members_of(request.room):
+            raise RequestRefused("not_member", "you are not in this room", "room")
+        return {"ok": True, **self.page(request)}
+
+    def page(self, request: ListMembers) -> dict[str, object]:
+        """Return a page of who is in a room. Raises RequestRefused for a cursor not of ours."""
         memberships = self._store.memberships
         members = memberships.members_of(request.room)
-        if true_id not in members:
-            raise RequestRefused("not_member", "you are not in this room", "room")
         cursor = request.cursor or "0"
         if not (cursor.isascii() and cursor.isdigit()):
             raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
         page, following = memberships.page(request.room, int(cursor), request.limit)
         return {
-            "ok": True,
             "room": request.room,
             "members": len(members),
             "players": [self._entry(each) for each in page],

@@ -289,6 +289,7 @@ def test_the_calls_of_the_api_are_answered(tmp_path: Path, gateway: GatewayProce
             default = "POST" if "--json" in line else "GET"
             url = line.partition("/api/v1")[2].rstrip("'").partition("?")[0]
             template = url.replace("u-1", "{true_id}").replace("$SESSION", "{session_id}")
+            template = template.replace("lobby", "{room}")
             called.append((method[1] if method else default, template))
     assert sorted(called) == sorted((call.method, call.path) for call in CALLS)
 

@@ -88,9 +88,27 @@ class Ban(msgspec.Struct, frozen=True):
 class Player(Presence, frozen=True, kw_only=True):
     """What the gateway knows of a player."""
 
+    rooms: tuple[str, ...] = ()
     sessions: tuple[PlayerSession, ...]
     mailbox: Mailbox
     ban: Ban | None = None
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A player in a room: `active`, `hidden` or `away`."""
+
+    true_id: str
+    state: str
+    name: str | None = None
+
+
+class _Room(msgspec.Struct, frozen=True):
+    players: tuple[Member, ...]
+    cursor: str | None = None
+
+
+class _Members(msgspec.Struct, frozen=True):
+    members: int
 
 
 class _Page(msgspec.Struct, frozen=True):
@@ -176,6 +194,18 @@ class GatewayApi:
         """Send a message to a player. Without an `id` it gets one."""
         return await self._send({"target_id": target_id}, data, type, id, volatile)
 
+    async def publish(
+        self,
+        room: str,
+        data: object,
+        *,
+        type: str | None = None,
+        id: str | None = None,
+        volatile: bool = False,
+    ) -> Sent:
+        """Send a message to all members of a room."""
+        return await self._send({"room": room}, data, type, id, volatile)
+
     async def send_all(
         self,
         data: object,
@@ -222,6 +252,26 @@ class GatewayApi:
             for player in page.players:
                 yield player
             cursor = page.cursor
+
+    async def members(self, room: str) -> AsyncIterator[Member]:
+        """Yield who is in a room, the one who joined first at the front."""
+        cursor: str | None = ""
+        while cursor is not None:
+            more = f"&cursor={_quoted(cursor)}" if cursor else ""
+            page = await self._call("GET", f"/rooms/{_quoted(room)}?limit={_PAGE}{more}", _Room)
+            for member in page.players:
+                yield member
+            cursor = page.cursor
+
+    async def add_member(self, room: str, true_id: str) -> int:
+        """Put a player into a room; return how many members it has now."""
+        path = f"/rooms/{_quoted(room)}/members/{_quoted(true_id)}"
+        return (await self._call("PUT", path, _Members)).members
+
+    async def remove_member(self, room: str, true_id: str) -> int:
+        """Take a player out of a room; return how many members are left."""
+        path = f"/rooms/{_quoted(room)}/members/{_quoted(true_id)}"
+        return (await self._call("DELETE", path, _Members)).members
 
     async def revoke(self, true_id: str, session_id: str | None = None) -> int:
         """End a session of a player, or all of them; return how many."""

@@ -60,9 +60,9 @@ async def test_everybody_is_reached(clients: Clients, connected: Callable[..., G
     async with connected() as api:
         sent = await api.send_all("news")
         assert (sent.players, sent.refused, sent.connections) == (3, 0, 3)
+        for player in players:
+            assert await player.message() == "news"
         assert (await api.send_all(1, volatile=True)).status == "delivered"
-    for player in players:
-        assert await player.message() == "news"
 
 
 async def test_players_are_minted_looked_at_and_thrown_out(
@@ -87,6 +87,24 @@ async def test_players_are_minted_looked_at_and_thrown_out(
         assert await api.revoke("a/b?c") == 0
     link = await clients.link("websocket")
     assert await connect_refused(link, {"token": player.session["token"]}) == "session_revoked"
+
+
+async def test_rooms_are_filled_and_spoken_to(
+    clients: Clients, connected: Callable[..., GatewayApi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.client.api._PAGE", 2)
+    players = [await clients.player() for _ in range(3)]
+    ids = [player.true_id for player in players]
+    async with connected() as api:
+        assert [await api.add_member("a/b", true_id) for true_id in ids] == [1, 2, 3]
+        assert [member.true_id async for member in api.members("a/b")] == ids
+        assert (await api.player(ids[0])).rooms == ("a/b",)
+        assert (await api.publish("a/b", "hello", type="t")).connections == 3
+        assert await api.remove_member("a/b", ids[0]) == 2
+    for player in players:
+        while (event := await player.event("room"))[0]["members"] != 3:
+            assert event
+        assert await player.message() == "hello"
 
 
 async def test_all_pages_are_read(

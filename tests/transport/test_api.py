@@ -20,7 +20,7 @@ from gateway.api_calls import CALLS, PREFIX, SMALL_BODY
 from gateway.api_keys import SCOPES, ApiKeysFile
 from gateway.config import Config
 from gateway.server import Gateway
-from tests.transport.client import Clients, connect_refused, soon, until
+from tests.transport.client import Clients, Player, connect_refused, soon, until
 from tests.transport.conftest import nothing_runs
 
 pytestmark = pytest.mark.gen_test(timeout=60)
@@ -229,6 +229,8 @@ async def test_calls_are_limited_for_each_key(
         (b'{"target_id": "x"}', "data"),
         (b'{"data": 1}', "target_id"),
         (b'{"data": 1, "target_id": "x", "all": true}', "target_id"),
+        (b'{"data": 1, "target_id": "x", "room": "r"}', "target_id"),
+        (b'{"data": 1, "room": "a\\u0000"}', "room"),
         (b'{"data": 1, "target_id": null}', "target_id"),
         (b'{"data": 1, "target_id": ""}', "target_id"),
         (b'{"data": 1, "target_id": "x", "id": ""}', "id"),
@@ -300,6 +302,14 @@ async def test_a_path_that_is_not_utf_8_is_no_fault_of_ours(backend: Backend) ->
 # Messages
 
 
+async def up_to_date(clients: Clients, backend: Backend) -> Player:
+    """Return a player whose replay is over: before it, volatile messages are dropped."""
+    player = await clients.player()
+    await backend.ok("POST", "/messages", {"target_id": player.true_id, "data": "first"})
+    assert await player.message() == "first"
+    return player
+
+
 async def test_a_message_of_the_backend_comes_from_nobody(
     backend: Backend, clients: Clients
 ) -> None:
@@ -347,7 +357,7 @@ async def test_a_player_cannot_use_up_the_ids_of_a_backend(
 
 
 async def test_a_volatile_message_is_stored_nowhere(backend: Backend, clients: Clients) -> None:
-    player = await clients.player()
+    player = await up_to_date(clients, backend)
     request = {"target_id": player.true_id, "data": 1, "volatile": True}
     receipt = await backend.ok("POST", "/messages", request)
     assert (receipt["id"], receipt["status"]) == (None, "delivered")
@@ -410,7 +420,7 @@ async def test_a_volatile_message_to_all_reaches_who_is_here(
 ) -> None:
     request = {"all": True, "data": 1, "volatile": True}
     assert (await backend.ok("POST", "/messages", request))["status"] == "dropped"
-    player = await clients.player()
+    player = await up_to_date(clients, backend)
     receipt = await backend.ok("POST", "/messages", request)
     assert (receipt["status"], receipt["connections"], receipt["players"]) == ("delivered", 1, 1)
     await player.event("message")
@@ -542,6 +552,7 @@ async def test_a_player_is_described(backend: Backend, clients: Clients) -> None
         "state": "active",
         "connections": 1,
         "name": "Ann",
+        "rooms": [],
         "mailbox": {"messages": 1, "unread": 1},
         "ban": None,
     }
@@ -574,6 +585,78 @@ async def test_a_wrong_parameter_is_named(backend: Backend, query: str, field: s
     assert await backend.refused("GET", f"/players?{query}") == (400, "bad_request", field)
 
 
+# Rooms
+
+
+async def test_the_backend_puts_players_into_rooms_and_out(
+    backend: Backend, clients: Clients
+) -> None:
+    ann, bob = await clients.player(auth={"guest": True, "name": "Ann"}), await clients.player()
+    room = quote("a room/1", safe="")
+    for number, player in enumerate((ann, bob), 1):
+        path = f"/rooms/{room}/members/{player.true_id}"
+        assert await backend.ok("PUT", path) == {
+            "ok": True,
+            "room": "a room/1",
+            "true_id": player.true_id,
+            "members": number,
+        }
+        joined, _ = (await player.event("room")), None
+        assert joined[0] == {"room": "a room/1", "joined": player.true_id, "members": number}
+    assert (await ann.event("room"))[0]["joined"] == bob.true_id
+    first = await backend.ok("GET", f"/rooms/{room}?limit=1")
+    assert (first["room"], first["members"]) == ("a room/1", 2)
+    assert first["players"] == [{"true_id": ann.true_id, "state": "active", "name": "Ann"}]
+    rest = await backend.ok("GET", f"/rooms/{room}?cursor={first['cursor']}")
+    assert [each["true_id"] for each in rest["players"]] == [bob.true_id]
+    assert rest["cursor"] is None
+    assert (await backend.ok("GET", f"/players/{ann.true_id}"))["rooms"] == ["a room/1"]
+    left = await backend.ok("DELETE", f"/rooms/{room}/members/{ann.true_id}")
+    assert left["members"] == 1
+    assert (await ann.event("room"))[0]["left"] == ann.true_id
+    again = await backend.ok("DELETE", f"/rooms/{room}/members/{ann.true_id}")
+    assert again["members"] == 1
+
+
+async def test_a_message_to_a_room_reaches_its_members_once(
+    backend: Backend, clients: Clients, keys: ApiKeysFile
+) -> None:
+    ann, bob, eve = [await clients.player() for _ in range(3)]
+    for player in (ann, bob):
+        await backend.ok("PUT", f"/rooms/r/members/{player.true_id}")
+    while (await ann.event("room"))[0]["members"] != 2:
+        pass
+    await bob.event("room")
+    request = {"room": "r", "data": [1], "type": "t", "id": "k"}
+    receipt = await backend.ok("POST", "/messages", request)
+    assert (receipt["status"], receipt["connections"]) == ("delivered", 2)
+    again = await backend.ok("POST", "/messages", {**request, "data": 2})
+    assert again["duplicate"]
+    assert (await backend.ok("POST", "/messages", {**request, "id": "l", "data": 3}))["ok"]
+    for player in (ann, bob):
+        message, offset = await player.event("message")
+        assert (message["from"], message["room"], message["data"]) == (None, "r", [1])
+        assert offset == message["id"]
+        assert await player.message() == 3
+    await backend.ok("POST", "/messages", {"target_id": eve.true_id, "data": "not in the room"})
+    assert await eve.message() == "not in the room"
+    volatile = {"room": "r", "data": 1, "volatile": True}
+    assert (await backend.ok("POST", "/messages", volatile))["status"] == "delivered"
+    nobody = await backend.ok("POST", "/messages", {"room": "empty", "data": 1})
+    assert (nobody["status"], nobody["connections"]) == ("queued", 0)
+
+
+@pytest.mark.settings(rooms={"max_members": 1})
+async def test_a_full_room_is_refused(backend: Backend) -> None:
+    await backend.ok("PUT", "/rooms/r/members/ann")
+    assert await backend.refused("PUT", "/rooms/r/members/bob") == (413, "too_large", "room")
+    for method, path in (("GET", "/rooms/a%00"), ("PUT", "/rooms/a%00/members/x")):
+        assert await backend.refused(method, path) == (400, "bad_request", "room")
+    assert await backend.refused("GET", "/rooms/r?cursor=x") == (400, "bad_request", "cursor")
+    empty = await backend.ok("GET", "/rooms/empty")
+    assert (empty["members"], empty["players"], empty["cursor"]) == (0, [], None)
+
+
 # When something is broken
 
 
@@ -588,6 +671,8 @@ async def test_without_a_store_calls_ask_to_wait(
         ("GET", "/players/x", None),
         ("DELETE", "/players/x/sessions", None),
         ("PUT", "/players/x/ban", {}),
+        ("POST", "/messages", {"room": "r", "data": 1}),
+        ("PUT", "/rooms/r/members/x", None),
     ):
         got = await backend.call(method, path, body)
         assert refusal(got)[:2] == (503, "unavailable")

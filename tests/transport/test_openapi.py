@@ -26,6 +26,10 @@ BEYOND_SCHEMAS = {
     "mint_session": {"attributes", "attributes.name"},
     "list_players": {"cursor"},
     "ban_player": {"reason", "until"},
+    "send_message": {"room"},
+    "get_room": {"cursor", "room"},
+    "add_member": {"room"},
+    "remove_member": {"room"},
 }
 
 
