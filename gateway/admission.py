@@ -139,6 +139,7 @@ class Admission:
                 sink,
                 view,
                 after=view.head if here else min(view.confirmed, view.head),
+                attributes=identity.attributes,
             )
 
     async def _check_ban(self, true_id: TrueId) -> None:
@@ -360,6 +361,7 @@ class Admission:
         gap: Gap | None = None,
         generation: int = 1,
         token: ResumeToken | None = None,
+        attributes: str = NO_ATTRIBUTES,
     ) -> Admitted:
         """Add a session and connect it. The caller holds its lock."""
         oldest = view.first - 1
@@ -379,7 +381,7 @@ class Admission:
             confirmed=after,
             generation=generation,
             opened=generation,
-            attributes=token.attributes if token is not None else NO_ATTRIBUTES,
+            attributes=attributes if token is None else token.attributes,
             connection_id=connection_id,
         )
         # Whoever bans or revokes a player then looks for what is open: it is open by then, or

@@ -16,6 +16,9 @@ from gateway.api_keys import ApiKeysError, ApiKeysFile
 from gateway.attendance import Attendance
 from gateway.auth import Authentication, Authenticator
 from gateway.auth.guest import GuestAuthenticator
+from gateway.auth.jwks import HttpFetch, Jwks
+from gateway.auth.jwt import JwtAuthenticator, JwtRules
+from gateway.auth.jwt_keys import FileKeys, KeySource
 from gateway.auth.password import PasswordAuthenticator
 from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import UsersError
@@ -61,17 +64,51 @@ def new_sid() -> str:
 
 
 def build_authentication(
-    config: Config, users: UsersFile | None, executor: Executor
+    config: Config, users: UsersFile | None, jwt_keys: KeySource | None, executor: Executor
 ) -> Authentication:
-    """Return the enabled methods; `users` is what `load_users` returned."""
+    """Return the enabled methods; `users` and `jwt_keys` are what was loaded for them."""
     methods: list[Authenticator] = []
     for method in config.auth.methods:
         if method == "guest":
             methods.append(GuestAuthenticator(config.limits.name_bytes, new_true_id))
-        elif users is not None:
+        elif method == "jwt" and jwt_keys is not None:
+            methods.append(JwtAuthenticator(jwt_rules(config), jwt_keys))
+        elif method == "password" and users is not None:
             attempts = config.auth.password.attempts_per_minute
             methods.append(PasswordAuthenticator(users, executor, attempts, time.monotonic))
     return Authentication(methods)
+
+
+def load_jwt_keys(config: Config, metrics: Metrics) -> KeySource | None:
+    """Return the identity provider's keys, if players may log in with a JWT. Raises ConfigError."""
+    if "jwt" not in config.auth.methods:
+        return None
+    jwt = config.auth.jwt
+    if jwt.key_file:
+        return FileKeys.load(Path(jwt.key_file), jwt.algorithms)
+    fetch = HttpFetch(
+        jwt.jwks_url,
+        jwt.jwks_timeout,
+        jwt.jwks_bytes,
+        lambda: metrics.limit_hit("auth.jwt.jwks_bytes"),
+    )
+    return Jwks(fetch, jwt.jwks_max_age, jwt.jwks_min_interval, time.monotonic)
+
+
+def jwt_rules(config: Config) -> JwtRules:
+    """Return what JWTs must say."""
+    jwt = config.auth.jwt
+    return JwtRules(
+        algorithms=frozenset(jwt.algorithms),
+        issuer=jwt.issuer,
+        audience=jwt.audience,
+        leeway=jwt.leeway,
+        subject=jwt.subject,
+        prefix=jwt.prefix,
+        name=jwt.name,
+        attributes=jwt.attributes,
+        name_bytes=config.limits.name_bytes,
+    )
 
 
 def load_users(config: Config, state_dir: Path) -> UsersFile | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, cast
 
+from gateway.config_auth import AuthConfig
 from gateway.config_backend import ApiConfig, WebhooksConfig
 from gateway.config_checks import (
     MAX_PORT,
@@ -32,7 +33,6 @@ LATER_KEYS: Final = frozenset(
     {
         "server.tls",
         "server.unix_socket",
-        "auth.jwt",
         "auth.webhook",
     }
 )
@@ -131,39 +131,6 @@ class StaticConfig:
     index: str = field(
         default="index.html",
         metadata=about("File of that directory that answers /.", check=wrong_file_name),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class PasswordConfig:
-    """Section `auth.password`: accounts with user names."""
-
-    file: str = field(
-        default="", metadata=about("File of accounts. Empty: `users` in the state directory.")
-    )
-    attempts_per_minute: int = field(
-        default=10,
-        metadata=limit(
-            "Failed log-ins for a user name from one network, which is an IPv4 address or an IPv6 "
-            "/64; three times as many for a network, ten times as many for a user name.",
-            "per minute",
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class AuthConfig:
-    """Section `auth`: how a player without a session proves who they are."""
-
-    methods: tuple[str, ...] = field(
-        default=("guest",),
-        metadata=about(
-            "How new players may log in.", choices=("guest", "password"), later=("jwt", "webhook")
-        ),
-    )
-    password: PasswordConfig = field(
-        default_factory=PasswordConfig,
-        metadata=about("User names and passwords, when methods has `password`."),
     )
 
 

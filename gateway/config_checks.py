@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 MIN_SECRET_CHARACTERS: Final = 32
 MAX_PORT: Final = 65535
@@ -22,6 +23,11 @@ _URL: Final = re.compile(
     r"https?://(\[[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?(?:[/?][!\"$-\[\]-~]*)?"
 )
 _HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_MAX_CLAIM: Final = 256
+_PREFIX: Final = re.compile(r"[!-~]{1,32}")
+#: How the `true_id` of guests and accounts begins.
+_OWN_IDS: Final = "p_"
 _ADDRESS: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})")
 
 
@@ -113,4 +119,36 @@ def wrong_secret(secret: str) -> str | None:
             f"has {len(secret)} characters; a key needs at least {MIN_SECRET_CHARACTERS}, "
             "best made by a random generator"
         )
+    return None
+
+
+def wrong_jwks_url(url: str) -> str | None:
+    """An https URL; http where nobody is between: on this machine."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        return "must have no user, password or fragment"
+    try:
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "has an impossible port"
+    if parts.scheme not in ("http", "https") or not host or wrong_host(host) or " " in url:
+        return "must be an URL such as https://id.example/.well-known/jwks.json"
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        return "must begin with https://, or anybody on the way could put in their own keys"
+    return None
+
+
+def wrong_claim(claim: str) -> str | None:
+    """The name of a claim."""
+    if len(claim) > _MAX_CLAIM:
+        return f"has {len(claim)} characters; a claim's name has {_MAX_CLAIM} at most"
+    return None
+
+
+def wrong_prefix(prefix: str) -> str | None:
+    """What no id that the gateway makes begins with."""
+    if not _PREFIX.fullmatch(prefix):
+        return "must be 1 to 32 characters of visible ASCII"
+    if prefix.startswith(_OWN_IDS) or _OWN_IDS.startswith(prefix):
+        return f'must not begin like "{_OWN_IDS}", which guests and accounts have'
     return None

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
+from gateway import config_auth
 from gateway.config import LATER_KEYS, Config, entries
 from gateway.config_checks import MIN_SECRET_CHARACTERS
 from gateway.config_spec import MAX_NUMBER, Setting
@@ -256,6 +257,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
                 "one or lower the other"
             )
             yield (key, "limits.message_bytes"), message
+    yield from config_auth.contradictions(config.auth)
     if config.resume.secret_keys and config.resume.secret_key_file:
         message = "give either resume.secret_keys or resume.secret_key_file, not both"
         yield ("resume.secret_key_file", "resume.secret_keys"), message
@@ -366,7 +368,7 @@ def _check_text(setting: Setting, text: str, *, may_be_empty: bool) -> None:
     elif text in spec.later:
         raise Wrong(f"{_quote(text)} is not available in this release; remove it")
     elif spec.choices and text not in spec.choices:
-        near = _near(text, {choice: choice for choice in spec.choices}, {})
+        near = _near(text, {choice.lower(): choice for choice in spec.choices}, {})
         mending = f'; did you mean "{near}"?' if near else ""
         raise Wrong(f"must be one of {', '.join(spec.choices)}, is {_quote(text)}{mending}")
     elif spec.check is not None and (wrong := spec.check(text)):

@@ -26,6 +26,7 @@ from gateway.building import (
     build_reporting,
     engine_settings,
     load_api_keys,
+    load_jwt_keys,
     load_users,
     message_bytes,
     new_session_id,
@@ -130,6 +131,7 @@ class Gateway:
         if users is not None:
             # Messages may wait for a user who has not logged in yet.
             self._accounts = Accounts(users.true_ids, self._executor, self._store, revocation)
+        self._jwt_keys = load_jwt_keys(config, self.metrics)
         self._services = Services(
             store=self._store,
             sessions=self._store,
@@ -150,7 +152,7 @@ class Gateway:
         )
         self.admission = Admission(
             self._services,
-            build_authentication(config, users, self._executor),
+            build_authentication(config, users, self._jwt_keys, self._executor),
             self._tokens,
             admission_settings(config),
             new_session_id,
@@ -214,6 +216,8 @@ class Gateway:
             self._picows = PicowsWebSockets(
                 self._engine.settings.max_payload, config.limits.send_buffer_bytes, loop
             )
+        if self._jwt_keys is not None:
+            self._jwt_keys.prefetch()
         self._add_gauges()
         peers = PeerPolicy(
             config.server.allowed_origins, config.server.public_url, config.server.trusted_proxies
@@ -375,6 +379,8 @@ class Gateway:
         # The last answers to polls are written by their handlers, which wait for their turn.
         for _ in range(_TURNS_TO_ANSWER):
             await asyncio.sleep(0)
+        if self._jwt_keys is not None:
+            await self._jwt_keys.close()
         await self._revocation.close()
         await self._rooms.close()
         if self._reporting is not None:

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from gateway.errors import ConnectRefused
 from gateway.messages import TrueId
+from gateway.session import NO_ATTRIBUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +22,22 @@ class Method:
     """A way to log in: the payload keys that ask for it, and what to tell people to send.
 
     `permanent` where players exist before they log in, as accounts that somebody may remove.
+    `vouched` where somebody vouches for a player: without the method nobody does.
     """
 
     keys: tuple[str, ...]
     send: str
     permanent: bool = False
+    vouched: bool = False
 
 
 #: Every method that `auth.methods` may name. The webhook takes whatever keys the game likes.
 METHODS: Final[Mapping[str, Method]] = {
     "guest": Method(("guest",), "`guest: true`"),
-    "password": Method(("username", "password"), "`username` and `password`", permanent=True),
-    "jwt": Method(("jwt",), "`jwt`"),
+    "password": Method(
+        ("username", "password"), "`username` and `password`", permanent=True, vouched=True
+    ),
+    "jwt": Method(("jwt",), "`jwt`", vouched=True),
     "webhook": Method((), "the keys that the game asks for"),
 }
 
@@ -49,11 +54,15 @@ _MAX_COMPOSITION: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A player whose credentials were good; `method` is a key of METHODS."""
+    """A player whose credentials were good; `method` is a key of METHODS.
+
+    `attributes` is what the method says of the player, a JSON object.
+    """
 
     true_id: TrueId
     name: str
     method: str
+    attributes: str = NO_ATTRIBUTES
 
 
 class Authenticator(Protocol):
@@ -114,12 +123,12 @@ class Authentication:
     async def still_valid(self, method: str, true_id: TrueId) -> bool:
         """Return whether a player whom `method` let in once may come back by a token.
 
-        Without the method nobody can say that an account is still there, so it counts as gone.
+        Without the method nobody vouches for an account any more, so it counts as gone.
         """
         for authenticator in self._authenticators:
             if authenticator.method == method:
                 return await authenticator.still_valid(true_id)
-        return method not in METHODS or not METHODS[method].permanent
+        return method not in METHODS or not METHODS[method].vouched
 
 
 def clean_text(value: object, field: str, max_bytes: int) -> str:

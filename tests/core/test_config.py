@@ -121,7 +121,26 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "ping_timeout": 20.0,
         },
         "static": {"path": "", "index": "index.html"},
-        "auth": {"methods": ("guest",), "password": {"file": "", "attempts_per_minute": 10}},
+        "auth": {
+            "methods": ("guest",),
+            "password": {"file": "", "attempts_per_minute": 10},
+            "jwt": {
+                "jwks_url": "",
+                "key_file": "",
+                "algorithms": ("RS256",),
+                "issuer": "",
+                "audience": (),
+                "subject": "sub",
+                "prefix": "jwt:",
+                "name": "name",
+                "attributes": "",
+                "leeway": 30.0,
+                "jwks_timeout": 5.0,
+                "jwks_max_age": 3600.0,
+                "jwks_min_interval": 10.0,
+                "jwks_bytes": 262144,
+            },
+        },
         "resume": {
             "secret_keys": (),
             "secret_key_file": "",
@@ -225,7 +244,7 @@ def test_the_rendered_default_names_bounds_choices_units_and_zero() -> None:
     assert "Port to listen on. 1 to 65535; 0 = a free port." in text
     assert "Bytes, at least 1024; 0 = no limit." in text
     assert "One of: debug, info, warning, error." in text
-    assert "One or more of: guest, password." in text
+    assert "One or more of: guest, password, jwt." in text
     assert "Seconds; 0 = stop at once." in text
     assert "game-gateway check-config" in text
     assert "GATEWAY_<SECTION>_<KEY>" in text
@@ -429,6 +448,7 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
         "server.shutdown_grace",
         "server.reconnects_per_second",
         "auth.password.attempts_per_minute",
+        "auth.jwt.leeway",
         "mailbox.max_messages",
         "mailbox.max_bytes",
         "mailbox.total_bytes",
@@ -506,6 +526,12 @@ def test_a_number_out_of_bounds_names_the_bound(key: str, value: str, message: s
         ("metrics.listen", "metrics.internal:9100"),
         ("static.index", "start.html"),
         ("log.level", "warning"),
+        ("auth.jwt.jwks_url", "https://id.example/.well-known/jwks.json"),
+        ("auth.jwt.jwks_url", "https://id.example:8443/keys?tenant=game"),
+        ("auth.jwt.jwks_url", "http://127.0.0.1:8080/keys"),
+        ("auth.jwt.jwks_url", "http://[::1]/keys"),
+        ("auth.jwt.prefix", "player/"),
+        ("auth.jwt.subject", "https://game.example/id"),
     ],
 )
 def test_a_well_formed_text_is_taken(key: str, value: str) -> None:
@@ -546,6 +572,19 @@ def test_a_well_formed_text_is_taken(key: str, value: str) -> None:
         ("static.index", "", "must not be empty"),
         ("static.index", "../index.html", "must be the name of a file"),
         ("static.index", "..", "must be the name of a file"),
+        ("auth.jwt.jwks_url", "http://id.example/keys", "must begin with https://, or anybody"),
+        ("auth.jwt.jwks_url", "id.example/keys", "must be an URL such as https://"),
+        ("auth.jwt.jwks_url", "file:///etc/passwd", "must be an URL such as https://"),
+        ("auth.jwt.jwks_url", "https://", "must be an URL such as https://"),
+        ("auth.jwt.jwks_url", "https://a b/keys", "must be an URL such as https://"),
+        ("auth.jwt.jwks_url", "https://x:y@id.example/", "must have no user, password"),
+        ("auth.jwt.jwks_url", "https://id.example:99999/", "has an impossible port"),
+        ("auth.jwt.prefix", "", "must not be empty"),
+        ("auth.jwt.prefix", "p", "must not begin like"),
+        ("auth.jwt.prefix", "p_x", "must not begin like"),
+        ("auth.jwt.prefix", "a b", "must be 1 to 32 characters"),
+        ("auth.jwt.subject", "", "must not be empty"),
+        ("auth.jwt.subject", "x" * 257, "a claim's name has 256 at most"),
         ("store.url", "sqlite://x", 'must be "memory://", "sqlite:///FILE"'),
         ("store.url", "sqlite:///x/", "names no file"),
         ("store.url", "sqlite:///x?synchronous=OFF", "it must be FULL or NORMAL"),
@@ -603,7 +642,9 @@ def test_a_well_formed_list_is_taken_in_order(key: str, values: list[str]) -> No
         ),
         ("auth.methods", "[]", "must have at least one entry"),
         ("auth.methods", "[guest, guest]", "entry 2 repeats entry 1; remove one"),
-        ("auth.methods", "[jwt]", 'entry 1 "jwt" is not available in this release'),
+        ("auth.methods", "[jwts]", 'is "jwts"; did you mean "jwt"?'),
+        ("auth.jwt.algorithms", "[RS265]", 'is "RS265"; did you mean "RS256"?'),
+        ("auth.jwt.algorithms", "[none]", "entry 1 must be one of RS256, "),
         ("auth.methods", "[webhook]", 'entry 1 "webhook" is not available in this release'),
         ("auth.methods", "[gest]", 'is "gest"; did you mean "guest"?'),
     ],
@@ -637,6 +678,34 @@ def test_an_entry_is_reported_in_its_own_line() -> None:
         (
             "limits: {message_bytes: 300000}",
             "limits.message_bytes: impossible value: limits.send_buffer_bytes (262144)",
+        ),
+        (
+            "auth: {methods: [jwt], jwt: {issuer: i, audience: [a]}}",
+            "auth.methods: jwt needs auth.jwt.jwks_url or auth.jwt.key_file: without it nothing",
+        ),
+        (
+            "auth: {methods: [jwt], jwt: {key_file: k, audience: [a]}}",
+            "auth.methods: jwt needs auth.jwt.issuer: without it tokens of anybody",
+        ),
+        (
+            "auth: {methods: [jwt], jwt: {key_file: k, issuer: i}}",
+            "auth.methods: jwt needs auth.jwt.audience: without it a token for any other",
+        ),
+        (
+            "auth: {jwt: {algorithms: [RS256, HS256]}}",
+            "auth.jwt.algorithms: HS256 has a secret and others of the list a public key",
+        ),
+        (
+            "auth: {jwt: {algorithms: [HS512], jwks_url: 'https://id.example/keys'}}",
+            "auth.jwt.algorithms: HS512 needs a secret, and what auth.jwt.jwks_url publishes",
+        ),
+        (
+            "auth: {jwt: {key_file: k, jwks_url: 'https://id.example/keys'}}",
+            "auth.jwt.key_file: give either auth.jwt.jwks_url or auth.jwt.key_file, not both",
+        ),
+        (
+            "auth: {jwt: {jwks_max_age: 5}}",
+            "auth.jwt.jwks_max_age: auth.jwt.jwks_min_interval must not be longer",
         ),
         (
             "metrics: {listen: '127.0.0.1:8080'}",
@@ -911,7 +980,7 @@ def test_a_variable_overrides_the_file(
             "1",
             'presence.listing: must be true or false, is "1"; write true',
         ),
-        ("GATEWAY_AUTH_METHODS", "guest,jwt", f'auth.methods: entry 2 "jwt" is {LATER}'),
+        ("GATEWAY_AUTH_METHODS", "guest,webhook", f'auth.methods: entry 2 "webhook" is {LATER}'),
         ("GATEWAY_AUTH_METHODS", ",", "auth.methods: must have at least one entry"),
         ("GATEWAY_LOG_LEVEL", "\udce9", f"log.level: {NOT_PRINTABLE}"),
         ("GATEWAY_SERVER_PORT", "\udce9", f'server.port: {NOT_WHOLE}, is "\\udce9"'),
@@ -1052,6 +1121,17 @@ def valid_values(setting: Setting) -> st.SearchStrategy[Any]:
         "limits.send_buffer_bytes": st.just(0) | st.integers(262_144, 2**53 - 1),
         "mailbox.max_bytes": st.just(0) | st.integers(262_144, 2**53 - 1),
         "mailbox.total_bytes": st.just(0) | st.integers(262_144, 2**53 - 1),
+        "auth.methods": st.just(("guest", "password")),
+        "auth.jwt.jwks_url": st.just("https://id.example/keys"),
+        "auth.jwt.key_file": st.just(""),
+        "auth.jwt.algorithms": st.just(("ES256", "EdDSA")),
+        "auth.jwt.audience": st.just(("game", "yes", "1")),
+        "auth.jwt.subject": st.sampled_from(["sub", "https://game.example/id"]),
+        "auth.jwt.prefix": st.sampled_from(["jwt:", "~", "#", "-"]),
+        "auth.jwt.name": st.sampled_from(["name", "no", "7"]),
+        "auth.jwt.attributes": st.sampled_from(["", "game"]),
+        "auth.jwt.jwks_min_interval": st.floats(0.001, 10),
+        "auth.jwt.jwks_max_age": st.floats(10, 1e6),
         "limits.burst": st.integers(1, 2**53 - 1),
         "api.burst": st.integers(1, 2**53 - 1),
     }
