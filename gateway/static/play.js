@@ -180,8 +180,9 @@ export class Play extends Events {
     const found = [];
     for (const [trueId, member] of this.#match.members) {
       if (trueId === this.#match.me || member.state === "offline") continue;
-      const place = this.#positions.tracks.get(trueId)?.at(now);
-      if (place) found.push({ ...place, trueId, member });
+      const track = this.#positions.tracks.get(trueId);
+      const place = track?.at(now);
+      if (place) found.push({ ...place, face: track.face, trueId, member });
     }
     return found;
   }

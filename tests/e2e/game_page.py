@@ -35,6 +35,10 @@ _KEYS: Final = {
 }
 #: Units: nearer than that it is not steered in this direction.
 _NEAR: Final = 14
+#: Units and seconds: who comes no further than that goes around the stone in the way, for a while.
+_STEP: Final = 24
+_STUCK: Final = 0.7
+_DETOUR: Final = 0.6
 
 
 def long_round() -> int:
@@ -47,6 +51,8 @@ class GamePage(Page):
     """The page that the gateway serves at `/`."""
 
     _held: frozenset[str] = frozenset()
+    _last_step: tuple[tuple[int, int], float] = ((0, 0), 0.0)
+    _detour_until = 0.0
 
     def join(self, name: str) -> None:
         """Join as a guest."""
@@ -216,14 +222,32 @@ class GamePage(Page):
             keys.append("ArrowDown" if dy > 0 else "ArrowUp")
         self.press(*keys)
 
+    def go(self, dx: float, dy: float) -> None:
+        """Hold the arrows for this direction, or for a while those for a way around."""
+        now, (x, y), (last, since) = time.monotonic(), self.place, self._last_step
+        if abs(x - last[0]) + abs(y - last[1]) > _STEP or now - since > 2 * _STUCK:
+            self._last_step = ((x, y), now)
+        elif now - since > _STUCK:
+            self._detour_until = now + _DETOUR
+        if now < self._detour_until:
+            dx, dy = -dy, dx
+        self.steer(dx, dy)
+
+    def go_to_spark(self) -> None:
+        """Run to the nearest spark, if there is one."""
+        nearest = self.hook("nearest")
+        if nearest:
+            self.go(*map(int, nearest.split()))
+        else:
+            self.press()
+
     def collect(self, points: int = 1) -> int:
         """Run after sparks until there are so many points more; return the score."""
         wanted = self.score + points
         self.focus_arena()
 
         def look() -> bool:
-            nearest = self.hook("nearest")
-            self.steer(*map(int, nearest.split())) if nearest else self.press()
+            self.go_to_spark()
             return self.score >= wanted
 
         self.wait(f"{wanted} points", look)

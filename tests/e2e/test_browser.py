@@ -190,7 +190,7 @@ def test_who_plays_on_without_a_connection_loses_nothing(
     ada.focus_arena()
 
     def claims() -> bool:
-        ada.steer(*map(int, ada.hook("nearest").split()))
+        ada.go_to_spark()
         return ada.hook("claimed") != "0"
 
     ada.wait("a spark", claims)

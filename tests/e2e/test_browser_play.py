@@ -62,7 +62,7 @@ def test_a_dash_into_somebody_takes_points(ada: GamePage, bob: GamePage) -> None
         assert place is not None
         x, y = bob.place
         dx, dy = place[0] - x, place[1] - y
-        bob.steer(dx, dy)
+        bob.go(dx, dy)
         if abs(dx) + abs(dy) < 130:
             bob.tap_key("Space")
         return ada.score < score

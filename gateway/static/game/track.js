@@ -12,6 +12,8 @@ const KEPT = 16;
 /** @typedef {{x: number, y: number, vx: number, vy: number, dash: boolean, at: number}} Sample */
 
 export class Track {
+  /** 1 looks right, -1 left. */
+  face = 1;
   /** @type {Sample[]} */
   #samples = [];
   /** Between the sender's clock and ours, at the quickest message of late. */
@@ -36,6 +38,7 @@ export class Track {
       this.#samples.push({ ...before, vx: 0, vy: 0, dash: false, at: at - 70 });
     }
     this.#samples.push({ ...sample, at });
+    if (Math.abs(sample.vx) > 20) this.face = Math.sign(sample.vx);
     if (this.#samples.length > KEPT) this.#samples.shift();
   }
 

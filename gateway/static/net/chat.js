@@ -10,7 +10,8 @@ import { KEYS } from "../ui/store.js";
 const LIMIT = 80;
 /** Milliseconds. */
 const FLOATS = 5000;
-export const LONGEST = 240;
+const LONGEST = 240;
+const LONGEST_KEY = 64;
 
 /**
  * @typedef {object} Line
@@ -76,7 +77,8 @@ export class Chat extends Events {
    */
   receive({ from, data, ts }, missed) {
     const { key, text } = data;
-    if (typeof key !== "string" || typeof text !== "string" || from === null) return;
+    if (typeof key !== "string" || key.length > LONGEST_KEY) return;
+    if (typeof text !== "string" || from === null) return;
     const said = `${from} ${key}`;
     if (from === this.#match.me && this.lines.some((line) => line.key === key)) {
       this.#settle(key, "done");

@@ -20,6 +20,7 @@ const ANSWER_WITHIN = 3000;
 /** Members answer one after the other, until one has. */
 const TURN = 250;
 const MOST_ANSWERS = 16;
+const LONGEST_KEY = 64;
 
 export class Match extends Events {
   clock = new ServerClock();
@@ -182,7 +183,8 @@ export class Match extends Events {
 
   /** The state is that of just now, whenever it is sent. */
   #prepareAnswer(key) {
-    if (typeof key !== "string" || !this.ledger.whole || this.#answers.size >= MOST_ANSWERS) return;
+    if (typeof key !== "string" || key.length > LONGEST_KEY) return;
+    if (!this.ledger.whole || this.#answers.size >= MOST_ANSWERS) return;
     const awake = [...this.members].filter(([, { state }]) => state === "active");
     const turn = awake.map(([id]) => id).sort().indexOf(this.me);
     const state = this.ledger.snapshot();

@@ -68,8 +68,7 @@ export class Loop {
     const own = actor(body, match.me, { own: true, asleep: false, dash: body.dash > 0 });
     const others = play.others(now).map((other) => {
       const asleep = other.member.state !== "active";
-      const face = Math.abs(other.vx) > 20 ? Math.sign(other.vx) : 1;
-      return actor(other, other.trueId, { own: false, asleep, face });
+      return actor(other, other.trueId, { own: false, asleep });
     });
     const sparks = play.sparks().filter(({ age }) => age >= 0);
     return { now, actors: [...others, own], sparks, centre: body, effects, stick: controls.stick };

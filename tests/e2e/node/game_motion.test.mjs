@@ -129,6 +129,10 @@ test("who tells nothing any more stands still, and starts again from there", () 
   const track = new Track();
   track.push(sample(0, 0), 0);
   track.push(sample(6, 60), 60);
+  track.push(sample(2, 120, -100), 120);
+  assert.equal(track.face, -1);
+  track.push(sample(2, 180, 0), 180);
+  assert.equal(track.face, -1, "it still looks where it went");
   const rest = track.at(5000);
   assert.equal(rest.vx, 0);
   assert.ok(rest.x < 30);
