@@ -219,7 +219,7 @@ class Webhooks:
             )
             self._tasks.add(task)
             task.add_done_callback(self._on_done)
-        return min(self._paused.values(), default=now + 3600.0) - now if self._paused else None
+        return min(self._paused.values()) - now if self._paused else None
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -243,7 +243,7 @@ class Webhooks:
             reason = str(error)
         else:
             if 200 <= response.status < 300:
-                self._circuit.on_success()
+                self._on_answer()
                 self._metrics.webhook("sent")
                 self._done(webhook, life)
                 return
@@ -252,10 +252,21 @@ class Webhooks:
             retry_after = response.retry_after
         self._metrics.webhook("failed")
         if refused:
-            self._circuit.on_success()
+            self._on_answer()
         else:
-            self._circuit.on_failure(self._monotonic(), retry_after)
+            self._on_no_answer(reason, retry_after)
         await self._on_failed(webhook, life, reason, refused)
+
+    def _on_answer(self) -> None:
+        if self._circuit.is_open:
+            logger.info("the backend takes webhooks again")
+        self._circuit.on_success()
+
+    def _on_no_answer(self, reason: str, retry_after: float) -> None:
+        was_open = self._circuit.is_open
+        self._circuit.on_failure(self._monotonic(), retry_after)
+        if self._circuit.is_open and not was_open:
+            logger.warning("the backend takes no webhooks, so they wait: %s", _plain(reason))
 
     async def _on_failed(self, webhook: Webhook, life: int, reason: str, refused: bool) -> None:
         if life != self._life:

@@ -6,6 +6,7 @@ made from the table of calls: there is no way to a call around it.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ from gateway.network import network_of
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.quiet import QuietFaults
 
+logger = logging.getLogger(__name__)
+
 #: Bodies up to this size are read and thrown away so that their refusal reaches the client.
 _DISCARD_BYTES: Final = 8 * 1024 * 1024
 _MAX_ID: Final = 128
@@ -34,6 +37,8 @@ _RETRY_AFTER: Final = 1.0
 _BEARER: Final = re.compile(r"Bearer +([!-~]+) *", re.IGNORECASE)
 #: Keys and networks whose rates are known at once.
 _MAX_KEYS: Final = 16_384
+#: Calls that need one of these scopes are logged.
+_AUDITED: Final = frozenset({"sessions", "admin"})
 #: Codes of what Tornado refuses by itself.
 _CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
@@ -181,6 +186,10 @@ class ApiHandler(QuietFaults):
         except StoreUnavailable:
             text = "the gateway's store is not available"
             self._refuse(Refused("unavailable", text, None, _RETRY_AFTER))
+        if self._call.scope in _AUDITED:
+            # The path as it came, in which whatever is not plain is escaped.
+            asked = ascii(self.request.path)[1:-1]
+            logger.info("API key %s: %s %s", self._key.name, self.request.method, asked)
         self._finish(answer, "application/json")
 
     get = head = post = put = delete = patch = options = _run

@@ -186,7 +186,10 @@ async def test_what_the_backend_refuses_is_given_up_and_holds_up_nothing() -> No
 
 
 @scenario
-async def test_a_backend_that_is_down_is_left_alone_and_loses_nothing() -> None:
+async def test_a_backend_that_is_down_is_left_alone_and_loses_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.webhooks")
     async with scene(max_backoff=0.05) as now:
         down = True
 
@@ -208,6 +211,11 @@ async def test_a_backend_that_is_down_is_left_alone_and_loses_nothing() -> None:
         assert sorted(number for _, number in now.got) == list(range(20))
         assert not now.webhooks.circuit_open
         assert now.counted("dead") == 0
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "the backend takes no webhooks, so they wait: connection refused",
+        "the backend takes webhooks again",
+    ]
 
 
 @scenario

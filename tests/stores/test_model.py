@@ -20,6 +20,7 @@ from gateway.errors import GatewayError
 from gateway.mailbox import Position, Retention
 from gateway.membership import RoomLimits
 from gateway.messages import ConnectionId, SessionId, TrueId
+from gateway.outbox import OutboxLimits, Webhook
 from gateway.store import Accepted, Ban, Membership, Published
 from tests.stores.conftest import Driver, memory_store, sqlite_store
 from tests.stores.test_store import session
@@ -36,6 +37,14 @@ def counted(dropped: list[tuple[str, int]]) -> dict[str, int]:
     for reason, count in dropped:
         counts[reason] = counts.get(reason, 0) + count
     return counts
+
+
+def webhooks(driver: Driver) -> dict[TrueId, list[Webhook]]:
+    """Return what waits for each player: among players the order does not matter."""
+    found: dict[TrueId, list[Webhook]] = {}
+    for webhook in driver.webhooks(0, 10_000):
+        found.setdefault(webhook.event.true_id, []).append(webhook)
+    return found
 
 
 class Stores(RuleBasedStateMachine):
@@ -78,6 +87,7 @@ class Stores(RuleBasedStateMachine):
             "sessions": sessions,
             "sessions_per_player": per_player,
             "rooms": room_limits,
+            "outbox": OutboxLimits(enabled=True, max_dead=2),
         }
         self.stores = [memory_store(**self.limits), self.open()]
 
@@ -201,6 +211,24 @@ class Stores(RuleBasedStateMachine):
         self.now += seconds
         self.both(lambda driver: driver.expire(self.now))
 
+    @rule(true_id=players, online=st.booleans())
+    def report_presence(self, true_id: TrueId, online: bool) -> None:
+        self.both(lambda driver: driver.report_presence({true_id: online}, self.now))
+
+    @rule(true_id=players, refused=st.booleans())
+    def send_webhook(self, true_id: TrueId, refused: bool) -> None:
+        """The first webhook of a player goes, or is given up."""
+
+        def act(driver: Driver) -> Any:
+            first = next(iter(webhooks(driver).get(true_id, ())), None)
+            if first is not None and refused:
+                driver.bury_webhook(first.seq, "refused", self.now)
+            elif first is not None:
+                driver.remove_webhooks([first.seq])
+            return first is not None and first.event
+
+        self.both(act)
+
     @rule()
     def reopen(self) -> None:
         """A restart changes nothing: here all sessions have lost their connections before."""
@@ -241,6 +269,20 @@ class Stores(RuleBasedStateMachine):
             self.both(act)
         for room in ROOMS:
             self.both(lambda driver, room=room: driver.members(room))
+        self.both(
+            lambda driver: {
+                true_id: [each.event for each in found]
+                for true_id, found in webhooks(driver).items()
+            }
+        )
+        self.both(lambda driver: driver.reported_online())
+        self.both(
+            lambda driver: [
+                (each.webhook.event, each.given_up, each.reason)
+                for each in driver.list_dead_webhooks(10)
+            ]
+        )
+        self.both(lambda driver: (driver.queued_webhooks, driver.dead_webhooks))
         self.both(lambda driver: (driver.bytes, driver.session_count, driver.memberships.count))
         # Each tells of its players in an order of its own.
         assert counted(self.stores[0].dropped) == counted(self.dropped + self.stores[1].dropped)

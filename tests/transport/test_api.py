@@ -523,6 +523,21 @@ async def test_a_ban_disconnects_and_keeps_out_until_it_is_lifted(
     assert back.true_id == player.true_id
 
 
+async def test_who_was_banned_or_thrown_out_is_logged(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "gateway.transport.api"):
+        await backend.ok("PUT", "/players/a%0Ab/ban", {"reason": "cheating"})
+        await backend.ok("DELETE", "/players/x/sessions")
+        await backend.ok("GET", "/players")
+    said = [each.getMessage() for each in caplog.records if each.name == "gateway.transport.api"]
+    assert said == [
+        "API key backend: PUT /api/v1/players/a%0Ab/ban",
+        "API key backend: DELETE /api/v1/players/x/sessions",
+    ]
+    assert backend.secret not in caplog.text
+
+
 async def test_a_ban_may_end_and_needs_no_body(backend: Backend) -> None:
     assert (await backend.ok("PUT", "/players/x/ban"))["until"] is None
     until_ = 4_000_000_000.0

@@ -122,6 +122,7 @@ async def test_a_player_who_is_back_within_the_grace_was_never_gone(
     assert "player.offline" not in receiver.types()
 
 
+@pytest.mark.expects_warnings
 async def test_a_backend_that_fails_gets_everything_later_in_order(
     clients: Clients, receiver: Receiver
 ) -> None:
@@ -136,6 +137,7 @@ async def test_a_backend_that_fails_gets_everything_later_in_order(
     assert numbers == sorted(numbers)
 
 
+@pytest.mark.expects_warnings
 @pytest.mark.settings(webhooks={"timeout": 0.2})
 async def test_a_backend_that_hangs_is_asked_again(clients: Clients, receiver: Receiver) -> None:
     receiver.hang = True
@@ -146,6 +148,7 @@ async def test_a_backend_that_hangs_is_asked_again(clients: Clients, receiver: R
     await receiver.stop()
 
 
+@pytest.mark.expects_warnings
 async def test_a_backend_that_is_down_misses_nothing(clients: Clients, receiver: Receiver) -> None:
     await receiver.stop()
     players = [await clients.player() for _ in range(5)]
@@ -158,6 +161,7 @@ async def test_a_backend_that_is_down_misses_nothing(clients: Clients, receiver:
         assert set(receiver.types(player.true_id)) == {"session.new", "player.online"}
 
 
+@pytest.mark.expects_warnings
 async def test_a_redirect_is_not_followed(clients: Clients, receiver: Receiver) -> None:
     receiver.headers = {"Location": receiver.url}
     receiver.status = lambda event: 307
