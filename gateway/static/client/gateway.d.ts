@@ -37,6 +37,8 @@ export interface Options {
   io?: (...args: any[]) => any;
   /**
    * Where token and offset are kept. `session`, the default: in sessionStorage, over a reload.
+   * Firefox forgets all of that when it discards the tab and there are more than 2048 characters,
+   * of which this takes about 300.
    * `local`: over the end of the browser, too; each tab still has a session of its own, and the
    * first tab of tomorrow goes on with the one used last.
    * A storage of your own must not be shared by clients that live at the same time.
@@ -45,7 +47,7 @@ export interface Options {
   /**
    * Keep messages without a receipt over a reload, too (half a million characters of them): the
    * next page of this tab sends them. Nobody waits for those receipts any more, so a refusal is
-   * the event `error`, with the message's `id`. By default false.
+   * the event `error`, with the message's `id`. By default false. They are in sessionStorage.
    */
   persist?: boolean;
   /** Tells several clients of one gateway in one page apart. */
