@@ -75,9 +75,14 @@ class Attendance:
             await self._pause()
 
     async def _ask(self) -> None:
-        reported = await self._store.reported_online()
-        self._reported = set(reported)
+        # Before the wait: the store may become another one meanwhile.
         self._known = True
+        try:
+            reported = await self._store.reported_online()
+        except BaseException:
+            self._known = False
+            raise
+        self._reported = set(reported)
         due = self._monotonic() + self._grace
         for true_id in reported:
             self._expected[true_id] = due

@@ -83,7 +83,8 @@ class _Tally:
 
     def __init__(self) -> None:
         self.players = self.connections = self.delivered = self.duplicates = self.refused = 0
-        self.stored = 0
+        #: Players who have it in their mailbox or, when it is volatile, on a connection.
+        self.reached = 0
         self.failure: RequestRefused | None = None
         self._missing = 0
         self._all_told = asyncio.Event()
@@ -105,7 +106,7 @@ class _Tally:
         self.players += 1
         self.connections += receipt.connections
         self.delivered += receipt.status == "delivered"
-        self.stored += receipt.status != "dropped"
+        self.reached += receipt.status != "dropped"
         self.duplicates += receipt.duplicate
         self._one_less()
 
@@ -200,7 +201,7 @@ class Backend:
             status,
             tally.connections,
             0 < tally.players == tally.duplicates,
-            tally.stored,
+            tally.reached,
             tally.refused,
         )
 

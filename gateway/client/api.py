@@ -34,6 +34,8 @@ _LATER: Final = frozenset({429, 503})
 _FIRST_PAUSE: Final = 0.2
 _MAX_PAUSE: Final = 10.0
 _PAGE: Final = 200
+#: For a message to all, in seconds.
+_ALL_TIMEOUT: Final = 600.0
 
 T = TypeVar("T")
 
@@ -131,8 +133,9 @@ class GatewayApi:
     """Calls of one backend. `key` is made by `game-gateway api-keys add`.
 
     A call that does not get through, or is asked to wait, is made again for `patience` seconds;
-    what is sent has an `id` that makes it count once. `timeout` is for one try. `ssl` checks
-    the gateway's certificate, by default as the system does. Use it as a context manager.
+    what is sent has an `id` that makes it count once. `timeout` is for one try, except of
+    messages to all, which may take minutes. `ssl` checks the gateway's certificate, by default
+    as the system does. Use it as a context manager.
 
     Methods raise RequestRefused, LinkLost and TimedOut.
     """
@@ -161,7 +164,6 @@ class GatewayApi:
 
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self._key}"},
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
             connector=aiohttp.TCPConnector(ssl=self._ssl or True),
         )
         return self
@@ -230,7 +232,8 @@ class GatewayApi:
             body["type"] = kind
         if not volatile:
             body["id"] = key or secrets.token_urlsafe(16)
-        return await self._call("POST", "/messages", Sent, body)
+        timeout = _ALL_TIMEOUT if "all" in target else self._timeout
+        return await self._call("POST", "/messages", Sent, body, timeout)
 
     # Players
 
@@ -291,14 +294,21 @@ class GatewayApi:
 
     # Calls
 
-    async def _call(self, method: str, path: str, kind: type[T], body: object = None) -> T:
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        body: object = None,
+        timeout: float | None = None,
+    ) -> T:
         data = None if body is None else msgspec.json.encode(body)
         backoff = Backoff(_FIRST_PAUSE, _MAX_PAUSE)
         deadline = time.monotonic() + self._patience
         while True:
             pause = backoff.next()
             try:
-                return await self._try(method, path, data, kind)
+                return await self._try(method, path, data, kind, timeout or self._timeout)
             except RequestRefused as error:
                 if error.code not in {"rate_limited", "unavailable"}:
                     raise
@@ -311,7 +321,9 @@ class GatewayApi:
                     raise
             await asyncio.sleep(pause)
 
-    async def _try(self, method: str, path: str, data: bytes | None, kind: type[T]) -> T:
+    async def _try(
+        self, method: str, path: str, data: bytes | None, kind: type[T], timeout: float
+    ) -> T:
         import aiohttp  # noqa: PLC0415
 
         if self._session is None:
@@ -319,7 +331,12 @@ class GatewayApi:
         headers = {} if data is None else {"Content-Type": "application/json"}
         try:
             async with self._session.request(
-                method, self._url + path, data=data, headers=headers, allow_redirects=False
+                method,
+                self._url + path,
+                data=data,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout),
             ) as response:
                 answer = await response.read()
         except TimeoutError:

@@ -26,7 +26,7 @@ from gateway.limits import KeyedBuckets
 from gateway.metrics import Metrics
 from gateway.network import network_of
 from gateway.transport.peer import PeerPolicy
-from gateway.transport.quiet import QuietFaults
+from gateway.transport.quiet import QuietFaults, declared_length
 
 logger = logging.getLogger(__name__)
 
@@ -151,8 +151,7 @@ class ApiHandler(QuietFaults):
                 text = f"this key lacks the scope {self._call.scope}"
                 raise Refused("forbidden", text)
             self._limit = body_limit(self._call, self._api.limits.message_bytes)
-            length = headers.get("Content-Length", "0")
-            if length.isdigit() and int(length) > self._limit:
+            if declared_length(headers) > self._limit:
                 self._refuse_body()
             cast(Any, self.request.connection).set_max_body_size(
                 max(self._limit + 1, _DISCARD_BYTES)

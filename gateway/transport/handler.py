@@ -31,7 +31,7 @@ from gateway.transport.engine import Engine, EngineConnection
 from gateway.transport.handshake import asks_for_upgrade, is_key
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
-from gateway.transport.quiet import QuietFaults
+from gateway.transport.quiet import QuietFaults, declared_length
 
 logger = logging.getLogger(__name__)
 
@@ -169,8 +169,7 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         if self.request.method == "POST":
             connection = cast(Any, self.request.connection)
             connection.set_max_body_size(_DISCARD_BYTES)
-            length = self.request.headers.get("Content-Length", "0")
-            if length.isdigit() and int(length) > self._engine.settings.max_payload:
+            if declared_length(self.request.headers) > self._engine.settings.max_payload:
                 self._refuse_body()
 
     def data_received(self, chunk: bytes) -> None:

@@ -715,6 +715,35 @@ async def test_messages_to_all_are_bounded_and_block_nobody(
     assert [view.head for view in views] == [1, 1]
 
 
+@pytest.mark.parametrize("length", ["9" * 5000, "\u00b2", "-1", "1, 2", "x", ""])
+async def test_an_odd_length_is_no_fault_of_ours(
+    backend: Backend, clients: Clients, length: str
+) -> None:
+    stream = await clients.stream()
+    stream.write(
+        f"POST {PREFIX}/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {backend.secret}\r\nContent-Length: {length}\r\n\r\n{{}}".encode(
+            "latin-1"
+        )
+    )
+    answered = await stream.rest()
+    assert answered == b"" or answered.startswith(b"HTTP/1.1 4"), answered
+    await backend.ok("GET", "/players")
+
+
+async def test_a_client_that_hangs_up_in_its_body_harms_nothing(
+    backend: Backend, clients: Clients
+) -> None:
+    stream = await clients.stream()
+    stream.write(
+        f"POST {PREFIX}/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {backend.secret}\r\nContent-Length: 100\r\n\r\n{{".encode()
+    )
+    await backend.ok("GET", "/players")
+    await stream.abandon()
+    await backend.ok("GET", "/players")
+
+
 async def test_a_client_that_hangs_up_harms_nothing(
     backend: Backend, clients: Clients, gateway: Gateway
 ) -> None:
