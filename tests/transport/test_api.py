@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -696,12 +696,22 @@ async def test_without_a_store_calls_ask_to_wait(
 
 
 async def test_messages_to_all_are_bounded_and_block_nobody(
-    backend: Backend, clients: Clients, gateway: Gateway
+    backend: Backend, clients: Clients, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = [f"p{number}" for number in range(3000)]
     await gateway._store.know(known)  # type: ignore[arg-type]
+    everyone, go_on = gateway._store.everyone, asyncio.Event()
+
+    async def held(limit: int) -> AsyncIterator[tuple[Any, ...]]:
+        await go_on.wait()
+        async for page in everyone(limit):
+            yield page
+
+    monkeypatch.setattr(gateway._store, "everyone", held)
     request = {"all": True, "data": 1, "id": "k"}
     sending = [asyncio.ensure_future(backend.call("POST", "/messages", request)) for _ in range(4)]
+    await until(lambda: sum(each.done() for each in sending) == 2)
+    go_on.set()
     health = []
     while not all(each.done() for each in sending):
         health.append((await clients.fetch("/healthz")).code)

@@ -95,6 +95,8 @@ export interface Session {
   true_id: string;
   session_id: string;
   name: string;
+  /** What the game's backend says of the player. */
+  attributes: Record<string, unknown>;
   token: string;
   token_expires_in: number;
   resumed: boolean;
