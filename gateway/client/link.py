@@ -30,6 +30,9 @@ EVENTS: Final = ("session", "message", "presence", "room", "error", "goaway")
 _WRITE_SECONDS: Final = 20.0
 #: How long a farewell may take.
 _CLOSE_SECONDS: Final = 1.0
+#: How long the event loop may take to notice that a connection was cut, and how often to look.
+_GONE_SECONDS: Final = 1.0
+_GONE_TRIES: Final = 100
 #: The largest frame from the gateway. Bytes.
 _MAX_FRAME: Final = 64 * 1024 * 1024
 
@@ -46,10 +49,24 @@ class Address:
 class _WebSocket(aiohttp.ClientWebSocketResponse):
     """aiohttp's, without a wait that has no end."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # aiohttp forgets it when it closes, with bytes in its buffer that may never go.
+        self._socket = self.get_extra_info("socket")
+
     async def send_str(self, data: str, compress: int | None = None) -> None:
         """Raises TimeoutError, an OSError, when the peer takes nothing any more."""
         async with asyncio.timeout(_WRITE_SECONDS):
             await super().send_str(data, compress)
+
+    async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:
+        """Receive; who stops waiting has waited longer than a heartbeat takes, or leaves."""
+        try:
+            return await super().receive(timeout)
+        except asyncio.CancelledError:
+            # Or what still waits to be written would keep the library waiting, too.
+            self.cut()
+            raise
 
     async def close(self, *, code: int = 1000, message: bytes = b"") -> bool:
         """Close; without an answer to that, cut."""
@@ -63,10 +80,16 @@ class _WebSocket(aiohttp.ClientWebSocketResponse):
 
     def cut(self) -> None:
         """End the connection under it, also while bytes wait that nobody takes."""
-        connection = self.get_extra_info("socket")
-        if connection is not None:
+        if self._socket is not None:
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    async def gone(self) -> None:
+        """Wait until the event loop has seen the end of a connection that was cut."""
+        for _ in range(_GONE_TRIES):
+            if self._socket is None or self._socket.fileno() < 0:
+                return
+            await asyncio.sleep(_GONE_SECONDS / _GONE_TRIES)
 
 
 class SocketIOLink:
@@ -200,6 +223,7 @@ class SocketIOLink:
         await asyncio.wait({farewell}, timeout=_CLOSE_SECONDS * 2)
         for made in self._sockets:
             await made.close()
+            await made.gone()
         tasks.add(farewell)
         for task in tasks:
             task.cancel()

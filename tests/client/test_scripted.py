@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
+import re
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,11 +27,13 @@ from gateway.client import (
     RequestRefused,
     StateChange,
     StorageMismatch,
+    link,
 )
 from gateway.errors import CONNECT_CODES
 from tests.client.players import (
     Peer,
     ScriptedGateway,
+    greeting,
     make,
     nothing_is_left,
     refusal,
@@ -34,6 +41,9 @@ from tests.client.players import (
     take,
     until,
 )
+
+#: RFC 6455, section 1.3.
+_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 pytestmark = [pytest.mark.gen_test(timeout=90), pytest.mark.expects_warnings]
 
@@ -397,3 +407,47 @@ async def test_a_room_is_joined_again_where_that_may_have_ended() -> None:
             await peer.ack(ack, {"ok": False, "error": error})
             with pytest.raises(RequestRefused, match="not_member"):
                 await soon(refused)
+
+
+async def test_a_peer_that_takes_nothing_any_more_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its socket stays open and its buffers are full: neither side sees an end."""
+    # The heartbeat has to tell.
+    monkeypatch.setattr(link, "_WRITE_SECONDS", 1000)
+    held: list[asyncio.StreamWriter] = []
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+        head = await reader.readuntil(b"\r\n\r\n")
+        key = re.search(rb"(?i)sec-websocket-key: (\S+)", head)
+        assert key is not None
+        accept = base64.b64encode(hashlib.sha1(key[1] + _MAGIC).digest())
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
+        opening = {"sid": "e", "upgrades": [], "pingInterval": 200, "pingTimeout": 200}
+        session = json.dumps(["session", greeting(limits={"message_bytes": 0})])
+        for text in ("0" + json.dumps(opening), '40{"sid":"x"}', "42" + session):
+            data = text.encode()
+            writer.write(struct.pack("!BBH", 0x81, 126, len(data)) + data)
+        # And from now on it reads nothing.
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+
+    server = await asyncio.start_server(stall, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = make(f"http://127.0.0.1:{port}")
+    await soon(client.start())
+    states: list[str] = []
+    client.on("state", lambda change: states.append(change.state))
+    for number in range(20):
+        client.send(f"p_{number}", "x" * 1_000_000)
+    await until(lambda: client._core.connection.backlog > 10)
+    await until(lambda: len(held) > 1 and states[:1] == ["away"])
+    await soon(client.close())
+    nothing_is_left()
+    server.close()
+    for writer in held:
+        writer.transport.abort()
+    await asyncio.sleep(0)

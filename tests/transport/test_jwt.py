@@ -17,6 +17,8 @@ import jwt
 import pytest
 from tornado.ioloop import IOLoop
 
+from gateway.client import Jwt, MemoryStorage, Settings
+from gateway.client import connect as connect_client
 from gateway.config import Config
 from gateway.config_auth import AuthConfig, JwtConfig
 from gateway.server import Gateway
@@ -360,6 +362,41 @@ async def test_keys_that_are_not_for_this_are_passed_over(
     assert (await log_in(clients, provider.token()))["true_id"] == "jwt:ann"
     # Without a name each key of the kind is tried.
     assert (await log_in(clients, provider.token(kid=None)))["true_id"] == "jwt:ann"
+
+
+@pytest.mark.expects_warnings
+@jwt_settings(jwks_min_interval=0.05)
+async def test_a_bot_waits_for_the_provider_and_needs_it_once(
+    gateway: Gateway, provider: Provider
+) -> None:
+    await provider.stop()
+    asked: list[str] = []
+
+    def auth() -> Jwt:
+        asked.append(provider.token(claims("bot"), kid=f"{next(iter(provider.keys))}"))
+        return Jwt(asked[-1])
+
+    storage = MemoryStorage()
+    pace = Settings(reconnect_delay=0.05, reconnect_delay_max=0.1)
+    url = f"http://127.0.0.1:{gateway.port}"
+    bot = connect_client(url, auth, storage=storage, settings=pace)
+    refused: list[str] = []
+    bot.on("refused", lambda refusal: refused.append(refusal.code))
+    starting = asyncio.create_task(bot.start())
+    async with asyncio.timeout(30):
+        while len(refused) < 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    provider.start()
+    await asyncio.wait_for(starting, 30)
+    assert bot.true_id == "jwt:bot"
+    assert set(refused) == {"unavailable"}
+    # A fresh JWT for each try.
+    assert len(set(asked)) == len(refused) + 1
+    await bot.close()
+    await provider.stop()
+    async with connect_client(url, auth, storage=storage, settings=pace) as bot:
+        assert bot.true_id == "jwt:bot"
+    assert len(asked) == len(refused) + 1
 
 
 # Keys of a file
