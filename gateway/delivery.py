@@ -31,8 +31,6 @@ from gateway.store import (
 
 #: How long a sender is asked to wait when the gateway cannot store its message, in seconds.
 _RETRY_AFTER: Final = 1.0
-#: Events of one message to a room that are kept for members whose mailboxes stand at one offset.
-_MAX_SHARED: Final = 256
 
 
 class Recipient(Protocol):
@@ -240,24 +238,20 @@ class Delivery:
     def _offer(self, published: Published) -> int:
         """Hand a message to all connections of those who have it; return how many there are."""
         connections_of = self._connections_of
-        # Where mailboxes stand at one offset, the whole event is the same.
-        arrays: dict[int, bytes] = {}
-        written = reached = 0
-        for true_id, message in published.copies:
-            connections = connections_of(true_id)
-            if not connections:
-                continue
-            array = arrays.get(message.offset)
-            if array is None:
-                if len(arrays) >= _MAX_SHARED:
-                    arrays.clear()
-                array = arrays[message.offset] = encode_message(message.id, message.body)
-            for connection in connections:
-                connection.offer(message, array)
-            reached += 1
-            written += len(connections)
+        written = reached = players = 0
+        for message, true_ids in published.copies:
+            # One array for all of them: the transport makes one frame of it.
+            array = encode_message(message.id, message.body)
+            players += len(true_ids)
+            for true_id in true_ids:
+                connections = connections_of(true_id)
+                if connections:
+                    reached += 1
+                    written += len(connections)
+                    for connection in connections:
+                        connection.offer(message, array)
         self._counts["delivered"] += reached
-        self._counts["queued"] += len(published.copies) - reached
+        self._counts["queued"] += players - reached
         return written
 
     def _refusal(self, error: GatewayError) -> RequestRefused:

@@ -56,15 +56,20 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     message: StoredMessage | None
 
 
+#: A message, and the players who have it at its offset.
+Copies = tuple[StoredMessage, list[TrueId]]
+
+
 class Published(msgspec.Struct, frozen=True, gc=False):
     """The store has a message to a room, in the mailbox of every member but the `full` ones.
 
-    A `duplicate` was stored before, under the same key, and has no copies. `message_id` is that
-    of the sender's own copy, None if there is none; `limit` what the full mailboxes have reached.
+    `copies` are for the players whose mailboxes stood at one place each; a `duplicate` was
+    stored before, under the same key, and has none. `message_id` is that of the sender's own
+    copy, None if there is none; `limit` what the full mailboxes have reached.
     """
 
     message_id: bytes | None
-    copies: Sequence[tuple[TrueId, StoredMessage]] = ()
+    copies: Sequence[Copies] = ()
     full: Sequence[TrueId] = ()
     limit: str = ""
     duplicate: bool = False

@@ -6,7 +6,6 @@ A restart starts a new epoch with empty mailboxes; clients are told `store_reset
 from __future__ import annotations
 
 import itertools
-import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
@@ -19,7 +18,6 @@ from gateway.mailbox import (
     Located,
     Position,
     RoomDraft,
-    StoredMessage,
 )
 from gateway.membership import Memberships, RoomLimitReached
 from gateway.messages import SessionId, TrueId
@@ -44,7 +42,7 @@ from gateway.store import (
     View,
 )
 from gateway.stores.memory_outbox import MemoryOutbox, OutboxCalls
-from gateway.stores.memory_player import KEY_BYTES, Player, Target
+from gateway.stores.memory_player import KEY_BYTES, Player, Target, put_copies
 from gateway.stores.revocations import Revocations
 
 #: Beyond this many, tokens older than the oldest revocation dropped count as revoked.
@@ -180,39 +178,15 @@ class MemoryStore(OutboxCalls):
             player.hole = Hole.deeper(player.hole, player.mailbox.head, player.read_by_all())
         if full:
             self._on_dropped("refused", len(full))
-        copies = self._copies(draft, targets, now)
+        copies, own, crowded = put_copies(
+            draft, targets, self._epoch, next(self._nonces), limits.mailbox, now
+        )
         self.bytes += needed
-        own = next((each.id for true_id, each in copies if true_id == draft.sender), None)
+        for player in crowded:
+            self.bytes -= self._trim(player, now)
         if sender is not None and key is not None:
             sender.sent[key] = (now, (draft.room,), own or b"")
         return Published(own, copies, full, limit)
-
-    def _copies(
-        self, draft: RoomDraft, targets: dict[TrueId, Player], now: float
-    ) -> list[tuple[TrueId, StoredMessage]]:
-        """Put the message into these mailboxes; where they stand at one offset it is one object."""
-        body = draft.body
-        size = len(body) + OVERHEAD
-        limits = self._limits.mailbox
-        most = limits.max_messages or math.inf
-        most_bytes = limits.max_bytes or math.inf
-        oldest = now - limits.retention if limits.retention else -math.inf
-        tail = b".%x" % next(self._nonces)
-        shared: dict[int, StoredMessage] = {}
-        copies = []
-        for true_id, player in targets.items():
-            mailbox = player.mailbox
-            offset = mailbox.head + 1
-            message = shared.get(offset)
-            if message is None:
-                message_id = b"%b.%d%b" % (self._epoch, offset, tail)
-                message = shared[offset] = StoredMessage(offset, message_id, body, now)
-            if draft.skip is not None and true_id == draft.sender:
-                message = StoredMessage(offset, message.id, body, now, draft.skip)
-            copies.append((true_id, message))
-            if mailbox.put(message, size, most, most_bytes, oldest):
-                self.bytes -= self._trim(player, now)
-        return copies
 
     def _trim(self, player: Player, now: float) -> int:
         """Keep a mailbox within its limits; return the bytes freed."""

@@ -1,15 +1,17 @@
-"""What the memory store keeps of a player."""
+"""What the memory store keeps of a player, and how a room's message gets to many."""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.mailbox import Hole, Mailbox
+from gateway.mailbox import OVERHEAD, Hole, Mailbox, Retention, RoomDraft, StoredMessage
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
-from gateway.store import Ban
+from gateway.store import Ban, Copies
 
 #: What a remembered idempotency key counts in the store's bytes.
 KEY_BYTES: Final = 128
@@ -34,3 +36,45 @@ class Player:
     def read_by_all(self) -> int:
         """Return the offset up to which no session needs a message any more."""
         return min((each.confirmed for each in self.sessions.values()), default=self.confirmed)
+
+
+def put_copies(
+    draft: RoomDraft,
+    targets: Mapping[TrueId, Player],
+    epoch: bytes,
+    nonce: int,
+    limits: Retention,
+    now: float,
+) -> tuple[list[Copies], bytes | None, list[Player]]:
+    """Put a message into these mailboxes.
+
+    Where mailboxes stand at one offset it is one object. Returns also the id of the sender's
+    own copy, and the players whose mailboxes are to be trimmed now.
+    """
+    body = draft.body
+    size = len(body) + OVERHEAD
+    most = limits.max_messages or math.inf
+    most_bytes = limits.max_bytes or math.inf
+    oldest = now - limits.retention if limits.retention else -math.inf
+    tail = b".%x" % nonce
+    places: dict[int, Copies] = {}
+    own: list[Copies] = []
+    crowded = []
+    for true_id, player in targets.items():
+        offset = player.mailbox.head + 1
+        copies = places.get(offset)
+        if copies is None or true_id == draft.sender:
+            skip = draft.skip if true_id == draft.sender else None
+            copies = (
+                StoredMessage(offset, b"%b.%d%b" % (epoch, offset, tail), body, now, skip),
+                [],
+            )
+            if true_id == draft.sender:
+                own.append(copies)
+            else:
+                places[offset] = copies
+        message, true_ids = copies
+        true_ids.append(true_id)
+        if player.mailbox.put(message, size, most, most_bytes, oldest):
+            crowded.append(player)
+    return [*own, *places.values()], own[0][0].id if own else None, crowded

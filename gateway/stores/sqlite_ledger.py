@@ -16,6 +16,7 @@ from gateway.messages import TrueId
 from gateway.outbox import message_expired
 from gateway.store import (
     Accepted,
+    Copies,
     KeysFull,
     KeyTaken,
     MailboxFull,
@@ -206,9 +207,8 @@ class Ledger:
         if full:
             self.dropped.append(("refused", len(full)))
         nonce = next(self._nonces)
-        copies = self._copies(draft, targets, nonce, now)
+        copies, own = self._copies(draft, targets, nonce, now)
         self.bytes += needed
-        own = next((each for true_id, each in copies if true_id == draft.sender), None)
         if sender is not None and key is not None:
             offset = own.offset if own is not None else 0
             self._remember(sender, key, (now, room_target(draft.room), offset, nonce))
@@ -218,37 +218,39 @@ class Ledger:
 
     def _copies(
         self, draft: RoomDraft, targets: Iterable[tuple[TrueId, Player]], nonce: int, now: float
-    ) -> list[tuple[TrueId, StoredMessage]]:
-        """Put the message into these mailboxes: see MemoryStore._copies."""
+    ) -> tuple[list[Copies], StoredMessage | None]:
+        """Put the message into these mailboxes: see memory_player.put_copies."""
         body = draft.body
         size = len(body) + OVERHEAD
         pending, dirty = self.players.pending, self.players.dirty
         place = pending.add_body(body)
         tail = b".%x" % nonce
-        shared: dict[int, StoredMessage] = {}
-        copies = []
+        places: dict[int, Copies] = {}
+        own: list[Copies] = []
         for true_id, player in targets:
             head = player.head + 1
-            message = shared.get(head)
-            if message is None:
+            copies = places.get(head)
+            skip = draft.skip if true_id == draft.sender else None
+            if copies is None or true_id == draft.sender:
                 message_id = b"%b.%d%b" % (self._epoch, head, tail)
-                message = shared[head] = StoredMessage(head, message_id, body, now)
-            skip = None
-            if draft.skip is not None and true_id == draft.sender:
-                message = StoredMessage(head, message.id, body, now, draft.skip)
-                skip = escape(draft.skip)
-            pending.add_message(player.id, head, nonce, now, place, skip)
+                copies = (StoredMessage(head, message_id, body, now, skip), [])
+                if true_id == draft.sender:
+                    own.append(copies)
+                else:
+                    places[head] = copies
+            copies[1].append(true_id)
+            passing = escape(skip) if skip is not None else None
+            pending.add_message(player.id, head, nonce, now, place, passing)
             if len(player.oldest) == head - player.first:
                 player.oldest.append((size, now))
             player.head = head
             player.bytes += size
             dirty[player.id] = player
-            copies.append((true_id, message))
             self._trim(player, now)
             if self.players.pending.position == 1:
                 # Trimming has written what was pending, the body with it.
                 place = pending.add_body(body)
-        return copies
+        return [*own, *places.values()], own[0][0] if own else None
 
     # Keys
 

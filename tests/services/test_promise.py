@@ -91,11 +91,12 @@ class SteppedStore(MemoryStore):
     def publish(self, draft: RoomDraft, now: float, done: PublishDone) -> None:
         def on_committed(draft: RoomDraft, result: Published | GatewayError) -> None:
             if isinstance(result, Published):
-                for true_id, message in result.copies:
+                for message, true_ids in result.copies:
                     number = json.loads(b"{" + message.body)["data"]
-                    self._stored(true_id, message.id, number)
-                    # Whatever two members both have, they have in one order.
-                    self.orders.setdefault(true_id, []).append(number)
+                    for true_id in true_ids:
+                        self._stored(true_id, message.id, number)
+                        # Whatever two members both have, they have in one order.
+                        self.orders.setdefault(true_id, []).append(number)
             self.unanswered.append(lambda: done(draft, result))
 
         self.uncommitted.append(lambda: MemoryStore.publish(self, draft, now, on_committed))

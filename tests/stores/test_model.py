@@ -143,7 +143,10 @@ class Stores(RuleBasedStateMachine):
                 own = result.message_id
                 return (
                     None if own is None else int(own.split(b".")[1]),
-                    [(each, copy.offset, copy.body, copy.skip) for each, copy in result.copies],
+                    [
+                        (copy.offset, copy.body, copy.skip, true_ids)
+                        for copy, true_ids in result.copies
+                    ],
                     list(result.full),
                     result.limit,
                     result.duplicate,

@@ -154,7 +154,8 @@ async def main():
         say("joined", room, true_id)
     def done(draft, result):
         assert isinstance(result, Published), result
-        say("sent", draft.body.decode(), *(f"{who}={copy.offset}" for who, copy in result.copies))
+        copies = [(who, copy.offset) for copy, players in result.copies for who in players]
+        say("sent", draft.body.decode(), *(f"{who}={offset}" for who, offset in copies))
     for number in count():
         run = f"{sys.argv[2]}-{number}"
         who = players[number % 20]
