@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.browsers.chromium import Chromium
 from tests.e2e.browsers.firefox import Firefox
 from tests.e2e.browsers.interface import Browser
+from tests.e2e.browsers.network import Network
 from tests.e2e.browsers.returns import Returns
 from tests.e2e.browsers.webkit import WebKit
 from tests.gateway_process import GatewayProcess
@@ -89,6 +90,14 @@ def _keep_traces(browser: Browser, gateway: GatewayProcess, output: Path) -> Non
             (output / f"tab-{number}.txt").write_text(f"no picture: {error!r}")
     shutil.copy(browser.log, output)
     print(f"\nPictures and logs: {output}")
+
+
+@pytest.fixture
+def network(gateway: GatewayProcess) -> Iterator[Network]:
+    """The network between the browser and the gateway."""
+    network = Network(gateway.port)
+    yield network
+    network.close()
 
 
 @pytest.fixture

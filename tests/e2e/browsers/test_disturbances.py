@@ -21,7 +21,7 @@ from tests.gateway_process import GatewayProcess
 
 _PAGES: Final = Path(__file__).resolve().parents[1] / "pages"
 #: Seconds. A connection that is dead is known to be after both.
-_PING: Final = {"ping_interval": 1.0, "ping_timeout": 3.0}
+_PING: Final = {"ping_interval": 0.5, "ping_timeout": 2.5}
 
 
 class Player:
@@ -109,14 +109,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     }
     with GatewayProcess(tmp_path_factory.mktemp("gateway"), config=config) as gateway:
         yield gateway
-
-
-@pytest.fixture
-def network(gateway: GatewayProcess) -> Iterator[Network]:
-    """The network between the browser and the gateway."""
-    network = Network(gateway.port)
-    yield network
-    network.close()
 
 
 @pytest.fixture

@@ -1,0 +1,119 @@
+"""The game at `/` as a player has it; what its page tells tests is listed in static/app.js."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from tests.e2e.browsers.interface import Tab
+
+_JOIN: Final = """
+    (() => {
+        const form = document.getElementById("login-form");
+        form.querySelector("#name").value = NAME;
+        form.requestSubmit();
+    })()
+"""
+_SAY: Final = """
+    (() => {
+        document.getElementById("text").value = TEXT;
+        document.getElementById("chat-form").requestSubmit();
+    })()
+"""
+_LINES: Final = """
+    Array.from(document.querySelectorAll("#messages li"), (row) =>
+        [`${row.dataset.from} ${row.dataset.key}`, row.querySelector(".text").textContent])
+"""
+#: Holds the arrows towards the nearest spark until there is one more point.
+_COLLECT: Final = """
+    new Promise((done) => {
+        const { dataset } = document.documentElement;
+        const arena = document.getElementById("arena");
+        const wanted = Number(dataset.score) + 1;
+        let held = [];
+        const hold = (codes) => {
+            const tell = (type, code) =>
+                arena.dispatchEvent(new KeyboardEvent(type, { code, bubbles: true }));
+            for (const code of held) if (!codes.includes(code)) tell("keyup", code);
+            for (const code of codes) if (!held.includes(code)) tell("keydown", code);
+            held = codes;
+        };
+        const look = () => {
+            const [dx, dy] = (dataset.nearest || "0 0").split(" ").map(Number);
+            const there = Number(dataset.score) >= wanted;
+            const codes = [];
+            if (Math.abs(dx) > 14) codes.push(dx > 0 ? "ArrowRight" : "ArrowLeft");
+            if (Math.abs(dy) > 14) codes.push(dy > 0 ? "ArrowDown" : "ArrowUp");
+            hold(there ? [] : codes);
+            if (there) done();
+            else setTimeout(look, 30);
+        };
+        look();
+    })
+"""
+
+
+class GamePlayer:
+    """A guest in the game."""
+
+    def __init__(self, tab: Tab) -> None:
+        self.tab = tab
+
+    @classmethod
+    def join(cls, tab: Tab, url: str, name: str) -> GamePlayer:
+        """Open the game and come in."""
+        tab.open(url)
+        tab.wait("the door", "document.getElementById('login-form')?.checkVisibility()")
+        tab.evaluate(_JOIN.replace("NAME", json.dumps(name)))
+        player = cls(tab)
+        player.wait_live("")
+        return player
+
+    def hook(self, name: str) -> str:
+        """Return what the page says of itself; empty: nothing yet."""
+        value: str = self.tab.evaluate(f"document.documentElement.dataset.{name} ?? ''")
+        return value
+
+    def wait_live(self, socket_id: str, after: str = "joining") -> None:
+        """Wait for a connection that is not this one, and for the score board."""
+        self.tab.wait(
+            f"a live connection after {after}",
+            "(({connection, socketId, synced}) => connection === 'live' && synced === 'true' &&"
+            f" socketId && socketId !== '{socket_id}')(document.documentElement.dataset)",
+        )
+
+    @property
+    def who(self) -> tuple[str, str]:
+        """The ids of player and session."""
+        return self.hook("trueId"), self.hook("sessionId")
+
+    @property
+    def score(self) -> int:
+        """The player's points."""
+        return int(self.hook("score") or 0)
+
+    def collect(self) -> int:
+        """Run to a spark; return the score when it is settled."""
+        self.tab.evaluate(_COLLECT)
+        self.tab.wait(
+            "the player to rest",
+            "(({moving, claimed}) => moving === 'false' && claimed === '0')"
+            "(document.documentElement.dataset)",
+        )
+        return self.score
+
+    def wait_row(self, true_id: str, condition: str) -> None:
+        """Wait until a condition holds for somebody's `row` of the score board."""
+        row = f"document.querySelector('#players li[data-true-id={true_id}]')"
+        self.tab.wait(condition, f"((row) => row && {condition})({row})")
+
+    def say(self, text: str) -> None:
+        """Say something."""
+        self.tab.evaluate(_SAY.replace("TEXT", json.dumps(text)))
+
+    def wait_lines(self, *texts: str) -> None:
+        """Wait for exactly these lines in the chat, each once, in this order."""
+        self.tab.wait(f"{len(texts)} lines", f"{_LINES}.length >= {len(texts)}")
+        lines: list[Any] = self.tab.evaluate(_LINES)
+        assert [text for _, text in lines] == [*texts]
+        assert len({key for key, _ in lines}) == len(texts)
