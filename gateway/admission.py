@@ -454,7 +454,8 @@ class Admission:
         services.sessions.save_session(session)
         services.registry.add(connection)
         services.rooms.on_connected(session.true_id)
-        services.metrics.resume(outcome)
+        missed = view.head - after - sum(offset > after for offset in view.skipped)
+        services.metrics.resume(outcome, missed)
         services.presence.on_connected(connection, session.id, session.name)
         # Only now: a player with a newcomer in place is not seen to leave.
         for each in old:
@@ -465,7 +466,7 @@ class Admission:
             self._tokens.lifetime,
             ReplayStart(after, outcome, gap),
             resumed=resumed,
-            missed=view.head - after - sum(offset > after for offset in view.skipped),
+            missed=missed,
             connections=len(services.registry.connections_of(session.true_id)),
             limits=self._settings.announced_limits,
         )

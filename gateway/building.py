@@ -8,6 +8,8 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, cast
 
@@ -240,6 +242,12 @@ def engine_settings(config: Config) -> EngineSettings:
         send_buffer_bytes=limits.send_buffer_bytes,
         slow_timeout=limits.slow_timeout,
     )
+
+
+def is_compiled() -> bool:
+    """Tell whether the modules of the hot path run as C: packaging/compiled.py."""
+    spec = find_spec(ConnectionLimits.__module__)
+    return spec is not None and (spec.origin or "").endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def message_bytes(config: Config) -> int:

@@ -67,7 +67,9 @@ class Delivery:
         self._store = store
         self._connections_of = connections_of
         self._metrics = metrics
-        self._counts = metrics.messages
+        self._message_counts = metrics.messages.message
+        self._publish_counts = metrics.messages.publish
+        self._volatile_counts = metrics.messages.volatile
         self._clock = clock
         self._message_bytes = message_bytes
         # One bound method for all: a fresh one for each message is measurable.
@@ -154,7 +156,7 @@ class Delivery:
         for connection in self._connections_of(target_id):
             written += connection.offer_volatile(array)
         status: Final = "delivered" if written else "dropped"
-        self._counts[status] += 1
+        self._volatile_counts[status] += 1
         if origin is not None and ack_id is not None:
             origin.on_receipt(Receipt(True, None, status, written), ack_id)
 
@@ -182,8 +184,8 @@ class Delivery:
                 if connection is not left_out:
                     written += connection.offer_volatile(array, key)
             reached += written > before
-        self._counts["delivered"] += reached
-        self._counts["dropped"] += len(members) - reached
+        self._volatile_counts["delivered"] += reached
+        self._volatile_counts["dropped"] += len(members) - reached
         if origin is not None and ack_id is not None:
             status: Final = "delivered" if written else "dropped"
             origin.on_receipt(Receipt(True, None, status, written), ack_id)
@@ -201,7 +203,7 @@ class Delivery:
             for connection in connections:
                 connection.offer(message, array)
         status: Final = "delivered" if connections else "queued"
-        self._counts[status if message is not None else "duplicate"] += 1
+        self._message_counts[status if message is not None else "duplicate"] += 1
         if draft.ack_id is not None and draft.origin is not None:
             receipt = Receipt(
                 True, result.message_id.decode(), status, len(connections), message is None
@@ -214,7 +216,7 @@ class Delivery:
                 draft.origin.on_refused(self._refusal(result), draft.ack_id, "publish")
             return
         if result.duplicate:
-            self._counts["duplicate"] += 1
+            self._publish_counts["duplicate"] += 1
             members: Iterable[TrueId] = self._store.memberships.members_of(draft.room)
             written = sum(len(self._connections_of(each)) for each in members)
         else:
@@ -250,8 +252,8 @@ class Delivery:
                     written += len(connections)
                     for connection in connections:
                         connection.offer(message, array)
-        self._counts["delivered"] += reached
-        self._counts["queued"] += players - reached
+        self._publish_counts["delivered"] += reached
+        self._publish_counts["queued"] += players - reached
         return written
 
     def _refusal(self, error: GatewayError) -> RequestRefused:

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import platform
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, get_args
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from gateway.errors import CONNECT_CODES, REQUEST_CODES
+from gateway.session import Outcome
+
+#: What becomes of a message, by its kind.
+_STATUSES: Final = {
+    "message": ("delivered", "queued", "duplicate"),
+    "publish": ("delivered", "queued", "duplicate"),
+    "volatile": ("delivered", "dropped"),
+}
+_REPLAYED: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+#: A commit takes milliseconds, a disk that is full or busy seconds.
+_LATENCIES: Final = (0.00001, 0.0001, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
 class Counters(defaultdict[str, int]):
@@ -19,8 +41,10 @@ class Counters(defaultdict[str, int]):
     # prometheus_client keeps its collectors in a dictionary.
     __hash__ = object.__hash__  # type: ignore[assignment]
 
-    def __init__(self, name: str, text: str, label: str) -> None:
+    def __init__(self, name: str, text: str, label: str, known: Iterable[str] = ()) -> None:
         super().__init__(int)
+        # A series that appears with its first event has no rate at that event.
+        self.update(dict.fromkeys(known, 0))
         self._about = (f"gateway_{name}", text, label)
 
     def collect(self) -> Iterator[CounterMetricFamily]:
@@ -32,6 +56,24 @@ class Counters(defaultdict[str, int]):
         yield family
 
 
+class MessageCounters:
+    """Messages by kind and status: for each kind a dictionary to count in, for the hot path."""
+
+    def __init__(self) -> None:
+        self.message, self.publish, self.volatile = (
+            dict.fromkeys(statuses, 0) for statuses in _STATUSES.values()
+        )
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Hand the counts to prometheus_client."""
+        text = "Messages by kind and status of their receipt; one to a room for each member"
+        family = CounterMetricFamily("gateway_messages", text, labels=["kind", "status"])
+        for kind in _STATUSES:
+            for status, count in getattr(self, kind).items():
+                family.add_metric([kind, status], count)
+        yield family
+
+
 class Metrics:
     """The gateway's counters and gauges, by their metric names without the prefix."""
 
@@ -39,43 +81,72 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        #: Accepted messages: delivered, queued, dropped or duplicate. Delivery counts in it.
-        self.messages = self._counters("messages", "Messages by status of their receipt", "status")
-        self._resumes = self._counters("resumes", "Accepted CONNECTs by outcome", "outcome")
+        ProcessCollector(registry=self._registry)
+        #: Accepted messages. Delivery counts in it.
+        self.messages = MessageCounters()
+        self._registry.register(self.messages)
+        self._resumes = self._counters(
+            "resumes", "Accepted CONNECTs by outcome", "outcome", get_args(Outcome)
+        )
+        self._replayed = self.histogram(
+            "replayed_messages", "Messages that a player who came back had missed", _REPLAYED
+        )
+        self._refused_handshakes = self._counters(
+            "refused_handshakes", "Requests of Engine.IO refused, by HTTP status", "status"
+        )
         self._refused_connects = self._counters(
-            "refused_connects", "CONNECTs refused, by code", "code"
+            "refused_connects", "CONNECTs refused, by code", "code", CONNECT_CODES
         )
         self._refused_requests = self._counters(
-            "refused_requests", "Events of players refused, by code", "code"
+            "refused_requests", "Events of players refused, by code", "code", REQUEST_CODES
+        )
+        self._store_latency = Histogram(
+            "gateway_store_latency_seconds",
+            "From asking the store to keep a message to its answer; sampled",
+            ["kind"],
+            registry=self._registry,
+            buckets=_LATENCIES,
         )
         self._limit_hits = self._counters(
             "limit_hits", "How often a limit of the YAML file was hit, by its key", "limit"
         )
         self._takeovers = self._counters(
-            "takeovers", "Connections taken over by their session's next one, by means", "means"
+            "takeovers",
+            "Connections taken over by their session's next one, by means",
+            "means",
+            ("pid", "token"),
         )
         self._closed = self._counters(
-            "closed_connections", "Connections closed, by reason", "reason"
+            "closed_connections", "Connections closed, by reason", "reason", ("slow_consumer",)
         )
-
         self._webhooks = self._counters(
-            "webhooks", "Webhooks sent, attempts failed, and webhooks given up (dead)", "result"
+            "webhooks",
+            "Webhooks sent, attempts failed, and webhooks given up (dead)",
+            "result",
+            ("sent", "failed", "dead"),
         )
         self._api_calls = self._counters("api_calls", "Calls of the HTTP API by status", "status")
         self._dropped = self._counters(
             "dropped_messages",
             "Messages for a player that went before any of their sessions had confirmed them",
             "reason",
+            ("expired", "trimmed", "refused"),
         )
         self._kept_volatile = self._counters(
-            "kept_volatile", "Volatile messages kept for a connection, by why", "reason"
+            "kept_volatile",
+            "Volatile messages kept for a connection, by why",
+            "reason",
+            ("behind", "hidden"),
         )
         self._dropped_volatile = self._counters(
-            "dropped_volatile", "Volatile messages that a connection never gets, by why", "reason"
+            "dropped_volatile",
+            "Volatile messages that a connection never gets, by why",
+            "reason",
+            ("behind", "hidden", "conflated", "limit", "closed"),
         )
 
-    def _counters(self, name: str, text: str, label: str) -> Counters:
-        counters = Counters(name, text, label)
+    def _counters(self, name: str, text: str, label: str, known: Iterable[str] = ()) -> Counters:
+        counters = Counters(name, text, label, known)
         self._registry.register(counters)
         return counters
 
@@ -86,6 +157,19 @@ class Metrics:
     def histogram(self, name: str, text: str, buckets: Sequence[float]) -> Callable[[float], None]:
         """Add a histogram; what is returned takes its observations."""
         return Histogram(f"gateway_{name}", text, registry=self._registry, buckets=buckets).observe
+
+    def build_info(self, version: str, *, compiled: bool) -> None:
+        """Say which build this is, and whether its hot modules are compiled."""
+        about = {
+            "version": version,
+            "compiled": "yes" if compiled else "no",
+            "python": platform.python_version(),
+        }
+        Info("gateway_build", "The build that runs", registry=self._registry).info(about)
+
+    def store_latency(self, kind: str, seconds: float) -> None:
+        """Take how long the store took for a message, by `message` or `publish`."""
+        self._store_latency.labels(kind).observe(seconds)
 
     def dropped(self, reason: str, count: int) -> None:
         """Count messages that went unread.
@@ -106,9 +190,15 @@ class Metrics:
         """
         self._dropped_volatile[reason] += count
 
-    def resume(self, outcome: str) -> None:
-        """Count an accepted CONNECT."""
+    def resume(self, outcome: str, missed: int) -> None:
+        """Count an accepted CONNECT, and what will be replayed to a player who came back."""
         self._resumes[outcome] += 1
+        if outcome != "new":
+            self._replayed(missed)
+
+    def refused_handshake(self, status: int) -> None:
+        """Count a request of Engine.IO that was refused by HTTP."""
+        self._refused_handshakes[str(status)] += 1
 
     def refused_connect(self, code: str) -> None:
         """Count a refused CONNECT."""

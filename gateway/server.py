@@ -25,6 +25,7 @@ from gateway.building import (
     build_authentication,
     build_reporting,
     engine_settings,
+    is_compiled,
     load_api_keys,
     load_jwt_keys,
     load_users,
@@ -102,6 +103,7 @@ class Gateway:
             self.metrics.dropped,
             self._on_store_replaced,
             self._on_webhooks,
+            self.metrics.store_latency,
         )
         self._presence = PresenceService(
             presence_settings(config),
@@ -225,6 +227,7 @@ class Gateway:
         pages = static_path(config)
         sockets, metrics_sockets = self._bind()
         release = version("game-gateway")
+        self.metrics.build_info(release, compiled=is_compiled())
         separate = config.metrics.enabled and config.metrics.listen
         app = build_app(
             AppParts(
@@ -298,6 +301,17 @@ class Gateway:
             lambda: self._store.memberships.count,
         )
         gauge("mailbox_bytes", "Size of all mailboxes", lambda: self._store.bytes)
+        gauge("mailbox_messages", "Messages in all mailboxes", lambda: self._store.message_count)
+        gauge(
+            "send_buffer_bytes",
+            "Bytes sent to clients that the network has not taken yet",
+            lambda: sum(connection.buffered for connection in self._engine),
+        )
+        gauge(
+            "slow_consumers",
+            "Connections over their send budget",
+            lambda: sum(each.buffered > self._engine.send_budget for each in self._engine),
+        )
 
     def _tell_status(self, *assignments: str) -> None:
         players, connections = self._registry.players, len(self._registry)

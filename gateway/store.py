@@ -318,6 +318,10 @@ class Store(MailboxStore, SessionStore, RoomStore, OutboxStore, Protocol):
         """Size of all mailboxes and idempotency keys, as `mailbox.total_bytes` counts it."""
 
     @property
+    def message_count(self) -> int:
+        """How many messages are in all mailboxes."""
+
+    @property
     def session_count(self) -> int:
         """How many sessions are kept."""
 

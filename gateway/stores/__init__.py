@@ -10,6 +10,7 @@ from gateway.errors import ConfigError
 from gateway.store import Store, StoreLimits
 from gateway.store_url import parse_store_url
 from gateway.stores.memory import MemoryStore
+from gateway.stores.sampling import OnLatency, ignore_latency
 from gateway.stores.sqlite import SqliteStore
 
 
@@ -20,20 +21,24 @@ def build_store(
     on_dropped: Callable[[str, int], None],
     on_replaced: Callable[[], None] = lambda: None,
     on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
+    on_latency: OnLatency = ignore_latency,
 ) -> Store:
     """Return the store that the URL names; it is not open yet.
 
     `on_dropped` is told of messages that went unread: see MemoryStore; `on_replaced` when the
     store has become another one, and nothing holds any more that was read from it;
-    `on_webhooks` how many webhooks are new, and how many were given up for lack of room. Raises
-    ConfigError for a URL that names no store.
+    `on_webhooks` how many webhooks are new, and how many were given up for lack of room;
+    `on_latency` how long the store took for a message, see Sampler. Raises ConfigError for a URL
+    that names no store.
     """
     try:
         parsed = parse_store_url(url)
     except ValueError as error:
         raise ConfigError(f"store.url: {error}") from None
     if parsed.kind == "memory":
-        return MemoryStore(limits, secrets.token_hex(4), nonces(), on_dropped, on_webhooks)
+        return MemoryStore(
+            limits, secrets.token_hex(4), nonces(), on_dropped, on_webhooks, on_latency
+        )
     return SqliteStore(
         state_dir / parsed.path,
         parsed.synchronous,
@@ -42,6 +47,7 @@ def build_store(
         on_dropped,
         on_replaced=on_replaced,
         on_webhooks=on_webhooks,
+        on_latency=on_latency,
     )
 
 

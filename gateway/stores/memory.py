@@ -19,7 +19,7 @@ from gateway.mailbox import (
     Position,
     RoomDraft,
 )
-from gateway.membership import Memberships, RoomLimitReached
+from gateway.membership import Memberships
 from gateway.messages import SessionId, TrueId
 from gateway.outbox import message_expired, session_new, session_revoked
 from gateway.session import Session
@@ -30,8 +30,6 @@ from gateway.store import (
     KeysFull,
     KeyTaken,
     MailboxFull,
-    Membership,
-    MembershipDone,
     NotMember,
     PublishDone,
     Published,
@@ -43,18 +41,21 @@ from gateway.store import (
 )
 from gateway.stores.memory_outbox import MemoryOutbox, OutboxCalls
 from gateway.stores.memory_player import KEY_BYTES, Player, Target, put_copies
+from gateway.stores.memory_room_calls import RoomCalls
 from gateway.stores.revocations import Revocations
+from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
 
 #: Beyond this many, tokens older than the oldest revocation dropped count as revoked.
 _MAX_REVOCATIONS = 100_000
 
 
-class MemoryStore(OutboxCalls):
+class MemoryStore(RoomCalls, OutboxCalls):
     """A whole store in dictionaries.
 
     `epoch` names this life of the store, `nonces` are fresh random numbers of 40 bits.
     `on_dropped` is told how many messages went before any session had confirmed them, and
-    whether they were `expired` or `trimmed`; `on_webhooks` as MemoryOutbox says.
+    whether they were `expired` or `trimmed`; `on_webhooks` as MemoryOutbox says, `on_latency` as
+    Sampler does.
     """
 
     available = True
@@ -66,12 +67,15 @@ class MemoryStore(OutboxCalls):
         nonces: Iterator[int],
         on_dropped: Callable[[str, int], None],
         on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
+        on_latency: OnLatency = ignore_latency,
     ) -> None:
         self.epoch = epoch
         self._epoch = epoch.encode()
         self._limits = limits
         self._nonces = nonces
         self._on_dropped = on_dropped
+        self._appends = Sampler("message", on_latency)
+        self._publishes = Sampler("publish", on_latency)
         self._players: dict[TrueId, Player] = {}
         self._sessions: dict[SessionId, Session] = {}
         # Sessions without connection, the one longest unseen first.
@@ -97,6 +101,8 @@ class MemoryStore(OutboxCalls):
 
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         """See MailboxStore.append; answers before it returns."""
+        if now >= self._appends.due:
+            done = self._appends.watch(now, done)
         target = self._players.get(draft.target_id)
         if target is None:
             done(draft, UnknownTarget(draft.target_id))
@@ -138,6 +144,8 @@ class MemoryStore(OutboxCalls):
 
     def publish(self, draft: RoomDraft, now: float, done: PublishDone) -> None:
         """See MailboxStore.publish; answers before it returns."""
+        if now >= self._publishes.due:
+            done = self._publishes.watch(now, done)
         done(draft, self._publish(draft, now))
 
     def _publish(self, draft: RoomDraft, now: float) -> Published | GatewayError:
@@ -322,28 +330,10 @@ class MemoryStore(OutboxCalls):
         while page := tuple(itertools.islice(here, limit)):
             yield page
 
-    # Rooms
-
-    def join(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
-        """See RoomStore.join; answers before it returns."""
-        memberships = self.memberships
-        members = memberships.members_of(room)
-        if true_id in members:
-            done(Membership(False, len(members), members[true_id]))
-            return
-        try:
-            memberships.check(room, true_id, self._limits.rooms)
-        except RoomLimitReached as error:
-            done(error)
-            return
-        self._players.setdefault(true_id, Player(true_id))
-        number = memberships.add(room, true_id)
-        done(Membership(True, len(memberships.members_of(room)), number))
-
-    def leave(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
-        """See RoomStore.leave; answers before it returns."""
-        changed = self.memberships.remove(room, true_id)
-        done(Membership(changed, len(self.memberships.members_of(room))))
+    @property
+    def message_count(self) -> int:
+        """See Store.message_count; counted when asked."""
+        return sum(len(player.mailbox) for player in self._players.values())
 
     # Sessions
 
@@ -451,6 +441,8 @@ class MemoryStore(OutboxCalls):
 
     async def expire(self, now: float) -> None:
         """See Store.expire."""
+        self._appends.restart()
+        self._publishes.restart()
         limits = self._limits
         # A token's age is counted in whole seconds, so it may live up to one second longer.
         oldest = now - limits.token_lifetime - 1

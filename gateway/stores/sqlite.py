@@ -22,11 +22,13 @@ from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
 from gateway.stores.revocations import Revocations
+from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
 from gateway.stores.sqlite_jobs import IN_USE, Jobs
 from gateway.stores.sqlite_live import LiveSessions, Save
 from gateway.stores.sqlite_outbox_calls import OutboxCalls
 from gateway.stores.sqlite_pending import SessionChange
 from gateway.stores.sqlite_reader import NO_VIEW, Done, Reader, ViewRow, hole
+from gateway.stores.sqlite_revocation_calls import RevocationCalls
 from gateway.stores.sqlite_revocations import load_bans, load_revocations
 from gateway.stores.sqlite_room_calls import RoomCalls
 from gateway.stores.sqlite_rooms import load_memberships
@@ -52,7 +54,7 @@ _LAST_IDLE: Final = "SELECT coalesce(max(idle), 0) FROM sessions"
 _EPOCH: Final = "SELECT value FROM meta WHERE name = 'epoch'"
 
 
-class SqliteStore(RoomCalls, OutboxCalls):
+class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
     """A whole store in the file `path`; `synchronous` is FULL or NORMAL.
 
     `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
@@ -60,7 +62,7 @@ class SqliteStore(RoomCalls, OutboxCalls):
     `clock` returns Unix seconds. `on_replaced` is called, on the loop, when the file of a
     running gateway turned out to be another one or an older state of itself: what the gateway
     and its clients know of mailboxes and sessions is wrong then. `on_webhooks` is told how many
-    webhooks are new, and how many were given up for lack of room.
+    webhooks are new, and how many were given up for lack of room, `on_latency` as Sampler says.
     """
 
     def __init__(
@@ -73,10 +75,10 @@ class SqliteStore(RoomCalls, OutboxCalls):
         clock: Callable[[], float] = time.time,
         on_replaced: Callable[[], None] = lambda: None,
         on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
+        on_latency: OnLatency = ignore_latency,
     ) -> None:
         self.epoch = ""
-        self.bytes = 0
-        self.session_count = 0
+        self.bytes = self.message_count = self.session_count = 0
         self.available = False
         self._path = path
         self._limits = limits
@@ -84,6 +86,8 @@ class SqliteStore(RoomCalls, OutboxCalls):
         self._clock = clock
         self.on_replaced = on_replaced
         self._on_webhooks = on_webhooks
+        self._appends = Sampler("message", on_latency)
+        self._publishes = Sampler("publish", on_latency)
         self._live = LiveSessions()
         self._revoked = Revocations(0)
         self._revoked_players = Revocations(0)
@@ -153,7 +157,7 @@ class SqliteStore(RoomCalls, OutboxCalls):
 
     def _set_available(self, available: bool) -> None:
         if available and self._writer.totals is not None:
-            self.bytes, self.session_count, *webhooks = self._writer.totals
+            self.bytes, self.message_count, self.session_count, *webhooks = self._writer.totals
             self.queued_webhooks, self.dead_webhooks = webhooks
         if available:
             self._reader.reopen()
@@ -180,8 +184,8 @@ class SqliteStore(RoomCalls, OutboxCalls):
             logger.exception("on_replaced failed")
 
     def _on_answers(self, answers: Answers) -> None:
-        if answers.bytes is not None and answers.sessions is not None:
-            self.bytes, self.session_count = answers.bytes, answers.sessions
+        if answers.totals is not None:
+            self.bytes, self.message_count, self.session_count = answers.totals
         for answer in answers.answers:
             self._answer(answer)
         for reason, count in answers.dropped:
@@ -270,6 +274,8 @@ class SqliteStore(RoomCalls, OutboxCalls):
             return
         if self._live.waiting:
             self._queue_saves()
+        if now >= self._appends.due:
+            done = self._appends.watch(now, done)
         self._writer.put((draft, now, done))
 
     def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
@@ -411,58 +417,6 @@ class SqliteStore(RoomCalls, OutboxCalls):
         else:
             self._live.saved(saves)
 
-    # Revocations and bans
-
-    async def revoke_session(
-        self, session_id: SessionId, now: float, reason: str = "revoked"
-    ) -> None:
-        """See SessionStore.revoke_session."""
-        live = self._live.get(session_id)
-        if live is not None:
-            self.save_session(live)
-
-        def then(_: Any) -> None:
-            self._live.dropped(session_id)
-            self._revoked.add(session_id, now)
-
-        await self._do(
-            lambda jobs: jobs.revoke("session", session_id, now, reason),
-            sessions=[session_id],
-            then=then,
-        )
-
-    async def revoke_player(self, true_id: TrueId, now: float) -> None:
-        """See SessionStore.revoke_player."""
-        await self._do(
-            lambda jobs: jobs.revoke("player", true_id, now),
-            then=lambda _: self._revoked_players.add(true_id, now),
-        )
-
-    async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
-        """See SessionStore.is_revoked."""
-        self._check_available()
-        if self._revoked.get(session_id) is not None:
-            return True
-        not_before = self._revoked_players.get(true_id) or 0.0
-        return issued_at <= max(not_before, self._revoked.until, self._revoked_players.until)
-
-    async def set_ban(self, true_id: TrueId, ban: Ban | None) -> None:
-        """See SessionStore.set_ban."""
-
-        def then(_: Any) -> None:
-            if ban is None:
-                self._bans.pop(true_id, None)
-            else:
-                self._bans[true_id] = ban
-
-        await self._do(lambda jobs: jobs.set_ban(true_id, ban), [true_id], then=then)
-
-    async def ban_of(self, true_id: TrueId, now: float) -> Ban | None:
-        """See SessionStore.ban_of."""
-        self._check_available()
-        ban = self._bans.get(true_id)
-        return ban if ban is not None and (ban.until is None or ban.until > now) else None
-
     def _check_available(self) -> None:
         if not self.available:
             raise StoreUnavailable("the store is not available")
@@ -471,6 +425,8 @@ class SqliteStore(RoomCalls, OutboxCalls):
 
     async def expire(self, now: float) -> None:
         """See Store.expire; in small transactions, so that appends come in between."""
+        self._appends.restart()
+        self._publishes.restart()
 
         def then(result: tuple[list[SessionId], bool]) -> None:
             for session_id in result[0]:
@@ -482,12 +438,7 @@ class SqliteStore(RoomCalls, OutboxCalls):
         more = True
         while more:
             more = await self._do(lambda jobs: jobs.expire_rest(now, _CHUNK))
-        oldest = now - self._limits.token_lifetime - 1
-        self._revoked.expire(oldest)
-        self._revoked_players.expire(oldest)
-        for true_id, ban in list(self._bans.items()):
-            if ban.until is not None and ban.until <= now:
-                self._bans.pop(true_id, None)
+        self._expire_revocations(now, now - self._limits.token_lifetime - 1)
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:

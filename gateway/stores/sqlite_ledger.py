@@ -72,7 +72,7 @@ class Ledger:
         self.outbox = SqliteOutbox(connection, limits.outbox, nonces, self.players.begin)
         self._epoch = epoch.encode()
         self._nonces = nonces
-        mailboxes, keys = self.players.totals()
+        mailboxes, keys, self.message_count = self.players.totals()
         self.bytes = mailboxes + keys * KEY_BYTES
         self.dropped: list[tuple[str, int]] = []
         self._keys: dict[tuple[int, str], _Key | None] = {}
@@ -158,6 +158,7 @@ class Ledger:
         target.head = head
         target.bytes += size
         self.bytes += needed
+        self.message_count += 1
         players.dirty[target.id] = target
         self._trim(target, now)
         if sender is not None and key is not None:
@@ -209,6 +210,7 @@ class Ledger:
         nonce = next(self._nonces)
         copies, own = self._copies(draft, targets, nonce, now)
         self.bytes += needed
+        self.message_count += len(targets)
         if sender is not None and key is not None:
             offset = own.offset if own is not None else 0
             self._remember(sender, key, (now, room_target(draft.room), offset, nonce))
@@ -357,6 +359,7 @@ class Ledger:
         player.first += 1
         player.bytes -= size
         self.bytes -= size
+        self.message_count -= 1
 
     def _dropped(self, player: Player, expired: int, trimmed: int, now: float) -> None:
         """Delete what has just gone from a mailbox' beginning, and count what was unread."""
@@ -411,8 +414,10 @@ class Ledger:
         self.players.flush()
         size = self.players.select(_SIZE_THROUGH, player.id, through)[0]
         self.players.pending.trim(player.id, player.first, through)
-        for _ in range(min(len(player.oldest), through - player.first + 1)):
+        count = through - player.first + 1
+        for _ in range(min(len(player.oldest), count)):
             player.oldest.popleft()
+        self.message_count -= count
         player.first = through + 1
         player.bytes -= size
         self.bytes -= size
@@ -479,5 +484,6 @@ class Ledger:
             player.first += len(sizes)
             player.bytes -= sum(sizes)
             self.bytes -= sum(sizes)
+            self.message_count -= len(sizes)
             self._dropped(player, len(sizes), 0, now)
         return more

@@ -36,7 +36,8 @@ _OLDEST: Final = f"""SELECT json_group_array(json_array(
 WRITES: Final = "SELECT value FROM meta WHERE name = 'writes'"
 _WRITTEN: Final = "UPDATE meta SET value = value + 1 WHERE name = 'writes'"
 _MAX_ID: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'players'"
-_TOTALS: Final = "SELECT coalesce(sum(bytes), 0), coalesce(sum(keys), 0) FROM players"
+_TOTALS: Final = """SELECT coalesce(sum(bytes), 0), coalesce(sum(keys), 0),
+    coalesce(sum(head - first + 1), 0) FROM players"""
 
 #: Players kept at hand, each about 2 KiB.
 _MAX_CACHED: Final = 16_384
@@ -125,10 +126,10 @@ class Players:
         found = connection.execute(_MAX_ID).fetchone()
         self._next_id = 1 + (found[0] if found is not None else 0)
 
-    def totals(self) -> tuple[int, int]:
-        """Return the bytes of all mailboxes, and how many keys there are."""
-        bytes_, keys = self.connection.execute(_TOTALS).fetchone()
-        return bytes_, keys
+    def totals(self) -> tuple[int, int, int]:
+        """Return the bytes of all mailboxes, and how many keys and messages there are."""
+        bytes_, keys, messages = self.connection.execute(_TOTALS).fetchone()
+        return bytes_, keys, messages
 
     def begin(self) -> None:
         """Begin a transaction of more than one statement."""

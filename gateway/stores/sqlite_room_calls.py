@@ -11,6 +11,7 @@ from gateway.mailbox import RoomDraft
 from gateway.membership import Memberships
 from gateway.messages import TrueId
 from gateway.store import Membership, MembershipDone, PublishDone
+from gateway.stores.sampling import Sampler
 from gateway.stores.sqlite_jobs import Jobs
 from gateway.stores.sqlite_writer import Job
 
@@ -20,6 +21,7 @@ class RoomCalls:
 
     memberships: Memberships
     _loop: asyncio.AbstractEventLoop
+    _publishes: Sampler
 
     def _refusal(self) -> StoreUnavailable | None:
         raise NotImplementedError
@@ -33,6 +35,8 @@ class RoomCalls:
         if refusal is not None:
             self._loop.call_soon(done, draft, refusal)
             return
+        if now >= self._publishes.due:
+            done = self._publishes.watch(now, done)
         # The writer knows better who is in the room by then: these are read at once.
         targets = tuple(self.memberships.members_of(draft.room))
         self._put(

@@ -80,8 +80,8 @@ class Answers:
 
     answers: list[Answer]
     dropped: list[tuple[str, int]] = field(default_factory=list)
-    bytes: int | None = None
-    sessions: int | None = None
+    #: Bytes, messages and sessions that the store has now.
+    totals: tuple[int, int, int] | None = None
     #: Webhooks that wait and those kept that were given up; new ones, given up for lack of room.
     webhooks: tuple[int, int, int, int] | None = None
 
@@ -126,8 +126,8 @@ class Writer:
         self._pause = _RETRY
         self._told = ""
         self._lock: int | None = None
-        #: The store's bytes, sessions, and webhooks that wait or are dead, at its opening.
-        self.totals: tuple[int, int, int, int] | None = None
+        #: The store's bytes, messages, sessions, and webhooks that wait or are dead, as opened.
+        self.totals: tuple[int, int, int, int, int] | None = None
         #: What `writes` in the file was last known to be: a smaller one is an older file's.
         self._writes = 0
         self._epoch = ""
@@ -254,7 +254,8 @@ class Writer:
         dropped, ledger.dropped = ledger.dropped, []
         outbox = ledger.outbox
         webhooks = (outbox.queued, outbox.dead, *outbox.take_counts())
-        self._deliver(Answers(answers, dropped, ledger.bytes, jobs.session_count, webhooks))
+        totals = (ledger.bytes, ledger.message_count, jobs.session_count)
+        self._deliver(Answers(answers, dropped, totals, webhooks))
 
     def _retry(self, batch: list[Append | Job], jobs: Jobs, error: Exception) -> None:
         """Do each item of a batch by itself: one of them is beyond what was foreseen."""
@@ -327,7 +328,9 @@ class Writer:
         self.replaced = not known and self._epoch != ""
         self._epoch, self._writes = epoch, jobs.ledger.players.writes
         outbox = jobs.ledger.outbox
-        self.totals = (jobs.ledger.bytes, jobs.session_count, outbox.queued, outbox.dead)
+        ledger = jobs.ledger
+        totals = (ledger.bytes, ledger.message_count, jobs.session_count)
+        self.totals = (*totals, outbox.queued, outbox.dead)
         self._damaged = False
         self._pause = _RETRY
         self._on_available(True)

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -378,7 +378,7 @@ class Engine:
         self.settings = settings
         self.send_budget: float = settings.send_buffer_bytes or math.inf
         self._accept = accept
-        self._metrics = metrics
+        self.metrics = metrics
         self._new_sid = new_sid
         self._connections: dict[str, EngineConnection] = {}
         self._networks: Counter[str] = Counter()
@@ -404,6 +404,9 @@ class Engine:
 
     def __len__(self) -> int:
         return self._open
+
+    def __iter__(self) -> Iterator[EngineConnection]:
+        return iter(tuple(self._connections.values()))
 
     def connect(self, transport: TransportName, address: str) -> EngineConnection:
         """Open a session for a valid handshake. Raises RequestError when there is no room.
@@ -443,19 +446,14 @@ class Engine:
 
     def _check_room(self, network: str) -> ConnectRefused | None:
         refusal: ConnectRefused | None = None
+        limits, here = self.settings, self._networks[network]
         for limit, used, name, code, status in (
-            (
-                self.settings.connections_per_address,
-                self._networks[network],
-                "connections_per_address",
-                "rate_limited",
-                429,
-            ),
-            (self.settings.connections, self._open, "connections", "server_full", 503),
+            (limits.connections_per_address, here, "connections_per_address", "rate_limited", 429),
+            (limits.connections, self._open, "connections", "server_full", 503),
         ):
             if not limit or used < limit:
                 continue
-            self._metrics.limit_hit(name)
+            self.metrics.limit_hit(name)
             if used >= limit + max(1, round(limit * _HEADROOM)):
                 raise RequestError(status, 4, "too many connections")
             refusal = ConnectRefused(code, "too many connections", _RETRY_AFTER)

@@ -253,6 +253,7 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         self.finish(json.dumps({"code": 3, "message": self._reason}))
 
     def _refuse(self, error: RequestError) -> None:
+        self._engine.metrics.refused_handshake(error.status)
         self.set_status(error.status)
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps({"code": error.code, "message": error.message}))

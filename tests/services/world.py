@@ -565,8 +565,9 @@ class World:
         self.timers.run()
 
     def metric(self, name: str, label: str) -> float:
-        """Return a counter's value, by the one label it has."""
-        for line in self.metrics.render().decode().splitlines():
-            if line.startswith(f"gateway_{name}_total{{") and f'"{label}"' in line:
-                return float(line.rpartition(" ")[2])
-        return 0.0
+        """Return a counter's value for this label; the sum if there are more series with it."""
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in self.metrics.render().decode().splitlines()
+            if line.startswith(f"gateway_{name}_total{{") and f'"{label}"' in line
+        )

@@ -286,7 +286,14 @@ class Stores(RuleBasedStateMachine):
             ]
         )
         self.both(lambda driver: (driver.queued_webhooks, driver.dead_webhooks))
-        self.both(lambda driver: (driver.bytes, driver.session_count, driver.memberships.count))
+        self.both(
+            lambda driver: (
+                driver.bytes,
+                driver.message_count,
+                driver.session_count,
+                driver.memberships.count,
+            )
+        )
         # Each tells of its players in an order of its own.
         assert counted(self.stores[0].dropped) == counted(self.dropped + self.stores[1].dropped)
 

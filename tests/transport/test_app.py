@@ -244,7 +244,8 @@ async def test_metrics_count_what_happens(clients: Clients) -> None:
     assert "gateway_connections 3.0" in lines
     assert "gateway_player_connections 2.0" in lines
     assert "gateway_players 2.0" in lines
-    assert 'gateway_messages_total{status="delivered"} 2.0' in lines
+    assert 'gateway_messages_total{kind="message",status="delivered"} 1.0' in lines
+    assert 'gateway_messages_total{kind="volatile",status="delivered"} 1.0' in lines
     assert 'gateway_resumes_total{outcome="new"} 2.0' in lines
     assert 'gateway_refused_requests_total{code="bad_request"} 1.0' in lines
 
