@@ -16,6 +16,8 @@ from typing import Final, Literal
 from gateway.errors import GatewayError, ProtocolViolation
 
 SEPARATOR: Final = "\x1e"
+#: Packets in the answer to one poll: python-engineio's client takes no more.
+_MAX_POLLED: Final = 16
 PROTOCOL_VERSION: Final = "4"
 TransportName = Literal["polling", "websocket"]
 Data = str | bytes
@@ -322,10 +324,10 @@ class EngineSession:
             self._flush_poll()
 
     def _flush_poll(self) -> None:
-        payload = encode_payload(self._outbox)
-        self._outbox.clear()
-        self.outbox_bytes = 0
-        self._answer_poll(payload)
+        packets = self._outbox[:_MAX_POLLED]
+        del self._outbox[:_MAX_POLLED]
+        self.outbox_bytes -= sum(map(len, packets))
+        self._answer_poll(encode_payload(packets))
 
     def _answer_poll(self, payload: str) -> None:
         self._poll_pending = False

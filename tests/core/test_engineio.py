@@ -295,6 +295,38 @@ def test_a_websocket_session_takes_no_polls_posts_or_probes() -> None:
 # Upgrade
 
 
+def test_a_poll_takes_sixteen_packets_and_leaves_the_rest_to_the_next() -> None:
+    session = polling()
+    for number in range(40):
+        session.send(str(number))
+    sizes = []
+    numbers = []
+    while session.outbox_bytes:
+        session.poll_requested()
+        (command,) = session.take_commands()
+        assert isinstance(command, AnswerPoll)
+        packets = command.payload.split("\x1e")
+        sizes.append(len(packets))
+        numbers += [int(packet[1:]) for packet in packets]
+    assert sizes == [16, 16, 8]
+    assert numbers == list(range(40))
+
+
+def test_a_session_that_closes_is_polled_empty_first() -> None:
+    session = polling()
+    for number in range(20):
+        session.send(str(number))
+    session.close("bye")
+    answers = []
+    while session.state is not State.CLOSED:
+        session.poll_requested()
+        answers += [
+            each.payload for each in session.take_commands() if isinstance(each, AnswerPoll)
+        ]
+    packets = "\x1e".join(answers).split("\x1e")
+    assert packets == [*(f"4{number}" for number in range(20)), "1"]
+
+
 def test_an_upgrade_ends_the_pending_poll_and_moves_the_outbox() -> None:
     session = polling()
     session.poll_requested()
