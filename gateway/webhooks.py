@@ -37,7 +37,7 @@ _FIRST_PAUSE: Final = 1.0
 _STORE_PAUSE: Final = 1.0
 #: Statuses of 400 to 499 that say nothing about the webhook itself: RFC 9110, 6585, 8470.
 _LATER: Final = frozenset({401, 403, 404, 405, 407, 408, 421, 425, 429})
-_REASON: Final = re.compile(r"[^ -~]")
+_ODD: Final = re.compile(r"[^ -~]")
 
 
 class PostFailed(Exception):
@@ -108,7 +108,8 @@ class Webhooks:
         #: Players whose first webhook may be sent, and when the others' may.
         self._ready: OrderedDict[TrueId, None] = OrderedDict()
         self._paused: dict[TrueId, float] = {}
-        self._failures: dict[int, int] = {}
+        #: Tries that failed, and those of them that the backend refused.
+        self._failures: dict[int, tuple[int, int]] = {}
         self._sent: list[int] = []
         self._last = 0
         self._more = True
@@ -241,6 +242,10 @@ class Webhooks:
             response = await self._post(body, headers)
         except PostFailed as error:
             reason = str(error)
+        except Exception:
+            # Left alone, it would hold up its player's others for good.
+            logger.exception("webhook %s could not be sent", webhook.id)
+            reason = "a fault of the gateway; its log says more"
         else:
             if 200 <= response.status < 300:
                 self._on_answer()
@@ -271,10 +276,11 @@ class Webhooks:
     async def _on_failed(self, webhook: Webhook, life: int, reason: str, refused: bool) -> None:
         if life != self._life:
             return
-        failures = self._failures.get(webhook.seq, 0) + 1
+        failures, refusals = self._failures.get(webhook.seq, (0, 0))
+        failures, refusals = failures + 1, refusals + refused
         age = self._clock() - webhook.event.ts
         settings = self._settings
-        tired = refused and failures >= settings.attempts
+        tired = refusals >= settings.attempts
         if tired or (settings.retention and age > settings.retention):
             try:
                 await self._store.bury_webhook(webhook.seq, _plain(reason), self._clock())
@@ -285,14 +291,14 @@ class Webhooks:
                     "webhook %s (%s of %s) is given up: %s",
                     webhook.id,
                     webhook.event.type,
-                    webhook.event.true_id,
+                    _plain(webhook.event.true_id),
                     _plain(reason),
                 )
                 self._metrics.webhook("dead")
                 self._done(webhook, life, remove=False)
                 return
         if life == self._life:
-            self._failures[webhook.seq] = failures
+            self._failures[webhook.seq] = (failures, refusals)
             self._paused[webhook.event.true_id] = self._monotonic() + self._backoff.pause(failures)
 
     def _done(self, webhook: Webhook, life: int, *, remove: bool = True) -> None:
@@ -311,6 +317,6 @@ class Webhooks:
             del self._queues[true_id]
 
 
-def _plain(reason: str) -> str:
-    """Return a reason that can stand in a log line."""
-    return _REASON.sub("?", reason)[:200]
+def _plain(text: str) -> str:
+    """Return a text that can stand in a log line."""
+    return _ODD.sub("?", text)[:200]

@@ -186,6 +186,34 @@ async def test_what_the_backend_refuses_is_given_up_and_holds_up_nothing() -> No
 
 
 @scenario
+async def test_a_fault_of_ours_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async with scene() as now:
+        faults = iter([RuntimeError("a bug")])
+
+        def answer(true_id: str, number: int) -> Response:
+            for fault in faults:
+                raise fault
+            return Response(200)
+
+        now.answer = answer
+        now.report(ANN, 1)
+        now.report(ANN, 2)
+        await now.quiet()
+        assert now.got == [("ann", 1), ("ann", 2)]
+    assert "could not be sent" in caplog.text
+
+
+@scenario
+async def test_only_refusals_count_as_such() -> None:
+    async with scene() as now:
+        answers = iter([Response(500)] * 5 + [Response(400)] * 2 + [Response(200)])
+        now.answer = lambda true_id, number: next(answers)
+        now.report(ANN, 1)
+        await now.quiet()
+        assert (now.got, now.store.dead_webhooks) == ([("ann", 1)], 0)
+
+
+@scenario
 async def test_a_backend_that_is_down_is_left_alone_and_loses_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
