@@ -20,7 +20,9 @@ webhooks: a store writes them (`outbox.py`) with what they report, `attendance.p
 and goes, and `webhooks.py` sends them. `openapi.py` and `asyncapi.py` describe both sides.
 
 `server.py` builds all of it from `config.py` in one place (`building.py` says what each part
-is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it.
+is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it. At a reload
+`reloading.py` says what of a new configuration counts at once and `taking_over.py` hands it on;
+`draining.py` sends everybody away in the end, `systemd.py` and `watchdog.py` speak with systemd.
 
 `client/` is for the other end: bots and game servers. It imports nothing from beside it.
 """

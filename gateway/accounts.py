@@ -38,6 +38,10 @@ class Accounts:
         self._known: frozenset[TrueId] = frozenset()
         self._missing: frozenset[TrueId] = frozenset()
 
+    def follow(self, read: Callable[[], frozenset[TrueId]]) -> None:
+        """Follow another file: accounts that it does not have are gone."""
+        self._read = read
+
     def start_anew(self) -> None:
         """Make the next check take all accounts: the store is another one."""
         self._known = self._missing = frozenset()

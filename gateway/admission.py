@@ -16,9 +16,10 @@ from itertools import count
 from gateway.admission_limits import Headroom
 from gateway.auth import METHODS, Authentication
 from gateway.connect_request import ConnectRequest
-from gateway.connection import Connection, ConnectionLimits, Services, Sink
+from gateway.connection import Connection, Services, Sink
 from gateway.errors import ConnectRefused, StoreUnavailable
 from gateway.greeting import build_greeting
+from gateway.limits import ConnectionLimits
 from gateway.locks import KeyedLocks, player_key
 from gateway.mailbox import Position
 from gateway.messages import ConnectionId, SessionId, TrueId
@@ -87,6 +88,14 @@ class Admission:
         )
         self._locks = locks
         self.draining = False
+
+    def reconfigure(self, settings: AdmissionSettings, authentication: Authentication) -> None:
+        """Admit by other settings and methods from now on."""
+        self._headroom.reconfigure(
+            settings.connections_per_player, settings.new_sessions_per_minute
+        )
+        self._settings = settings
+        self._authentication = authentication
 
     async def admit(self, auth: object, address: str, sink: Sink) -> Admitted:
         """Decide on a CONNECT. Raises ConnectRefused; then nothing has changed."""

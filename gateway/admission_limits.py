@@ -24,6 +24,10 @@ class Headroom:
         self, services: Services, connections_per_player: int, new_sessions_per_minute: int
     ) -> None:
         self._services = services
+        self.reconfigure(connections_per_player, new_sessions_per_minute)
+
+    def reconfigure(self, connections_per_player: int, new_sessions_per_minute: int) -> None:
+        """Take other limits; new sessions are counted anew."""
         self._connections = connections_per_player
         self._new_sessions = KeyedBuckets(
             new_sessions_per_minute / 60, new_sessions_per_minute, _MAX_NETWORKS

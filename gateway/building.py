@@ -26,8 +26,8 @@ from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import UsersError
 from gateway.config import Config
 from gateway.config_loader import STORED_BESIDE
-from gateway.connection import ConnectionLimits, HiddenPolicy
 from gateway.errors import ConfigError
+from gateway.limits import ConnectionLimits, HiddenPolicy
 from gateway.mailbox import Retention
 from gateway.membership import RoomLimits
 from gateway.messages import SessionId, TrueId

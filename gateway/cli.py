@@ -132,17 +132,21 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    config = load_config(options.config, os.environ)
     overrides = {
         key: value
         for key, value in (("host", options.host), ("port", options.port))
         if value is not None
     }
-    config = dataclasses.replace(config, server=dataclasses.replace(config.server, **overrides))
+
+    def load() -> Config:
+        config = load_config(options.config, os.environ)
+        return dataclasses.replace(config, server=dataclasses.replace(config.server, **overrides))
+
+    config = load()
     configure_logging(config.log)
     gateway = Gateway(config, options.state_dir, os.environ)
     try:
-        asyncio.run(serve(gateway, lambda url: print(f"Serving {url}", flush=True)))
+        asyncio.run(serve(gateway, lambda url: print(f"Serving {url}", flush=True), load))
     except OSError as error:
         print(f"game-gateway: {error.strerror or error}", file=sys.stderr)
         return _FAILURE

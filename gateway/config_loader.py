@@ -97,6 +97,13 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> Config:
     return config
 
 
+def check_contradictions(config: Config) -> None:
+    """Raise ConfigInvalid for values that are possible alone but not together."""
+    problems = [Problem("", None, keys[0], message) for keys, message in _contradictions(config)]
+    if problems:
+        raise ConfigInvalid(problems)
+
+
 def _build(section: type[T], prefix: str, values: Mapping[str, object]) -> T:
     arguments: dict[str, object] = {}
     for setting, subsection in entries(section, prefix):

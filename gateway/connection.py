@@ -8,12 +8,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.conflation import Conflation
 from gateway.delivery import Delivery
 from gateway.errors import RequestRefused, StoreUnavailable
-from gateway.limits import TokenBucket
+from gateway.limits import ConnectionLimits, TokenBucket
 from gateway.mailbox import Batch, Hole, StoredMessage
 from gateway.messages import (
     PUBLISH_PREFIX,
@@ -99,22 +99,6 @@ class Services:
     monotonic: Callable[[], float]
 
 
-#: What a hidden page gets of volatile messages.
-HiddenPolicy = Literal["latest", "drop", "send"]
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
-    """Bounds of one connection: see `limits`, `presence.hidden_policy` in the YAML file."""
-
-    messages_per_second: float
-    burst: float
-    send_buffer_bytes: int
-    state_keys: int
-    state_bytes: int
-    hidden_policy: HiddenPolicy
-
-
 class Connection:
     """A player's connection, from its admission to its close."""
 
@@ -159,11 +143,7 @@ class Connection:
         self._services = services
         self._limits = limits
         self._cursor = Cursor(after, hole)
-        self._bucket: TokenBucket | None = None
-        if limits.messages_per_second:
-            self._bucket = TokenBucket(
-                limits.messages_per_second, limits.burst, services.monotonic()
-            )
+        self._bucket = limits.bucket(services.monotonic())
         self._commands: deque[Command] | None = None
         #: Cursor positions of the pings that are not answered yet.
         self._pinged = [0] * sink.pings
@@ -179,6 +159,11 @@ class Connection:
     def true_id(self) -> TrueId:
         """The player this connection belongs to."""
         return self.session.true_id
+
+    def reconfigure(self, limits: ConnectionLimits) -> None:
+        """Take other limits from now on."""
+        self._limits = limits
+        self._bucket = limits.bucket(self._services.monotonic())
 
     # Out
 

@@ -78,6 +78,10 @@ class Delivery:
         self._milliseconds = 0
         self._ts = b"0.0"
 
+    def reconfigure(self, message_bytes: int) -> None:
+        """Take another limit on `data` from now on, in bytes; 0 means no limit."""
+        self._message_bytes = message_bytes
+
     def send(
         self,
         sender: TrueId | None,

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, Protocol
 
+from gateway.config import Config
 from gateway.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ class Service(Protocol):
     async def start(self) -> None:
         """Begin to serve."""
 
+    async def reload(self, load: Callable[[], Config]) -> None:
+        """Take over what `load` returns; if it raises ConfigError, go on as before."""
+
     async def drain(self) -> None:
         """Ask every client to leave, and wait for them."""
 
@@ -38,8 +42,13 @@ class Service(Protocol):
         """Close everything."""
 
 
-async def serve(service: Service, announce_url: Callable[[str], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal stops at once."""
+async def serve(
+    service: Service, announce_url: Callable[[str], None], load: Callable[[], Config]
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal stops at once.
+
+    SIGHUP has the service take over what `load`, which may block, returns then.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     at_once = asyncio.Event()
@@ -58,8 +67,14 @@ async def serve(service: Service, announce_url: Callable[[str], None]) -> None:
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    hang_ups: asyncio.Queue[None] = asyncio.Queue()
+    loop.add_signal_handler(signal.SIGHUP, hang_ups.put_nowait, None)
+    reloading = loop.create_task(_reload(service, load, hang_ups), name="reload")
     announce_url(service.url)
     await stopping.wait()
+    loop.add_signal_handler(signal.SIGHUP, _ignore)
+    reloading.cancel()
+    await asyncio.gather(reloading, return_exceptions=True)
     logger.info("draining")
     draining = loop.create_task(service.drain(), name="drain")
     impatient = loop.create_task(at_once.wait(), name="second-signal")
@@ -69,6 +84,24 @@ async def serve(service: Service, announce_url: Callable[[str], None]) -> None:
     await asyncio.gather(draining, impatient, return_exceptions=True)
     await service.stop()
     logger.info("stopped")
+
+
+async def _reload(
+    service: Service, load: Callable[[], Config], hang_ups: asyncio.Queue[None]
+) -> None:
+    while True:
+        await hang_ups.get()
+        # Several at once ask for the same.
+        while not hang_ups.empty():
+            hang_ups.get_nowait()
+        try:
+            await service.reload(load)
+        except Exception:
+            logger.exception("the configuration could not be reloaded")
+
+
+def _ignore() -> None:
+    pass
 
 
 class Periodic:

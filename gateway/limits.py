@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Literal
 
 
 class TokenBucket:
@@ -66,3 +68,25 @@ class KeyedBuckets:
         else:
             self._buckets.move_to_end(key)
         return bucket
+
+
+#: What a hidden page gets of volatile messages.
+HiddenPolicy = Literal["latest", "drop", "send"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of one connection: see `limits`, `presence.hidden_policy` in the YAML file."""
+
+    messages_per_second: float
+    burst: float
+    send_buffer_bytes: int
+    state_keys: int
+    state_bytes: int
+    hidden_policy: HiddenPolicy
+
+    def bucket(self, now: float) -> TokenBucket | None:
+        """Return a full bucket for the connection's events; None without a limit."""
+        if not self.messages_per_second:
+            return None
+        return TokenBucket(self.messages_per_second, self.burst, now)

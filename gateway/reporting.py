@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.attendance import Attendance
 from gateway.messages import TrueId
@@ -56,6 +56,10 @@ class Reporting:
             self._metrics.limit_hit("webhooks.max_queued")
             self._metrics.webhook("dead")
         self._webhooks.wake()
+
+    def reconfigure(self, secrets: Sequence[str]) -> None:
+        """Sign webhooks by other secrets from now on."""
+        self._webhooks.reconfigure(secrets)
 
     def start_anew(self) -> None:
         """The store has become another one."""

@@ -18,6 +18,8 @@ import msgspec
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.asyncapi import build_asyncapi
+from gateway.auth.jwt_keys import KeySource
+from gateway.auth.users_file import UsersFile
 from gateway.backend import Backend, BackendLimits
 from gateway.building import (
     admission_settings,
@@ -44,6 +46,7 @@ from gateway.config import Config
 from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.draining import Draining
+from gateway.errors import ConfigError
 from gateway.lifecycle import Periodic
 from gateway.locks import KeyedLocks
 from gateway.loop_lag import LoopLag
@@ -58,6 +61,7 @@ from gateway.rooms import Rooms
 from gateway.secret_keys import load_secret_keys
 from gateway.stores import build_store
 from gateway.systemd import Notifier, inherited_sockets, watchdog_seconds
+from gateway.taking_over import Candidate, Environment, Parts, prepare, take_over
 from gateway.tokens import Tokens
 from gateway.transport.api import Api
 from gateway.transport.app import AppParts, build_app, build_metrics_app
@@ -130,21 +134,21 @@ class Gateway:
         self._revocation = revocation
         self._accounts: Accounts | None = None
         users = load_users(config, self._state_dir)
-        if users is not None:
-            # Messages may wait for a user who has not logged in yet.
-            self._accounts = Accounts(users.true_ids, self._executor, self._store, revocation)
         self._jwt_keys = load_jwt_keys(config, self.metrics)
+        self._retired_keys: KeySource | None = None
+        self._follow(users)
+        self._delivery = Delivery(
+            self._store,
+            self._registry.connections_of,
+            self.metrics,
+            time.time,
+            message_bytes(config),
+        )
         self._services = Services(
             store=self._store,
             sessions=self._store,
             registry=self._registry,
-            delivery=Delivery(
-                self._store,
-                self._registry.connections_of,
-                self.metrics,
-                time.time,
-                message_bytes(config),
-            ),
+            delivery=self._delivery,
             presence=self._presence,
             rooms=self._rooms,
             revocation=revocation,
@@ -160,7 +164,7 @@ class Gateway:
             new_session_id,
             locks,
         )
-        self._api_keys = load_api_keys(config, self._state_dir)
+        api_keys = load_api_keys(config, self._state_dir)
         minting = Minting(
             self._store,
             self._tokens,
@@ -171,16 +175,25 @@ class Gateway:
             time.time,
             config.limits.name_bytes,
         )
-        self._backend = Backend(
+        backend = Backend(
             self._services, self._store, minting, BackendLimits(config.api.broadcasts)
+        )
+        server = config.server
+        self._peers = PeerPolicy(server.allowed_origins, server.public_url, server.trusted_proxies)
+        self._api = Api(
+            backend, api_keys.find, api_limits(config), self._peers, self.metrics, time.monotonic
         )
         self._listeners = Listeners()
         self._periodic = Periodic()
         self._engine: Engine
         self._socketio: SocketIOServer
         self._picows: PicowsWebSockets | None = None
+        self._parts: Parts
         self._activated = False
         self._draining = False
+        #: Why the configuration was not reloaded, and which of its keys need a restart.
+        self._refused = ""
+        self._waiting: tuple[str, ...] = ()
         self.url = ""
         self.port = 0
 
@@ -221,9 +234,6 @@ class Gateway:
         if self._jwt_keys is not None:
             self._jwt_keys.prefetch()
         self._add_gauges()
-        peers = PeerPolicy(
-            config.server.allowed_origins, config.server.public_url, config.server.trusted_proxies
-        )
         pages = static_path(config)
         sockets, metrics_sockets = self._bind()
         release = version("game-gateway")
@@ -233,24 +243,30 @@ class Gateway:
             AppParts(
                 engine=self._engine,
                 picows=self._picows,
-                peers=peers,
+                peers=self._peers,
                 metrics=self.metrics if config.metrics.enabled and not separate else None,
                 static_path=pages,
                 index=config.static.index,
                 ready=self._not_ready,
-                api=Api(
-                    self._backend,
-                    self._api_keys.find,
-                    api_limits(config),
-                    peers,
-                    self.metrics,
-                    time.monotonic,
-                ),
+                api=self._api,
                 openapi=msgspec.json.encode(build_openapi(release)),
                 asyncapi=msgspec.json.encode(build_asyncapi(release, self.url)),
             )
         )
-        self._listeners.serve_players(app, sockets, self._engine, self._picows, peers)
+        self._listeners.serve_players(app, sockets, self._engine, self._picows, self._peers)
+        self._parts = Parts(
+            self._tokens,
+            self._registry,
+            self.admission,
+            self._delivery,
+            self._engine,
+            self._picows,
+            app,
+            self._peers,
+            self._api,
+            self._reporting,
+            self._follow,
+        )
         if separate:
             if not metrics_sockets:
                 host, _, port = config.metrics.listen.rpartition(":")
@@ -319,6 +335,10 @@ class Gateway:
         parts = [f"{state} (players: {players}, connections: {connections})"]
         if not self._store.available:
             parts.append("the store is not available")
+        if self._refused:
+            parts.append(f"the configuration was refused: {self._refused}")
+        if self._waiting:
+            parts.append(f"a restart is needed for {', '.join(self._waiting)}")
         self._notifier.status("; ".join(parts), *assignments)
 
     async def _refresh_status(self) -> None:
@@ -359,6 +379,51 @@ class Gateway:
         if self._store.available:
             await self._store.expire(time.time())
 
+    # Reloading
+
+    async def reload(self, load: Callable[[], Config]) -> None:
+        """Take over the configuration that `load` returns, with the files that it names.
+
+        No connection is dropped. If there is anything wrong with it, all stays as it is, and log
+        and status line say why. What takes effect only at the next start is named there, too.
+        """
+        self._notifier.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            candidate = await asyncio.to_thread(self._prepare, load)
+        except ConfigError as error:
+            self._refused = str(error)
+            logger.error("the configuration was refused, all stays as it is: %s", error)
+        else:
+            take_over(candidate, self._parts)
+            await self._use_jwt_keys(candidate.jwt_keys)
+            self.config = candidate.merged.config
+            self._refused, self._waiting = "", candidate.merged.waiting
+        finally:
+            self._tell_status("READY=1")
+
+    def _prepare(self, load: Callable[[], Config]) -> Candidate:
+        environment = Environment(self._environ, self._state_dir, self._executor, self.metrics)
+        return prepare(self.config, load(), self._jwt_keys, environment)
+
+    async def _use_jwt_keys(self, keys: KeySource | None) -> None:
+        """Verify by other keys; log-ins under way go on with the old ones until the next reload."""
+        if keys is self._jwt_keys:
+            return
+        retired, self._retired_keys, self._jwt_keys = self._retired_keys, self._jwt_keys, keys
+        if keys is not None:
+            keys.prefetch()
+        if retired is not None:
+            await retired.close()
+
+    def _follow(self, users: UsersFile | None) -> None:
+        """Follow the accounts of this file: messages may wait before somebody's first log-in."""
+        if users is None:
+            self._accounts = None
+        elif self._accounts is None:
+            self._accounts = Accounts(users.true_ids, self._executor, self._store, self._revocation)
+        else:
+            self._accounts.follow(users.true_ids)
+
     # Stopping
 
     async def drain(self) -> None:
@@ -393,8 +458,9 @@ class Gateway:
         # The last answers to polls are written by their handlers, which wait for their turn.
         for _ in range(_TURNS_TO_ANSWER):
             await asyncio.sleep(0)
-        if self._jwt_keys is not None:
-            await self._jwt_keys.close()
+        for keys in (self._jwt_keys, self._retired_keys):
+            if keys is not None:
+                await keys.close()
         await self._revocation.close()
         await self._rooms.close()
         if self._reporting is not None:

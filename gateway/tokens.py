@@ -84,17 +84,21 @@ class Tokens:
     def __init__(
         self, secret_keys: Sequence[str], lifetime: float, clock: Callable[[], float]
     ) -> None:
-        if not secret_keys:
-            raise ValueError("tokens need at least one secret key")
         self.lifetime = lifetime
         self._clock = clock
+        self.reconfigure(secret_keys)
+
+    def reconfigure(self, secret_keys: Sequence[str]) -> None:
+        """Sign and verify by other keys from now on. Raises ValueError without a key."""
+        if not secret_keys:
+            raise ValueError("tokens need at least one secret key")
         # itsdangerous signs with the last key of its list.
         keys = list(reversed(secret_keys))
         options = {"digest_method": hashlib.sha256}
         self._resume = _ResumeSerializer(
             keys,
             salt="gateway.resume-token",
-            signer=_clocked_signer(clock),
+            signer=_clocked_signer(self._clock),
             signer_kwargs=options,
         )
         self._pid = _PidSerializer(keys, salt="gateway.pid", signer_kwargs=options)

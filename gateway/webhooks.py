@@ -116,6 +116,10 @@ class Webhooks:
         self._life = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def reconfigure(self, secrets: Sequence[str]) -> None:
+        """Sign by other secrets from now on."""
+        self._secrets = secrets
+
     @property
     def circuit_open(self) -> bool:
         """Whether the backend is left alone because it did not answer."""

@@ -68,11 +68,15 @@ class Api:
         monotonic: Callable[[], float],
     ) -> None:
         self.backend = backend
-        self.limits = limits
         self.metrics = metrics
-        self._find = find
         self._peers = peers
         self._monotonic = monotonic
+        self.reconfigure(find, limits)
+
+    def reconfigure(self, find: Callable[[str], ApiKey | None], limits: ApiLimits) -> None:
+        """Take other keys and limits; calls are counted anew."""
+        self._find = find
+        self.limits = limits
         self._calls = KeyedBuckets(limits.requests_per_second, limits.burst, _MAX_KEYS)
         per_minute = limits.attempts_per_minute
         self._attempts = KeyedBuckets(per_minute / 60, per_minute, _MAX_KEYS)

@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.engineio import (
@@ -401,6 +401,21 @@ class Engine:
         self.upgrades: TimerQueue[tuple[EngineConnection, WebSocketLink]] = TimerQueue(
             loop, settings.upgrade_timeout, _give_up_probe
         )
+
+    def reconfigure(self, settings: EngineSettings) -> None:
+        """Take other limits from now on; durations stay as they were built.
+
+        A packet may stay as large as connections were told when they opened.
+        """
+        self.settings = replace(
+            settings,
+            max_payload=max(settings.max_payload, self.settings.max_payload),
+            ping_interval=self.settings.ping_interval,
+            ping_timeout=self.settings.ping_timeout,
+            slow_timeout=self.settings.slow_timeout,
+            upgrade_timeout=self.settings.upgrade_timeout,
+        )
+        self.send_budget = settings.send_buffer_bytes or math.inf
 
     def __len__(self) -> int:
         return self._open

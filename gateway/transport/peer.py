@@ -21,6 +21,12 @@ class PeerPolicy:
     def __init__(
         self, allowed_origins: Sequence[str], public_url: str, trusted_proxies: Sequence[str]
     ) -> None:
+        self.reconfigure(allowed_origins, public_url, trusted_proxies)
+
+    def reconfigure(
+        self, allowed_origins: Sequence[str], public_url: str, trusted_proxies: Sequence[str]
+    ) -> None:
+        """Judge by other settings from now on."""
         self._any_origin = "*" in allowed_origins
         self._origins = {origin.rstrip("/").lower() for origin in allowed_origins}
         if public_url:

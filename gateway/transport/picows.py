@@ -380,6 +380,11 @@ class PicowsWebSockets:
             loop, _CLOSE_TIMEOUT, PicowsWebSocket.abort
         )
 
+    def reconfigure(self, max_payload: int, send_buffer_bytes: int) -> None:
+        """Take other limits from now on."""
+        self.max_payload = max_payload
+        self.send_buffer_bytes = send_buffer_bytes
+
     async def take_over(
         self,
         accepted: socket.socket,

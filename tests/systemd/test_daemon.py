@@ -152,6 +152,27 @@ async def test_a_restart_loses_nothing(daemon: Daemon) -> None:
     assert "Traceback" not in daemon.log
 
 
+async def test_a_reload_drops_nobody_and_says_what_it_did(daemon: Daemon) -> None:
+    async with players() as fleet:
+        connects, pid = fleet.connects, daemon.show("MainPID")
+        config = {**CONFIG, "api": {"burst": 7}, "presence": {"grace": 5}}
+        daemon.machine.write("/etc/game-gateway/gateway.yaml", yaml.safe_dump(config))
+        await daemon.run("systemctl reload gateway")
+        assert "; a restart is needed for presence.grace" in daemon.show("StatusText")
+        assert "the configuration was reloaded; changed: api.burst" in daemon.log
+        # A file that is refused: systemctl fails, says why, and all goes on as before.
+        daemon.machine.write("/etc/game-gateway/gateway.yaml", "server: {prot: 1}\n")
+        assert daemon.machine.try_run("systemctl reload gateway").returncode == 1
+        assert daemon.show("ActiveState") == "active"
+        reason = '/etc/game-gateway/gateway.yaml:1: server.prot: unknown key; did you mean "port"?'
+        assert f"the configuration was refused: {reason}" in daemon.show("StatusText")
+        assert f"the configuration was refused, all stays as it is: {reason}" in daemon.log
+        await fleet.flows(SOME)
+        assert fleet.connects == connects
+        assert daemon.show("MainPID") == pid
+    assert daemon.restarts == 0
+
+
 async def test_a_stop_and_a_start_lose_nothing(daemon: Daemon) -> None:
     async with players():
         await daemon.run("systemctl stop gateway")

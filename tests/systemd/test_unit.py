@@ -5,10 +5,12 @@ from __future__ import annotations
 import configparser
 import re
 import secrets
+import signal
 import socket
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,6 +172,12 @@ class Manager:
         pid: int = struct.unpack("3i", credentials)[0]
         return dict(line.split("=", 1) for line in data.decode().splitlines()), pid
 
+    def receive_with(self, name: str) -> dict[str, str]:
+        """Return the next assignments with this one among them; the status may change between."""
+        while name not in (assignments := self.receive()[0]):
+            assert assignments.keys() == {"STATUS"}
+        return assignments
+
     def nothing(self) -> bool:
         """Tell whether no assignments are waiting."""
         self._socket.setblocking(False)
@@ -222,6 +230,51 @@ async def test_systemd_hears_when_players_may_come_and_when_they_must_go(
             assert manager.receive() == ({"STATUS": status}, gateway.pid)
             # Its last player has gone: it waits no longer.
             gateway.wait()
+
+
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_systemd_hears_of_a_reload_and_what_came_of_it(
+    manager: Manager, tmp_path: Path
+) -> None:
+    config = tmp_path / "gateway.yaml"
+    gateway = GatewayProcess(
+        tmp_path,
+        config={"limits": {"message_bytes": 2048}},
+        variables={"NOTIFY_SOCKET": manager.address},
+    )
+    gateway.start()
+    try:
+        serving = f"Serving {gateway.url} (players: 0, connections: 0)"
+        assert manager.receive()[0] == {"READY": "1", "STATUS": serving}
+
+        def reload() -> str:
+            before = time.monotonic_ns() // 1000
+            gateway.terminate(signal.SIGHUP)
+            reloading = manager.receive_with("RELOADING")
+            assert reloading.keys() == {"RELOADING", "MONOTONIC_USEC"}
+            assert before <= int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+            ready = manager.receive_with("READY")
+            assert ready["READY"] == "1"
+            return ready["STATUS"]
+
+        config.write_text("limits: {message_bytes: 4096}\nserver: {backlog: 5}\n")
+        assert reload() == f"{serving}; a restart is needed for server.backlog"
+        async with Clients(gateway.url) as clients:
+            player = await clients.player("websocket")
+            assert player.session["limits"]["message_bytes"] == 4096
+            assert (await player.send(player, "x" * 4000))["ok"]
+        config.write_text("limits: {message_bites: 4096}\n")
+        status = reload()
+        assert "the configuration was refused: gateway.yaml:1: limits.message_bites:" in status
+        assert "changed: limits.message_bytes\n" in gateway.log
+        assert "a restart is needed for server.backlog\n" in gateway.log
+        assert "the configuration was refused, all stays as it is: gateway.yaml:1:" in gateway.log
+        config.write_text("limits: {message_bytes: 4096}\nlog: {level: debug}\n")
+        assert "refused" not in reload()
+        assert gateway.get("/readyz") == (200, "ok\n")
+    finally:
+        # Its log has an error, so it has no clean end.
+        gateway.kill()
 
 
 def test_ready_is_told_only_once_connections_are_accepted(manager: Manager, tmp_path: Path) -> None:

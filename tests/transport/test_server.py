@@ -334,7 +334,7 @@ async def test_stop_while_a_client_is_admitted(settings: Config, tmp_path: Path)
 async def test_second_signal_stops_at_once(settings: Config, tmp_path: Path) -> None:
     gateway = Gateway(change(settings, server={"shutdown_grace": 60.0}), tmp_path / "state", {})
     urls: asyncio.Queue[str] = asyncio.Queue()
-    serving = asyncio.ensure_future(serve(gateway, urls.put_nowait))
+    serving = asyncio.ensure_future(serve(gateway, urls.put_nowait, lambda: gateway.config))
     clients = Clients((await soon(urls.get())).rstrip("/"))
     player = await clients.player("websocket")
     os.kill(os.getpid(), signal.SIGTERM)
@@ -344,7 +344,7 @@ async def test_second_signal_stops_at_once(settings: Config, tmp_path: Path) -> 
     await soon(serving)
     await clients.close()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.remove_signal_handler(number)
 
 
