@@ -40,7 +40,7 @@ from gateway.secret_keys import load_webhook_secrets
 from gateway.store import StoreLimits
 from gateway.transport.api import ApiLimits
 from gateway.transport.app import BUILT_IN
-from gateway.transport.engine import EngineSettings
+from gateway.transport.interfaces import EngineSettings
 from gateway.transport.webhook_client import WebhookClient
 from gateway.webhooks import Webhooks, WebhookSettings
 

@@ -175,13 +175,18 @@ class Gateway:
             time.time,
             config.limits.name_bytes,
         )
-        backend = Backend(
+        self._backend = Backend(
             self._services, self._store, minting, BackendLimits(config.api.broadcasts)
         )
         server = config.server
         self._peers = PeerPolicy(server.allowed_origins, server.public_url, server.trusted_proxies)
         self._api = Api(
-            backend, api_keys.find, api_limits(config), self._peers, self.metrics, time.monotonic
+            self._backend,
+            api_keys.find,
+            api_limits(config),
+            self._peers,
+            self.metrics,
+            time.monotonic,
         )
         self._listeners = Listeners()
         self._periodic = Periodic()

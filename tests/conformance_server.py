@@ -17,10 +17,10 @@ from tornado.web import Application
 
 from gateway.engineio import Data
 from gateway.metrics import Metrics
-from gateway.transport.engine import Engine, EngineConnection, EngineSettings
+from gateway.transport.engine import Engine, EngineConnection
 from gateway.transport.extensions import ExtensionServer
 from gateway.transport.handler import EngineHandler
-from gateway.transport.interfaces import Handler
+from gateway.transport.interfaces import EngineSettings, Handler
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.socketio import SocketIOServer

@@ -8,7 +8,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.engineio import (
@@ -34,7 +33,7 @@ from gateway.errors import ConnectRefused
 from gateway.metrics import Metrics
 from gateway.network import network_of
 from gateway.transport.close_codes import NORMAL, PROTOCOL_ERROR, TOO_BIG
-from gateway.transport.interfaces import Handler, WebSocketLink
+from gateway.transport.interfaces import EngineSettings, Handler, WebSocketLink
 from gateway.transport.timers import Timer, TimerQueue
 
 logger = logging.getLogger(__name__)
@@ -45,20 +44,6 @@ _HEADROOM: Final = 0.1
 _RETRY_AFTER: Final = 5.0
 #: A connection with so many send budgets unsent is dropped.
 _HARD_BUDGET: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """Durations in seconds, sizes in bytes; a limit of 0 means no limit."""
-
-    ping_interval: float
-    ping_timeout: float
-    max_payload: int
-    connections: int
-    connections_per_address: int
-    send_buffer_bytes: int
-    slow_timeout: float
-    upgrade_timeout: float = 10.0
 
 
 class EngineConnection:
@@ -403,18 +388,8 @@ class Engine:
         )
 
     def reconfigure(self, settings: EngineSettings) -> None:
-        """Take other limits from now on; durations stay as they were built.
-
-        A packet may stay as large as connections were told when they opened.
-        """
-        self.settings = replace(
-            settings,
-            max_payload=max(settings.max_payload, self.settings.max_payload),
-            ping_interval=self.settings.ping_interval,
-            ping_timeout=self.settings.ping_timeout,
-            slow_timeout=self.settings.slow_timeout,
-            upgrade_timeout=self.settings.upgrade_timeout,
-        )
+        """Take other limits from now on: see EngineSettings.changed_to."""
+        self.settings = self.settings.changed_to(settings)
         self.send_budget = settings.send_buffer_bytes or math.inf
 
     def __len__(self) -> int:

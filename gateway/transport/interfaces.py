@@ -3,9 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gateway.engineio import Data
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Durations in seconds, sizes in bytes; a limit of 0 means no limit."""
+
+    ping_interval: float
+    ping_timeout: float
+    max_payload: int
+    connections: int
+    connections_per_address: int
+    send_buffer_bytes: int
+    slow_timeout: float
+    upgrade_timeout: float = 10.0
+
+    def changed_to(self, new: EngineSettings) -> EngineSettings:
+        """Return what a running engine goes on with: durations stay as it was built.
+
+        A packet may stay as large as connections were told when they opened.
+        """
+        return replace(
+            new,
+            max_payload=max(new.max_payload, self.max_payload),
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            slow_timeout=self.slow_timeout,
+            upgrade_timeout=self.upgrade_timeout,
+        )
 
 
 class WebSocketLink(Protocol):

@@ -24,9 +24,10 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from gateway.admission import Admission, AdmissionSettings
 from gateway.auth import Authentication
 from gateway.auth.guest import GuestAuthenticator
-from gateway.connection import Connection, ConnectionLimits, Services
+from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, GatewayError, StoreUnavailable
+from gateway.limits import ConnectionLimits
 from gateway.locks import KeyedLocks
 from gateway.mailbox import Batch, Draft, Position, Retention, RoomDraft
 from gateway.membership import RoomLimits

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.connection import HiddenPolicy
+from gateway.limits import HiddenPolicy
 from tests.services.world import Client, World, scenario
 
 

@@ -17,9 +17,10 @@ from msgspec import Raw
 from gateway.admission import Admission, AdmissionSettings, Admitted
 from gateway.auth import Authentication, Identity
 from gateway.auth.guest import GuestAuthenticator
-from gateway.connection import Connection, ConnectionLimits, HiddenPolicy, Services
+from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, RequestRefused, StoreUnavailable
+from gateway.limits import ConnectionLimits, HiddenPolicy
 from gateway.locks import KeyedLocks
 from gateway.mailbox import Draft, Position, Retention, RoomDraft
 from gateway.membership import RoomLimits

@@ -22,9 +22,10 @@ from tornado.web import Application
 from gateway.admission import Admission
 from gateway.metrics import Metrics
 from gateway.server import Gateway
-from gateway.transport.engine import Engine, EngineSettings
+from gateway.transport.engine import Engine
 from gateway.transport.extensions import _MAX_PENDING, ExtensionServer, _Facade
 from gateway.transport.handler import EngineHandler
+from gateway.transport.interfaces import EngineSettings
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.socketio import SocketIOServer

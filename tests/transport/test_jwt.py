@@ -428,3 +428,32 @@ async def test_a_key_of_a_file(tmp_path: Path, algorithm: str) -> None:
             assert refused["message"] == "the JWT's signature is wrong"
     finally:
         await gateway.stop()
+
+
+# Reload
+
+
+async def test_a_reload_keeps_the_keys_that_were_fetched(
+    gateway: Gateway, clients: Clients, provider: Provider
+) -> None:
+    assert (await log_in(clients, provider.token()))["true_id"] == "jwt:ann"
+    await provider.stop()
+    await gateway.reload(lambda: change(gateway.config, limits={"burst": 7}))
+    assert (await log_in(clients, provider.token()))["true_id"] == "jwt:ann"
+
+
+async def test_a_reload_takes_over_another_provider(
+    gateway: Gateway, clients: Clients, provider: Provider
+) -> None:
+    assert (await log_in(clients, provider.token()))["true_id"] == "jwt:ann"
+    other = Provider("ES256")
+    other.start()
+    try:
+        section = dataclasses.replace(gateway.config.auth.jwt, jwks_url=other.url, prefix="other:")
+        await gateway.reload(lambda: change(gateway.config, auth={"jwt": section}))
+        assert (await log_in(clients, other.token()))["true_id"] == "other:ann"
+        assert (await log_in(clients, provider.token()))["code"] == "bad_credentials"
+        await gateway.reload(lambda: change(gateway.config, auth={"methods": ("guest",)}))
+        assert (await log_in(clients, other.token()))["code"] == "unsupported"
+    finally:
+        await other.stop()
