@@ -9,7 +9,8 @@ The way of a message through the code, one stage a module:
 3. `connection.py` is one connection of a player: it parses events (`messages.py`), keeps
    their rate (`limits.py`) and writes what its cursor (`replay.py`) says is next.
 4. `delivery.py` accepts a message: append, notify, acknowledge; `conflation.py` keeps the latest
-   volatile state for who cannot have it now. `rooms.py` says who is in a room (`membership.py`).
+   volatile state for who cannot have it now. `rooms.py` says who is in a room (`membership.py`),
+   `joining.py` asks who may come in.
    `presence.py` knows who is here, `watching.py` who is told of it and when,
    `presence_service.py` tells them. `registry.py` maps `true_id <-> connections`.
 5. `mailbox.py` defines the mailbox and the store protocol; `stores/` keeps it.
@@ -17,7 +18,9 @@ The way of a message through the code, one stage a module:
 Beside it stands the game's backend. It calls in by HTTP: `transport/api.py` serves the table
 `api_calls.py`, whose calls are methods of `backend.py`; `api_keys.py` says who may. It is told by
 webhooks: a store writes them (`outbox.py`) with what they report, `attendance.py` adds who comes
-and goes, and `webhooks.py` sends them. `openapi.py` and `asyncapi.py` describe both sides.
+and goes, and `webhooks.py` sends them. It is asked who players are (`auth/webhook.py`) and where
+they may go (`room_webhook.py`) by `inquiries.py`. `openapi.py` and `asyncapi.py` describe both
+sides.
 
 `server.py` builds all of it from `config.py` in one place (`building.py` says what each part
 is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it. At a reload

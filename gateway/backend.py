@@ -30,7 +30,6 @@ from gateway.api_types import (
     SendRequest,
     SessionInfo,
 )
-from gateway.auth import clean_text
 from gateway.connection import Services
 from gateway.errors import RequestRefused
 from gateway.messages import (
@@ -45,6 +44,7 @@ from gateway.messages import (
 )
 from gateway.minting import Minting
 from gateway.store import Ban, Store
+from gateway.texts import clean_text
 
 #: Players who get a message to all in one turn of the event loop.
 _CHUNK: Final = 200

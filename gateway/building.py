@@ -24,9 +24,14 @@ from gateway.auth.jwt_keys import FileKeys, KeySource
 from gateway.auth.password import PasswordAuthenticator
 from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import UsersError
+from gateway.auth.webhook import AuthWebhookSettings, WebhookAuthenticator
 from gateway.config import Config
+from gateway.config_checks import GATEWAY_IDS
+from gateway.config_inquiries import InquiryConfig
 from gateway.config_loader import STORED_BESIDE
 from gateway.errors import ConfigError
+from gateway.inquiries import Inquiries, InquirySettings
+from gateway.joining import ClosedRooms, Joining, OpenRooms, RoomPolicy
 from gateway.limits import ConnectionLimits, HiddenPolicy
 from gateway.mailbox import Retention
 from gateway.membership import RoomLimits
@@ -35,24 +40,27 @@ from gateway.metrics import Metrics
 from gateway.outbox import OutboxLimits, OutboxStore
 from gateway.presence_service import PresenceSettings
 from gateway.reporting import Reporting
-from gateway.rooms import ClosedRooms, OpenRooms, RoomPolicy, RoomSettings
+from gateway.room_webhook import WebhookRooms
+from gateway.rooms import RoomSettings
 from gateway.secret_keys import load_webhook_secrets
 from gateway.store import StoreLimits
 from gateway.transport.api import ApiLimits
 from gateway.transport.app import BUILT_IN
 from gateway.transport.interfaces import EngineSettings
-from gateway.transport.webhook_client import WebhookClient
+from gateway.transport.webhook_client import ClientLimits, WebhookClient
 from gateway.webhooks import Webhooks, WebhookSettings
 
 #: Room in a packet beside the game's data: event name, ids, tokens.
 _ENVELOPE_BYTES: Final = 4096
+#: What the backend may answer to webhooks: nothing of it is used.
+_ANSWER_BYTES: Final = 65_536
 #: What `message_bytes` 0 stands for where a number is needed.
 _UNLIMITED_BYTES: Final = 2**30
 
 
 def new_true_id() -> TrueId:
     """Return a fresh player id."""
-    return TrueId("p_" + secrets.token_urlsafe(12))
+    return TrueId(GATEWAY_IDS + secrets.token_urlsafe(12))
 
 
 def new_session_id() -> SessionId:
@@ -66,10 +74,19 @@ def new_sid() -> str:
 
 
 def build_authentication(
-    config: Config, users: UsersFile | None, jwt_keys: KeySource | None, executor: Executor
+    config: Config,
+    users: UsersFile | None,
+    jwt_keys: KeySource | None,
+    executor: Executor,
+    inquiries: Inquiries | None,
+    metrics: Metrics,
 ) -> Authentication:
-    """Return the enabled methods; `users` and `jwt_keys` are what was loaded for them."""
+    """Return the enabled methods.
+
+    `users`, `jwt_keys` and `inquiries` are what was loaded or built for them.
+    """
     methods: list[Authenticator] = []
+    password: PasswordAuthenticator | None = None
     for method in config.auth.methods:
         if method == "guest":
             methods.append(GuestAuthenticator(config.limits.name_bytes, new_true_id))
@@ -77,8 +94,31 @@ def build_authentication(
             methods.append(JwtAuthenticator(jwt_rules(config), jwt_keys))
         elif method == "password" and users is not None:
             attempts = config.auth.password.attempts_per_minute
-            methods.append(PasswordAuthenticator(users, executor, attempts, time.monotonic))
+            password = PasswordAuthenticator(users, executor, attempts, time.monotonic)
+            methods.append(password)
+    if inquiries is not None:
+        webhook = config.auth.webhook
+        settings = AuthWebhookSettings(
+            webhook.question_bytes,
+            webhook.attempts_per_minute,
+            _reserved(config),
+            config.limits.name_bytes,
+        )
+        is_account = None
+        if password is not None and not webhook.accept_other_ids:
+            is_account = password.still_valid
+        # The last one: it takes what no other method wants.
+        methods.append(
+            WebhookAuthenticator(inquiries, settings, is_account, metrics, time.monotonic)
+        )
     return Authentication(methods)
+
+
+def _reserved(config: Config) -> tuple[str, ...]:
+    """Return what ids begin with that the webhook must not give to players."""
+    if config.auth.webhook.accept_other_ids:
+        return ()
+    return (GATEWAY_IDS, config.auth.jwt.prefix)
 
 
 def load_jwt_keys(config: Config, metrics: Metrics) -> KeySource | None:
@@ -111,6 +151,57 @@ def jwt_rules(config: Config) -> JwtRules:
         attributes=jwt.attributes,
         name_bytes=config.limits.name_bytes,
     )
+
+
+def auth_inquiries(
+    config: Config, environ: Mapping[str, str], metrics: Metrics
+) -> Inquiries | None:
+    """Return what asks the backend who players are, if it is asked. Raises ConfigError."""
+    if "webhook" not in config.auth.methods:
+        return None
+    return _build_inquiries("auth.webhook", config.auth.webhook, environ, metrics)
+
+
+def room_inquiries(
+    config: Config, environ: Mapping[str, str], metrics: Metrics
+) -> Inquiries | None:
+    """Return what asks the backend who may join, if it is asked. Raises ConfigError."""
+    if config.rooms.open or not config.rooms.webhook.url:
+        return None
+    return _build_inquiries("rooms.webhook", config.rooms.webhook, environ, metrics)
+
+
+def _build_inquiries(
+    section: str, config: InquiryConfig, environ: Mapping[str, str], metrics: Metrics
+) -> Inquiries:
+    signing = load_webhook_secrets(section, config.secret_file, environ)
+    client = _webhook_client(
+        section,
+        config.url,
+        ClientLimits(
+            config.connect_timeout, config.timeout, config.concurrency, config.answer_bytes
+        ),
+        config.ca_file,
+    )
+    return Inquiries(
+        client.post,
+        client.close,
+        signing,
+        InquirySettings(section, config.timeout, config.concurrency, config.queue),
+        metrics,
+        time.time,
+        time.monotonic,
+        random.SystemRandom().random,
+    )
+
+
+def _webhook_client(section: str, url: str, limits: ClientLimits, ca_file: str) -> WebhookClient:
+    try:
+        return WebhookClient(url, limits, ca_file)
+    except OSError as error:
+        raise ConfigError(
+            f"{section}.ca_file: {ca_file} cannot be used: {error.strerror or error}"
+        ) from None
 
 
 def load_users(config: Config, state_dir: Path) -> UsersFile | None:
@@ -169,13 +260,9 @@ def build_reporting(
     section = config.webhooks
     if not section.url:
         return None
-    secrets_ = load_webhook_secrets(section, environ)
-    try:
-        client = WebhookClient(section.url, section.timeout, section.concurrency, section.ca_file)
-    except OSError as error:
-        raise ConfigError(
-            f"webhooks.ca_file: {section.ca_file} cannot be used: {error.strerror or error}"
-        ) from None
+    signing = load_webhook_secrets("webhooks", section.secret_file, environ)
+    limits = ClientLimits(section.timeout, section.timeout, section.concurrency, _ANSWER_BYTES)
+    client = _webhook_client("webhooks", section.url, limits, section.ca_file)
     settings = WebhookSettings(
         section.concurrency, section.attempts, section.max_backoff, section.retention
     )
@@ -183,9 +270,7 @@ def build_reporting(
     return Reporting(
         store,
         Attendance(store, is_here, config.presence.grace, time.time, time.monotonic),
-        Webhooks(
-            store, client.post, secrets_, settings, metrics, time.time, time.monotonic, jitter
-        ),
+        Webhooks(store, client.post, signing, settings, metrics, time.time, time.monotonic, jitter),
         metrics,
         client.close,
     )
@@ -278,9 +363,12 @@ def store_limits(config: Config) -> StoreLimits:
     )
 
 
-def room_policy(config: Config) -> RoomPolicy:
-    """Return who says who may join."""
-    return OpenRooms() if config.rooms.open else ClosedRooms()
+def build_joining(config: Config, inquiries: Inquiries | None, metrics: Metrics) -> Joining:
+    """Return who says who may join; `inquiries` is what `room_inquiries` returned."""
+    policy: RoomPolicy = OpenRooms() if config.rooms.open else ClosedRooms()
+    if inquiries is not None:
+        policy = WebhookRooms(inquiries)
+    return Joining(policy, config.rooms.pending_joins, metrics)
 
 
 def room_settings(config: Config) -> RoomSettings:

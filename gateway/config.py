@@ -33,7 +33,6 @@ LATER_KEYS: Final = frozenset(
     {
         "server.tls",
         "server.unix_socket",
-        "auth.webhook",
     }
 )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.config_checks import wrong_claim, wrong_jwks_url, wrong_prefix
+from gateway.config_inquiries import AuthWebhookConfig
 from gateway.config_spec import about, limit, seconds
 
 #: Algorithms with one secret that signs and verifies (RFC 7518, section 3.2).
@@ -142,9 +143,9 @@ class AuthConfig:
     methods: tuple[str, ...] = field(
         default=("guest",),
         metadata=about(
-            "How new players may log in.",
-            choices=("guest", "password", "jwt"),
-            later=("webhook",),
+            "How new players may log in. The webhook is asked when no other method wants what the "
+            "client sent.",
+            choices=("guest", "password", "jwt", "webhook"),
         ),
     )
     password: PasswordConfig = field(
@@ -155,10 +156,17 @@ class AuthConfig:
         default_factory=JwtConfig,
         metadata=about("Tokens of an identity provider, when methods has `jwt`."),
     )
+    webhook: AuthWebhookConfig = field(
+        default_factory=AuthWebhookConfig,
+        metadata=about("The game's backend is asked who a player is, when methods has `webhook`."),
+    )
 
 
 def contradictions(auth: AuthConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the keys and the message of each thing that does not go together."""
+    if "webhook" in auth.methods and not auth.webhook.url:
+        message = "auth.webhook.url must be given with the method webhook"
+        yield ("auth.methods", "auth.webhook.url"), message
     jwt = auth.jwt
     secret = [each for each in jwt.algorithms if each in SECRET_ALGORITHMS]
     if secret and len(secret) < len(jwt.algorithms):

@@ -27,7 +27,7 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _MAX_CLAIM: Final = 256
 _PREFIX: Final = re.compile(r"[!-~]{1,32}")
 #: How the `true_id` of guests and accounts begins.
-_OWN_IDS: Final = "p_"
+GATEWAY_IDS: Final = "p_"
 _ADDRESS: Final = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+)):([0-9]{1,5})")
 
 
@@ -149,6 +149,6 @@ def wrong_prefix(prefix: str) -> str | None:
     """What no id that the gateway makes begins with."""
     if not _PREFIX.fullmatch(prefix):
         return "must be 1 to 32 characters of visible ASCII"
-    if prefix.startswith(_OWN_IDS) or _OWN_IDS.startswith(prefix):
-        return f'must not begin like "{_OWN_IDS}", which guests and accounts have'
+    if prefix.startswith(GATEWAY_IDS) or GATEWAY_IDS.startswith(prefix):
+        return f'must not begin like "{GATEWAY_IDS}", which guests and accounts have'
     return None

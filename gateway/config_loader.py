@@ -268,9 +268,24 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     if config.resume.secret_keys and config.resume.secret_key_file:
         message = "give either resume.secret_keys or resume.secret_key_file, not both"
         yield ("resume.secret_key_file", "resume.secret_keys"), message
+    yield from _contradictions_of_players(config)
     if server.port and config.metrics.listen == f"{server.host}:{server.port}":
         message = "this is the main listener's address; take another port, or leave it empty"
         yield ("metrics.listen", "server.port", "server.host"), message
+
+
+def _contradictions_of_players(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    webhook, rooms = config.auth.webhook, config.rooms
+    if rooms.open and rooms.webhook.url:
+        message = "nobody is asked while any player may join; set rooms.open to false"
+        yield ("rooms.webhook.url", "rooms.open"), message
+    connect = config.limits.connect_timeout
+    if webhook.url and 0 < connect <= webhook.timeout:
+        message = (
+            f"auth.webhook.timeout ({webhook.timeout:.16g}) must be below limits.connect_timeout "
+            f"({connect:.16g}), or the client is closed before the backend's answer"
+        )
+        yield ("auth.webhook.timeout", "limits.connect_timeout", "auth.webhook.url"), message
 
 
 def _near(word: str, here: Mapping[str, str], elsewhere: Mapping[str, str]) -> str | None:

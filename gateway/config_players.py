@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gateway.config_inquiries import InquiryConfig
 from gateway.config_spec import about, limit, seconds
 
 
@@ -58,7 +59,7 @@ class RoomsConfig:
         default=True,
         metadata=about(
             "Whether any player may join any room, which comes to be with its first member. If "
-            "not, only the game's backend puts players into rooms."
+            "not, only the game's backend puts players into rooms, or says who may join."
         ),
     )
     max_members: int = field(default=10_000, metadata=limit("Members of a room."))
@@ -69,4 +70,11 @@ class RoomsConfig:
         metadata=limit(
             "Members up to which a room tells all of them who joins and leaves (event `room`)."
         ),
+    )
+    pending_joins: int = field(
+        default=8, metadata=limit("Joins of a connection that may wait for the backend's answer.")
+    )
+    webhook: InquiryConfig = field(
+        default_factory=InquiryConfig,
+        metadata=about("The game's backend is asked who may join, when rooms are not open."),
     )

@@ -463,7 +463,7 @@ class Connection:
         held, self._held = self._held, None
         if held:
             services.metrics.dropped_volatile("closed", len(held))
-        services.rooms.on_disconnected(self.true_id)
+        services.rooms.on_disconnected(self)
         # Cancelled, they would take the newcomer that waits in `answers` with them.
         self._end_probes(math.inf)
 

@@ -85,19 +85,19 @@ class Metrics:
         #: Accepted messages. Delivery counts in it.
         self.messages = MessageCounters()
         self._registry.register(self.messages)
-        self._resumes = self._counters(
+        self._resumes = self.counters(
             "resumes", "Accepted CONNECTs by outcome", "outcome", get_args(Outcome)
         )
         self._replayed = self.histogram(
             "replayed_messages", "Messages that a player who came back had missed", _REPLAYED
         )
-        self._refused_handshakes = self._counters(
+        self._refused_handshakes = self.counters(
             "refused_handshakes", "Requests of Engine.IO refused, by HTTP status", "status"
         )
-        self._refused_connects = self._counters(
+        self._refused_connects = self.counters(
             "refused_connects", "CONNECTs refused, by code", "code", CONNECT_CODES
         )
-        self._refused_requests = self._counters(
+        self._refused_requests = self.counters(
             "refused_requests", "Events of players refused, by code", "code", REQUEST_CODES
         )
         self._store_latency = Histogram(
@@ -107,45 +107,46 @@ class Metrics:
             registry=self._registry,
             buckets=_LATENCIES,
         )
-        self._limit_hits = self._counters(
+        self._limit_hits = self.counters(
             "limit_hits", "How often a limit of the YAML file was hit, by its key", "limit"
         )
-        self._takeovers = self._counters(
+        self._takeovers = self.counters(
             "takeovers",
             "Connections taken over by their session's next one, by means",
             "means",
             ("pid", "token"),
         )
-        self._closed = self._counters(
+        self._closed = self.counters(
             "closed_connections", "Connections closed, by reason", "reason", ("slow_consumer",)
         )
-        self._webhooks = self._counters(
+        self._webhooks = self.counters(
             "webhooks",
             "Webhooks sent, attempts failed, and webhooks given up (dead)",
             "result",
             ("sent", "failed", "dead"),
         )
-        self._api_calls = self._counters("api_calls", "Calls of the HTTP API by status", "status")
-        self._dropped = self._counters(
+        self._api_calls = self.counters("api_calls", "Calls of the HTTP API by status", "status")
+        self._dropped = self.counters(
             "dropped_messages",
             "Messages for a player that went before any of their sessions had confirmed them",
             "reason",
             ("expired", "trimmed", "refused"),
         )
-        self._kept_volatile = self._counters(
+        self._kept_volatile = self.counters(
             "kept_volatile",
             "Volatile messages kept for a connection, by why",
             "reason",
             ("behind", "hidden"),
         )
-        self._dropped_volatile = self._counters(
+        self._dropped_volatile = self.counters(
             "dropped_volatile",
             "Volatile messages that a connection never gets, by why",
             "reason",
             ("behind", "hidden", "conflated", "limit", "closed"),
         )
 
-    def _counters(self, name: str, text: str, label: str, known: Iterable[str] = ()) -> Counters:
+    def counters(self, name: str, text: str, label: str, known: Iterable[str] = ()) -> Counters:
+        """Add a counter for each value of a label, 0 at first for `known`; who asks counts."""
         counters = Counters(name, text, label, known)
         self._registry.register(counters)
         return counters

@@ -9,13 +9,13 @@ from typing import Final
 import msgspec
 
 from gateway.api_types import MAX_ATTRIBUTES_BYTES, Minted, MintRequest
-from gateway.auth import clean_text
 from gateway.errors import RequestRefused
 from gateway.locks import KeyedLocks, player_key
 from gateway.messages import SessionId, TrueId
 from gateway.metrics import Metrics
 from gateway.session import Session
 from gateway.store import SessionsFull, Store
+from gateway.texts import clean_text
 from gateway.tokens import Tokens
 
 #: How a player is said to have logged in who has got a token through the API.

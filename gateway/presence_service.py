@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.auth import clean_text
 from gateway.errors import RequestRefused
 from gateway.messages import (
     ConnectionId,
@@ -24,6 +23,7 @@ from gateway.messages import (
 )
 from gateway.metrics import Metrics
 from gateway.presence import Presence
+from gateway.texts import clean_text
 from gateway.watching import Turn, Watching
 
 _STATUS_BYTES: Final = 128

@@ -8,62 +8,20 @@ without a connection for `presence.grace`.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
 from gateway.errors import GatewayError, RequestRefused
+from gateway.joining import Client, Joining
 from gateway.membership import Memberships, RoomLimitReached
 from gateway.messages import Join, Leave, ListMembers, TrueId, check_room_name, encode_event
 from gateway.metrics import Metrics
 from gateway.store import Membership, RoomStore
 
-logger = logging.getLogger(__name__)
-
 RoomRequest = Join | Leave | ListMembers
 #: How long a client is asked to wait when there is no room for another one, in seconds.
 _RETRY_AFTER: Final = 5.0
-
-
-class RoomPolicy(Protocol):
-    """Says who may join by themselves. Members, and whom the backend adds, are not asked about."""
-
-    async def may_join(self, true_id: TrueId, room: str) -> bool:
-        """Tell whether the player may join. Raises RequestRefused for any other answer than no."""
-
-
-class OpenRooms:
-    """`rooms.open: true`: any player may join any room."""
-
-    async def may_join(self, true_id: TrueId, room: str) -> bool:
-        """See RoomPolicy.may_join."""
-        return True
-
-
-class ClosedRooms:
-    """`rooms.open: false`: only the backend puts players into rooms."""
-
-    async def may_join(self, true_id: TrueId, room: str) -> bool:
-        """See RoomPolicy.may_join."""
-        return False
-
-
-class Client(Protocol):
-    """A connection as rooms see it."""
-
-    @property
-    def true_id(self) -> TrueId:
-        """The player it belongs to."""
-
-    def answer(self, ack_id: int | None, payload: object) -> None:
-        """Answer an event, if it asked for that."""
-
-    def refuse(self, error: RequestRefused, ack_id: int | None, name: str = "") -> None:
-        """Tell the client that its event was refused."""
-
-    def send_event(self, array: bytes) -> None:
-        """Send an event that is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +41,7 @@ class Rooms:
     def __init__(
         self,
         store: RoomStore,
-        policy: RoomPolicy,
+        joining: Joining,
         connections_of: Callable[[TrueId], Iterable[Client]],
         presence_of: Callable[[TrueId], dict[str, object]],
         metrics: Metrics,
@@ -91,7 +49,7 @@ class Rooms:
         settings: RoomSettings,
     ) -> None:
         self._store = store
-        self._policy = policy
+        self._joining = joining
         self._connections_of = connections_of
         self._presence_of = presence_of
         self._metrics = metrics
@@ -101,7 +59,6 @@ class Rooms:
         self._absent: dict[TrueId, float] = {}
         #: The memberships whose absent members are in there.
         self._seen: Memberships | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # Events of clients
 
@@ -129,39 +86,25 @@ class Rooms:
             self._add(room, true_id, done)
             return
         check_room_name(room)
-        if isinstance(self._policy, OpenRooms):
+        if self._joining.open:
             # At once: a `publish` right behind the `join` comes from a member.
             self._add(room, true_id, done)
-            return
-
-        async def ask() -> None:
-            try:
-                if not await self._policy.may_join(true_id, room):
-                    raise RequestRefused("forbidden", "you may not join this room", "room")
-            except RequestRefused as error:
-                client.refuse(error, ack_id, "join")
-            except Exception:
-                logger.exception("nobody could say whether a player may join a room")
-                fault = RequestRefused("unavailable", "try again", None, _RETRY_AFTER)
-                client.refuse(fault, ack_id, "join")
-            else:
-                self._add(room, true_id, done)
-
-        self._spawn(ask(), f"join-{true_id}")
+        else:
+            self._joining.ask(client, room, ack_id, lambda: self._add(room, true_id, done))
 
     def _leave(self, room: str, client: Client, ack_id: int | None) -> None:
-        true_id = client.true_id
+        withdrawn = self._joining.withdraw(client, room)
 
         def done(result: Membership | GatewayError) -> None:
             if not isinstance(result, Membership):
                 client.refuse(self._refusal(result), ack_id, "leave")
-            elif not result.changed:
+            elif not (result.changed or withdrawn):
                 error = RequestRefused("not_member", "you are not in this room", "room")
                 client.refuse(error, ack_id, "leave")
             else:
                 client.answer(ack_id, {"ok": True, "members": result.members})
 
-        self._remove(room, true_id, done)
+        self._remove(room, client.true_id, done)
 
     def _page(self, request: ListMembers, true_id: TrueId) -> dict[str, object]:
         if true_id not in self._store.memberships.members_of(request.room):
@@ -298,8 +241,10 @@ class Rooms:
         """The player has a connection."""
         self._absent.pop(true_id, None)
 
-    def on_disconnected(self, true_id: TrueId) -> None:
-        """The player has lost a connection; if presence has them offline already, they left."""
+    def on_disconnected(self, client: Client) -> None:
+        """A player has lost this connection; if presence has them offline already, they left."""
+        true_id = client.true_id
+        self._joining.on_disconnected(client)
         if not any(self._connections_of(true_id)) and self.rooms_of(true_id):
             self._absent.pop(true_id, None)
             self._absent[true_id] = self._monotonic()
@@ -337,15 +282,6 @@ class Rooms:
         for room in self.rooms_of(true_id):
             self._remove(room, true_id, done, tell=True)
 
-    # Tasks
-
-    def _spawn(self, asking: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(asking, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def close(self) -> None:
         """Stop what waits for the policy's answer."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._joining.close()

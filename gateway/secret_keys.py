@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from gateway.config import ResumeConfig
-from gateway.config_backend import WebhooksConfig
 from gateway.config_checks import MIN_SECRET_CHARACTERS
 from gateway.errors import ConfigError
 
@@ -43,19 +42,22 @@ def load_secret_keys(
     return _read(path, "the generated key")
 
 
-def load_webhook_secrets(config: WebhooksConfig, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the secrets that sign webhooks, each of them every one.
+def load_webhook_secrets(
+    section: str, secret_file: str, environ: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the secrets that sign what goes to the game's backend, each of them everything.
 
-    They come from `webhooks.secret_file`, else the systemd credential `webhook-secret`. Raises
-    ConfigError when there are none: the backend has to know them, so none are made up.
+    They come from the file that `section` of the YAML file names, else the systemd credential
+    `webhook-secret`. Raises ConfigError when there are none: the backend has to know them, so
+    none are made up.
     """
-    if config.secret_file:
-        return _read(Path(config.secret_file), "webhooks.secret_file")
+    if secret_file:
+        return _read(Path(secret_file), f"{section}.secret_file")
     directory = environ.get("CREDENTIALS_DIRECTORY")
     if directory and (Path(directory) / _WEBHOOK_CREDENTIAL).exists():
         return _read(Path(directory) / _WEBHOOK_CREDENTIAL, f"credential {_WEBHOOK_CREDENTIAL}")
     raise ConfigError(
-        "webhooks.secret_file: must be given with webhooks.url; make a file with: "
+        f"{section}.secret_file: must be given with {section}.url; make a file with: "
         "openssl rand -hex 32"
     )
 

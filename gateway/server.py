@@ -24,7 +24,9 @@ from gateway.backend import Backend, BackendLimits
 from gateway.building import (
     admission_settings,
     api_limits,
+    auth_inquiries,
     build_authentication,
+    build_joining,
     build_reporting,
     engine_settings,
     is_compiled,
@@ -36,7 +38,7 @@ from gateway.building import (
     new_sid,
     prepare_state_dir,
     presence_settings,
-    room_policy,
+    room_inquiries,
     room_settings,
     shown_url,
     static_path,
@@ -120,9 +122,12 @@ class Gateway:
         self._reporting = build_reporting(
             config, environ, self._store, self._presence.is_here, self.metrics
         )
+        auth_questions = auth_inquiries(config, environ, self.metrics)
+        room_questions = room_inquiries(config, environ, self.metrics)
+        self._inquiries = [each for each in (auth_questions, room_questions) if each is not None]
         self._rooms = Rooms(
             self._store,
-            room_policy(config),
+            build_joining(config, room_questions, self.metrics),
             self._registry.connections_of,
             self._presence.get,
             self.metrics,
@@ -158,7 +163,9 @@ class Gateway:
         )
         self.admission = Admission(
             self._services,
-            build_authentication(config, users, self._jwt_keys, self._executor),
+            build_authentication(
+                config, users, self._jwt_keys, self._executor, auth_questions, self.metrics
+            ),
             self._tokens,
             admission_settings(config),
             new_session_id,
@@ -470,6 +477,8 @@ class Gateway:
         await self._rooms.close()
         if self._reporting is not None:
             await self._reporting.stop()
+        for inquiries in self._inquiries:
+            await inquiries.close()
         await self._listeners.close()
         if self._picows is not None:
             self._picows.close()

@@ -9,12 +9,10 @@ others for good; any other after `webhooks.retention`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import re
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,11 +21,9 @@ from gateway.errors import StoreUnavailable
 from gateway.messages import TrueId
 from gateway.metrics import Metrics
 from gateway.outbox import OutboxStore, Webhook
+from gateway.posting import Post, PostFailed, signed_headers
 
 logger = logging.getLogger(__name__)
-
-TIMESTAMP_HEADER: Final = "Webhook-Timestamp"
-SIGNATURE_HEADER: Final = "Webhook-Signature"
 
 #: Webhooks held in memory.
 _WINDOW: Final = 2000
@@ -40,22 +36,6 @@ _LATER: Final = frozenset({401, 403, 404, 405, 407, 408, 421, 425, 429})
 _ODD: Final = re.compile(r"[^ -~]")
 
 
-class PostFailed(Exception):
-    """A webhook could not be sent, or nobody has answered; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What the backend answered; `retry_after` is in seconds, 0 for none."""
-
-    status: int
-    retry_after: float = 0.0
-
-
-#: Sends a body with these headers. Raises PostFailed.
-Post = Callable[[bytes, dict[str, str]], Awaitable[Response]]
-
-
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
     """Section `webhooks` of the YAML file: see there. Durations are in seconds."""
@@ -64,18 +44,6 @@ class WebhookSettings:
     attempts: int
     max_backoff: float
     retention: float
-
-
-def sign(body: bytes, timestamp: str, secrets: Sequence[str]) -> str:
-    """Return the header that proves where a body is from and when it was sent.
-
-    One signature for each secret, so that secrets can be replaced one after the other:
-    HMAC-SHA256, in hex, over the timestamp, a full stop and the body.
-    """
-    signed = b"%b.%b" % (timestamp.encode(), body)
-    return ",".join(
-        f"v1={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}" for secret in secrets
-    )
 
 
 class Webhooks:
@@ -234,12 +202,7 @@ class Webhooks:
 
     async def _send(self, webhook: Webhook, life: int) -> None:
         body = webhook.body()
-        timestamp = str(int(self._clock()))
-        headers = {
-            "Content-Type": "application/json",
-            TIMESTAMP_HEADER: timestamp,
-            SIGNATURE_HEADER: sign(body, timestamp, self._secrets),
-        }
+        headers = signed_headers(body, self._clock(), self._secrets)
         retry_after = 0.0
         refused = False
         try:

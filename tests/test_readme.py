@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 
 from gateway.api_calls import CALLS
-from gateway.client import Guest, connect
+from gateway.client import Guest, WebhookInvalid, connect
 from gateway.connection import CLIENT_EVENTS
 from gateway.errors import CONNECT_CODES, REQUEST_CODES
 from gateway.messages import ListPlayers, Receipt, SendMessage
 from gateway.outbox import WebhookType
-from gateway.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from gateway.posting import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 from tests.gateway_process import (
     COMMAND,
     ROOT,
@@ -32,7 +33,8 @@ from tests.gateway_process import (
     program,
     run,
 )
-from tests.transport.client import Clients
+from tests.questioned_backend import SECRET, QuestionedBackend
+from tests.transport.client import Clients, connect_refused
 
 README = (ROOT / "README.md").read_text()
 STOCK_CLIENT = ROOT / "tests" / "e2e" / "node" / "node_modules" / "socket.io-client"
@@ -335,6 +337,41 @@ def test_the_receiver_example_takes_what_is_signed(capsys: pytest.CaptureFixture
     assert names["take"](body, headers, ["secret"], seen) == 204
     assert names["take"](body, headers, ["other"], seen) == 400
     assert capsys.readouterr().out == "player.online ann\n"
+
+
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_the_backend_example_decides_who_players_are_and_where_they_go(
+    tmp_path: Path,
+) -> None:
+    (example,) = (block for block in blocks("python") if "verify_signature" in block)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    tickets = {"good": {"id": "u-1", "name": "Ada"}}
+    backend = QuestionedBackend()
+
+    def answer(question: dict[str, Any]) -> Any:
+        headers, body = backend.requests[-1]
+        with pytest.raises(WebhookInvalid):
+            names["answer"](body + b" ", headers, [SECRET], tickets)
+        return names["answer"](body, headers, [SECRET], tickets)
+
+    backend.answer = answer
+    await backend.start()
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    (settings,) = (block for block in blocks("yaml") if "rooms:" in block)
+    settings = settings.replace("https://backend.example/gateway", backend.url)
+    settings = settings.replace("/etc/game-gateway/webhook-secret", str(tmp_path / "secret"))
+    with GatewayProcess(tmp_path, config=yaml.safe_load(settings)) as gateway:
+        async with Clients(gateway.url) as clients:
+            player = await clients.player(auth={"ticket": "good"})
+            assert (player.true_id, player.session["name"]) == ("u-1", "Ada")
+            assert (await player.call("join", {"room": "red"}))["ok"]
+            error = (await player.call("join", {"room": "blue"}))["error"]
+            assert error["code"] == "forbidden"
+            link = await clients.link("websocket")
+            assert await connect_refused(link, {"ticket": "bad"}) == "bad_credentials"
+    await backend.stop()
 
 
 def test_every_webhook_is_listed() -> None:

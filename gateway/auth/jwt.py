@@ -15,11 +15,12 @@ import msgspec
 from jwt.types import Options
 
 from gateway.api_types import MAX_ATTRIBUTES_BYTES
-from gateway.auth import METHODS, Identity, clean_text
+from gateway.auth import METHODS, Identity
 from gateway.auth.jwt_keys import KeySource, KeysUnavailable, VerifyKey
 from gateway.errors import ConnectRefused
 from gateway.messages import TrueId
 from gateway.session import NO_ATTRIBUTES
+from gateway.texts import clean_text
 
 #: A larger one is no log-in of a player. Characters.
 _MAX_TOKEN: Final = 16_384

@@ -13,17 +13,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Final
 
 from gateway.auth import METHODS, Identity
+from gateway.auth.failures import MAX_KEYS, Failures
 from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import User, UsersError, clean_password, clean_username
 from gateway.errors import ConnectRefused
-from gateway.limits import KeyedBuckets
 from gateway.messages import TrueId
 from gateway.network import network_of
 
@@ -32,7 +32,6 @@ USERNAME_FACTOR: Final = 10
 #: Verifications that run or wait at the same time; more are refused.
 MAX_OUTSTANDING: Final = 64
 
-_MAX_KEYS: Final = 16_384
 _BUSY_RETRY: Final = 1.0
 
 _logger: Final = logging.getLogger(__name__)
@@ -58,9 +57,9 @@ class PasswordAuthenticator:
         self._executor = executor
         self._clock = clock
         self._outstanding = 0
-        self._by_pair = _Failures(attempts_per_minute)
-        self._by_network = _Failures(attempts_per_minute * NETWORK_FACTOR)
-        self._by_username = _Failures(attempts_per_minute * USERNAME_FACTOR)
+        self._by_pair = Failures(attempts_per_minute)
+        self._by_network = Failures(attempts_per_minute * NETWORK_FACTOR)
+        self._by_username = Failures(attempts_per_minute * USERNAME_FACTOR)
         self._proven: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def claims(self, auth: Mapping[str, object]) -> bool:
@@ -102,9 +101,9 @@ class PasswordAuthenticator:
         # Not in the executor, where it would wait for passwords that are being verified.
         return await asyncio.to_thread(self._users.has, true_id)
 
-    def _limits(self, pair: tuple[str, str]) -> Sequence[tuple[_Failures, Hashable]]:
+    def _limits(self, pair: tuple[str, str]) -> Sequence[tuple[Failures, Hashable]]:
         # The network comes first: once it is spent, made-up usernames no longer crowd out others.
-        limits: list[tuple[_Failures, Hashable]] = [
+        limits: list[tuple[Failures, Hashable]] = [
             (self._by_network, pair[1]),
             (self._by_pair, pair),
         ]
@@ -112,7 +111,7 @@ class PasswordAuthenticator:
             limits.append((self._by_username, pair[0]))
         return limits
 
-    def _refuse_excess(self, limits: Sequence[tuple[_Failures, Hashable]]) -> None:
+    def _refuse_excess(self, limits: Sequence[tuple[Failures, Hashable]]) -> None:
         now = self._clock()
         for limit, key in limits:
             wait = math.ceil(limit.wait(key, now))
@@ -136,7 +135,7 @@ class PasswordAuthenticator:
     def _settle(
         self,
         pair: tuple[str, str],
-        limits: Sequence[tuple[_Failures, Hashable]],
+        limits: Sequence[tuple[Failures, Hashable]],
         work: asyncio.Future[User | None],
     ) -> None:
         self._outstanding -= 1
@@ -148,31 +147,8 @@ class PasswordAuthenticator:
         if answered and not failed:
             self._proven[pair] = None
             self._proven.move_to_end(pair)
-            if len(self._proven) > _MAX_KEYS:
+            if len(self._proven) > MAX_KEYS:
                 self._proven.popitem(last=False)
-
-
-class _Failures:
-    """Failures of each key; attempts under way count as failed until they are settled."""
-
-    __slots__ = ("_buckets", "_pending")
-
-    def __init__(self, per_minute: int) -> None:
-        self._buckets = KeyedBuckets(per_minute / 60, per_minute, _MAX_KEYS)
-        self._pending: Counter[Hashable] = Counter()
-
-    def wait(self, key: Hashable, now: float) -> float:
-        return self._buckets.peek(key, now, 1 + self._pending[key])
-
-    def begin(self, key: Hashable) -> None:
-        self._pending[key] += 1
-
-    def settle(self, key: Hashable, now: float, *, failed: bool) -> None:
-        self._pending[key] -= 1
-        if not self._pending[key]:
-            del self._pending[key]
-        if failed:
-            self._buckets.take(key, now)
 
 
 def _credentials(auth: Mapping[str, object]) -> tuple[str, str]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
-from gateway.auth import clean_text
 from gateway.errors import GatewayError
 from gateway.messages import TrueId
+from gateway.texts import clean_text
 
 MAX_USERNAME_BYTES: Final = 64
 MIN_PASSWORD_CHARACTERS: Final = 8

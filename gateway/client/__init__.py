@@ -50,7 +50,12 @@ from gateway.client.payloads import (
     StateChange,
 )
 from gateway.client.storage import FileStorage, MemoryStorage, Record, Storage
-from gateway.client.webhooks import WebhookEvent, WebhookInvalid, verify_webhook
+from gateway.client.webhooks import (
+    WebhookEvent,
+    WebhookInvalid,
+    verify_signature,
+    verify_webhook,
+)
 
 __all__ = [
     "Auth",
@@ -94,5 +99,6 @@ __all__ = [
     "WebhookEvent",
     "WebhookInvalid",
     "connect",
+    "verify_signature",
     "verify_webhook",
 ]

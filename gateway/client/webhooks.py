@@ -43,7 +43,26 @@ def verify_webhook(
     tolerance: float = 300.0,
     now: float | None = None,
 ) -> WebhookEvent:
-    """Return the event in a request's body, exactly as it came in.
+    """Return the event in a request's body, if `verify_signature` takes it.
+
+    Raises WebhookInvalid also with the code `bad_request`, for what is no event.
+    """
+    verify_signature(body, headers, secrets, tolerance=tolerance, now=now)
+    try:
+        return msgspec.json.decode(body, type=WebhookEvent)
+    except msgspec.DecodeError as error:
+        raise WebhookInvalid("bad_request", f"the body is no event: {error}") from None
+
+
+def verify_signature(
+    body: bytes,
+    headers: Mapping[str, str],
+    secrets: Sequence[str],
+    *,
+    tolerance: float = 300.0,
+    now: float | None = None,
+) -> None:
+    """Make sure that a request is the gateway's: its body exactly as it came in.
 
     `headers` are the request's, whatever the case of their names; `secrets` those that the
     gateway may sign with. A timestamp that is more than `tolerance` seconds from `now` (Unix
@@ -52,7 +71,7 @@ def verify_webhook(
     `bad_request`, and ValueError without secrets.
     """
     if not secrets:
-        raise ValueError("verify_webhook needs at least one secret")
+        raise ValueError("at least one secret is needed to verify")
     found = {name.lower(): value for name, value in headers.items()}
     timestamp = found.get(_TIMESTAMP.lower(), "")
     signatures = found.get(_SIGNATURE.lower(), "")
@@ -74,7 +93,3 @@ def verify_webhook(
         raise WebhookInvalid("bad_request", "the timestamp is not one")
     if abs((time.time() if now is None else now) - int(timestamp)) > tolerance:
         raise WebhookInvalid("too_old", "the request was sent at another time")
-    try:
-        return msgspec.json.decode(body, type=WebhookEvent)
-    except msgspec.DecodeError as error:
-        raise WebhookInvalid("bad_request", f"the body is no event: {error}") from None

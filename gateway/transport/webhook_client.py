@@ -1,64 +1,94 @@
-"""Sends webhooks over HTTP with Tornado's client: no redirects, bounded times and sizes."""
+"""Posts to the game's backend with Tornado's client: no redirects, bounded times and sizes."""
 
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from typing import Final
 
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPInputError
+from tornado.iostream import UnsatisfiableReadError
 
-from gateway.webhooks import PostFailed, Response
+from gateway.posting import PostFailed, Response
 
-#: What the backend may answer: nothing of it is used.
-_MAX_ANSWER: Final = 65_536
+#: What is read of an answer's head, in bytes.
+_MAX_HEAD: Final = 16_384
 #: An answer may ask for a longer rest than this, in seconds, and gets this.
 _MAX_RETRY_AFTER: Final = 3600.0
 
 
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """Bounds of a client: seconds for a connection and the whole, posts at once, answers' size."""
+
+    connect_timeout: float
+    timeout: float
+    concurrency: int
+    answer_bytes: int
+
+
 class WebhookClient:
-    """Posts to one URL. `timeout` is in seconds, for a connection and for the whole.
+    """Posts to one URL; certificates are checked.
 
     `ca_file` holds certificates to trust instead of the system's. Raises OSError or
     ssl.SSLError if it is none.
     """
 
-    def __init__(self, url: str, timeout: float, concurrency: int, ca_file: str) -> None:
+    def __init__(self, url: str, limits: ClientLimits, ca_file: str) -> None:
         self._url = url
-        self._timeout = timeout
+        self._limits = limits
         self._tls = ssl.create_default_context(cafile=ca_file or None)
-        self._http = AsyncHTTPClient(
+        # Tornado's client belongs to the event loop that runs when it is made.
+        self._http: AsyncHTTPClient | None = None
+
+    def _open(self) -> AsyncHTTPClient:
+        limits = self._limits
+        return AsyncHTTPClient(
             force_instance=True,
-            max_clients=concurrency,
-            max_body_size=_MAX_ANSWER,
-            max_buffer_size=2 * _MAX_ANSWER,
+            max_clients=limits.concurrency,
+            max_body_size=limits.answer_bytes,
+            max_header_size=_MAX_HEAD,
+            max_buffer_size=limits.answer_bytes + _MAX_HEAD,
         )
 
-    async def post(self, body: bytes, headers: dict[str, str]) -> Response:
-        """See gateway.webhooks.Post."""
+    async def post(
+        self, body: bytes, headers: dict[str, str], seconds: float | None = None
+    ) -> Response:
+        """See gateway.posting.Post; without `seconds` the whole may take `limits.timeout`."""
+        whole = self._limits.timeout if seconds is None else seconds
         request = HTTPRequest(
             self._url,
             "POST",
             headers=headers,
             body=body,
-            connect_timeout=self._timeout,
-            request_timeout=self._timeout,
+            connect_timeout=min(self._limits.connect_timeout, whole),
+            request_timeout=whole,
             follow_redirects=False,
             decompress_response=False,
             ssl_options=self._tls,
             user_agent="game-gateway",
         )
+        if self._http is None:
+            self._http = self._open()
         try:
             response = await self._http.fetch(request, raise_error=False)
-        except (HTTPClientError, HTTPInputError, OSError, ValueError) as error:
+        except (
+            HTTPClientError,
+            HTTPInputError,
+            OSError,
+            UnsatisfiableReadError,
+            ValueError,
+        ) as error:
             raise PostFailed(f"{type(error).__name__}: {error}") from error
-        if response.code == 599:
+        if response.error is not None and response.code == 599:
             raise PostFailed(str(response.error))
-        return Response(response.code, _retry_after(response))
+        return Response(response.code, _retry_after(response), response.body)
 
     def close(self) -> None:
-        """Give up what is under way."""
-        self._http.close()
+        """Take no more posts."""
+        if self._http is not None:
+            self._http.close()
 
 
 def _retry_after(response: HTTPResponse) -> float:

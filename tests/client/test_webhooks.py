@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.client import WebhookEvent, WebhookInvalid, verify_webhook
-from gateway.webhooks import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
+from gateway.posting import SIGNATURE_HEADER, TIMESTAMP_HEADER, sign
 
 BODY = b'{"id":"e.1.a","type":"player.online","ts":1.5,"true_id":"ann","data":{"a":1}}'
 NOW = 1_700_000_000

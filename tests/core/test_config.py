@@ -105,6 +105,18 @@ def test_no_file_and_no_variables_give_the_defaults() -> None:
     assert load_config(None, {}) == Config()
 
 
+INQUIRY = {
+    "url": "",
+    "secret_file": "",
+    "ca_file": "",
+    "connect_timeout": 2.0,
+    "timeout": 5.0,
+    "concurrency": 32,
+    "queue": 256,
+    "answer_bytes": 16_384,
+}
+
+
 def test_the_embedded_defaults_are_the_documented_ones() -> None:
     assert dataclasses.asdict(Config()) == {
         "server": {
@@ -139,6 +151,12 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
                 "jwks_max_age": 3600.0,
                 "jwks_min_interval": 10.0,
                 "jwks_bytes": 262144,
+            },
+            "webhook": {
+                **INQUIRY,
+                "question_bytes": 8192,
+                "attempts_per_minute": 60,
+                "accept_other_ids": False,
             },
         },
         "resume": {
@@ -208,6 +226,8 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "per_player": 64,
             "rooms": 10000,
             "announce": 256,
+            "pending_joins": 8,
+            "webhook": INQUIRY,
         },
         "metrics": {"enabled": True, "listen": ""},
         "log": {"level": "info", "format": "text"},
@@ -244,7 +264,7 @@ def test_the_rendered_default_names_bounds_choices_units_and_zero() -> None:
     assert "Port to listen on. 1 to 65535; 0 = a free port." in text
     assert "Bytes, at least 1024; 0 = no limit." in text
     assert "One of: debug, info, warning, error." in text
-    assert "One or more of: guest, password, jwt." in text
+    assert "One or more of: guest, password, jwt, webhook." in text
     assert "Seconds; 0 = stop at once." in text
     assert "game-gateway check-config" in text
     assert "GATEWAY_<SECTION>_<KEY>" in text
@@ -449,6 +469,9 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
         "server.reconnects_per_second",
         "auth.password.attempts_per_minute",
         "auth.jwt.leeway",
+        "auth.webhook.queue",
+        "auth.webhook.question_bytes",
+        "auth.webhook.attempts_per_minute",
         "mailbox.max_messages",
         "mailbox.max_bytes",
         "mailbox.total_bytes",
@@ -467,7 +490,9 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
         "rooms.announce",
         "rooms.max_members",
         "rooms.per_player",
+        "rooms.pending_joins",
         "rooms.rooms",
+        "rooms.webhook.queue",
     }
 
 
@@ -521,6 +546,8 @@ def test_a_number_out_of_bounds_names_the_bound(key: str, value: str, message: s
         ("server.public_url", "http://[::1]:8080"),
         ("webhooks.url", "http://127.0.0.1:9000"),
         ("webhooks.url", "https://backend.example/hooks?game=1"),
+        ("auth.webhook.url", "http://127.0.0.1:9000"),
+        ("auth.webhook.url", "https://backend.example/auth?game=1"),
         ("metrics.listen", "127.0.0.1:9100"),
         ("metrics.listen", "[::1]:0"),
         ("metrics.listen", "metrics.internal:9100"),
@@ -564,6 +591,9 @@ def test_a_well_formed_text_is_taken(key: str, value: str) -> None:
         ("server.public_url", "https://[abc]", "must be scheme://host"),
         ("server.public_url", "https://Game.Example:443", 'write "https://game.example"'),
         ("server.public_url", "http://game.example:65536", "names port 65536; ports end at 65535"),
+        ("auth.webhook.url", "backend.example", "must be http:// or https:// with a host"),
+        ("auth.webhook.url", "https://me:pw@backend.example", "must be http:// or https://"),
+        ("auth.webhook.url", "https://backend.example:99999/", "names port 99999"),
         ("metrics.listen", "9100", "must be HOST:PORT"),
         ("metrics.listen", "::1:9100", "must be HOST:PORT"),
         ("metrics.listen", ":9100", "must be HOST:PORT"),
@@ -645,7 +675,7 @@ def test_a_well_formed_list_is_taken_in_order(key: str, values: list[str]) -> No
         ("auth.methods", "[jwts]", 'is "jwts"; did you mean "jwt"?'),
         ("auth.jwt.algorithms", "[RS265]", 'is "RS265"; did you mean "RS256"?'),
         ("auth.jwt.algorithms", "[none]", "entry 1 must be one of RS256, "),
-        ("auth.methods", "[webhook]", 'entry 1 "webhook" is not available in this release'),
+        ("auth.methods", "[webhooks]", 'is "webhooks"; did you mean "webhook"?'),
         ("auth.methods", "[gest]", 'is "gest"; did you mean "guest"?'),
     ],
 )
@@ -668,6 +698,18 @@ def test_an_entry_is_reported_in_its_own_line() -> None:
     [
         ("limits: {burst: 0}", "limits.burst: limits.burst must be at least 1"),
         ("api: {burst: 0}", "api.burst: api.burst must be at least 1"),
+        (
+            "auth: {methods: [webhook]}",
+            "auth.methods: auth.webhook.url must be given with the method webhook",
+        ),
+        (
+            "rooms: {webhook: {url: 'https://a.example'}}",
+            "rooms.webhook.url: nobody is asked while any player may join; set rooms.open to false",
+        ),
+        (
+            "auth: {webhook: {url: 'https://a.example', timeout: 10}}",
+            "auth.webhook.timeout: auth.webhook.timeout (10) must be below limits.connect_timeout",
+        ),
         (
             "mailbox: {max_bytes: 1000}",
             "mailbox.max_bytes: impossible value: mailbox.max_bytes (1000) must be at least "
@@ -980,7 +1022,11 @@ def test_a_variable_overrides_the_file(
             "1",
             'presence.listing: must be true or false, is "1"; write true',
         ),
-        ("GATEWAY_AUTH_METHODS", "guest,webhook", f'auth.methods: entry 2 "webhook" is {LATER}'),
+        (
+            "GATEWAY_AUTH_METHODS",
+            "guest,webhook",
+            "auth.methods: auth.webhook.url must be given with the method webhook",
+        ),
         ("GATEWAY_AUTH_METHODS", ",", "auth.methods: must have at least one entry"),
         ("GATEWAY_LOG_LEVEL", "\udce9", f"log.level: {NOT_PRINTABLE}"),
         ("GATEWAY_SERVER_PORT", "\udce9", f'server.port: {NOT_WHOLE}, is "\\udce9"'),
@@ -1117,6 +1163,10 @@ def valid_values(setting: Setting) -> st.SearchStrategy[Any]:
         "webhooks.url": st.sampled_from(["", "https://backend.example/hooks?game=1"]),
         "static.index": st.sampled_from(["index.html", "yes", "1", "~", "#a", "- b"]),
         # Values that must fit together get a range in which they do.
+        "auth.webhook.url": st.just("https://backend.example/auth?game=1"),
+        "auth.webhook.timeout": st.floats(0.001, 9.0),
+        "limits.connect_timeout": st.just(0) | st.floats(9.5, 100.0),
+        "rooms.webhook.url": st.just(""),
         "limits.message_bytes": st.integers(1024, 262_144 - 1024),
         "limits.send_buffer_bytes": st.just(0) | st.integers(262_144, 2**53 - 1),
         "mailbox.max_bytes": st.just(0) | st.integers(262_144, 2**53 - 1),

@@ -16,11 +16,11 @@ from gateway.auth import (
     Authenticator,
     Identity,
     clean_name,
-    clean_text,
 )
 from gateway.auth.guest import GuestAuthenticator
 from gateway.errors import ConnectRefused
 from gateway.messages import TrueId
+from gateway.texts import clean_text
 
 ADDRESS = "192.0.2.1"
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"

@@ -27,6 +27,7 @@ from gateway.auth.guest import GuestAuthenticator
 from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, GatewayError, StoreUnavailable
+from gateway.joining import Joining, OpenRooms
 from gateway.limits import ConnectionLimits
 from gateway.locks import KeyedLocks
 from gateway.mailbox import Batch, Draft, Position, Retention, RoomDraft
@@ -36,7 +37,7 @@ from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.registry import Registry
 from gateway.revocation import Revocation
-from gateway.rooms import OpenRooms, Rooms, RoomSettings
+from gateway.rooms import Rooms, RoomSettings
 from gateway.store import Accepted, AppendDone, Ban, PublishDone, Published, ReadDone, StoreLimits
 from gateway.stores.memory import MemoryStore
 from gateway.tokens import Tokens
@@ -153,7 +154,7 @@ class Gateway:
         )
         rooms = Rooms(
             store,
-            OpenRooms(),
+            Joining(OpenRooms(), 0, metrics),
             connections_of,
             presence.get,
             metrics,

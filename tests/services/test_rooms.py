@@ -9,10 +9,10 @@ import pytest
 from msgspec import Raw
 
 from gateway.errors import RequestRefused
+from gateway.joining import ClosedRooms
 from gateway.mailbox import Retention
 from gateway.membership import RoomLimits
 from gateway.messages import Publish, Receipt, TrueId, encode
-from gateway.rooms import ClosedRooms
 from tests.services.world import GRACE, Client, Sender, World, scenario, settled
 
 ROOM = "match 1"
@@ -175,7 +175,7 @@ async def test_a_policy_may_take_its_time_and_fail(caplog: pytest.LogCaptureFixt
     answers["busy"] = RequestRefused("rate_limited", "later", None, 2.0)
 
     class Policy:
-        async def may_join(self, true_id: TrueId, room: str) -> bool:
+        async def may_join(self, true_id: TrueId, room: str, attributes: str) -> bool:
             await asyncio.sleep(0)
             answer = answers[room]
             if isinstance(answer, Exception):
@@ -186,7 +186,7 @@ async def test_a_policy_may_take_its_time_and_fail(caplog: pytest.LogCaptureFixt
     ann = await world.guest()
     for room in answers:
         assert ann.call("join", {"room": room}) is None
-    await settled()
+        await settled()
     assert ann.acks[1] == {"ok": True, "members": 1}
     assert [error(ann.acks[number])[0] for number in (2, 3, 4)] == [
         "forbidden",

@@ -19,8 +19,9 @@ from gateway.errors import StoreUnavailable
 from gateway.messages import TrueId
 from gateway.metrics import Metrics
 from gateway.outbox import OutboxLimits, Webhook, presence_changed
+from gateway.posting import PostFailed, Response, sign
 from gateway.stores.memory import MemoryStore
-from gateway.webhooks import PostFailed, Response, Webhooks, WebhookSettings, sign
+from gateway.webhooks import Webhooks, WebhookSettings
 from tests.services.world import LIMITS, scenario
 
 ANN, BOB = TrueId("ann"), TrueId("bob")

@@ -20,6 +20,7 @@ from gateway.auth.guest import GuestAuthenticator
 from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, RequestRefused, StoreUnavailable
+from gateway.joining import Joining, OpenRooms, RoomPolicy
 from gateway.limits import ConnectionLimits, HiddenPolicy
 from gateway.locks import KeyedLocks
 from gateway.mailbox import Draft, Position, Retention, RoomDraft
@@ -29,7 +30,7 @@ from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.registry import Registry
 from gateway.revocation import Revocation
-from gateway.rooms import OpenRooms, RoomPolicy, Rooms, RoomSettings
+from gateway.rooms import Rooms, RoomSettings
 from gateway.session import Session
 from gateway.store import (
     AppendDone,
@@ -457,7 +458,7 @@ class World:
         )
         self.rooms = Rooms(
             self.store,
-            policy or OpenRooms(),
+            Joining(policy or OpenRooms(), 2, self.metrics),
             connections_of,
             self.presence.get,
             self.metrics,

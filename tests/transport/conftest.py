@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "settings(**sections): change keys of the gateway's configuration"
     )
     config.addinivalue_line("markers", "jwt_settings(**keys): change keys of auth.jwt")
+    config.addinivalue_line("markers", "webhook(**keys): change keys of both webhooks")
     config.addinivalue_line("markers", "expects_warnings: warnings in the log are no fault")
 
 

@@ -14,8 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tornado.ioloop import IOLoop
 
 from gateway.config import Config
+from gateway.config_inquiries import AuthWebhookConfig, InquiryConfig
 from gateway.server import Gateway
 from tests.gateway_process import ROOT
+from tests.questioned_backend import QuestionedBackend
 from tests.transport.client import Clients
 from tests.transport.conftest import change, nothing_runs
 from tests.webhook_receiver import SECRET, Receiver
@@ -51,8 +53,22 @@ def receiver(io_loop: IOLoop) -> Iterator[Receiver]:
 
 
 @pytest.fixture
+def backend(io_loop: IOLoop) -> Iterator[QuestionedBackend]:
+    """Who lets everybody in."""
+    backend = QuestionedBackend()
+    backend.answer = lambda question: {"allow": True}
+    io_loop.run_sync(backend.start)
+    yield backend
+    io_loop.run_sync(backend.stop)
+
+
+@pytest.fixture
 def gateway(
-    io_loop: IOLoop, settings: Config, tmp_path: Path, receiver: Receiver
+    io_loop: IOLoop,
+    settings: Config,
+    tmp_path: Path,
+    receiver: Receiver,
+    backend: QuestionedBackend,
 ) -> Iterator[Gateway]:
     """A gateway with all that has metrics."""
     secret_file = tmp_path / "secret"
@@ -61,6 +77,14 @@ def gateway(
     config = change(
         settings,
         webhooks={"url": receiver.url, "secret_file": str(secret_file)},
+        auth={
+            "methods": ("guest", "webhook"),
+            "webhook": AuthWebhookConfig(url=backend.url, secret_file=str(secret_file)),
+        },
+        rooms={
+            "open": False,
+            "webhook": InquiryConfig(url=backend.url, secret_file=str(secret_file)),
+        },
         limits={"message_bytes": 1000},
     )
     gateway = Gateway(config, tmp_path / "state", {})

@@ -17,9 +17,9 @@ from tornado.ioloop import IOLoop
 
 from gateway.config import Config
 from gateway.errors import ConfigError
+from gateway.posting import PostFailed
 from gateway.server import Gateway
-from gateway.transport.webhook_client import WebhookClient
-from gateway.webhooks import PostFailed
+from gateway.transport.webhook_client import ClientLimits, WebhookClient
 from tests.gateway_process import GatewayProcess, program
 from tests.transport.client import Clients, until
 from tests.transport.conftest import change, nothing_runs
@@ -259,10 +259,12 @@ async def test_only_a_certificate_that_is_trusted_is_spoken_to(
     context.load_cert_chain(certificate.with_suffix(".crt"), certificate)
     receiver = Receiver(context)
     receiver.status = lambda event: 200
-    stranger = WebhookClient(receiver.url, 5.0, 1, "")
+    stranger = WebhookClient(receiver.url, ClientLimits(5.0, 5.0, 1, 65_536), "")
     with pytest.raises(PostFailed, match=r"(?i)certificate"):
         await stranger.post(b"{}", {})
-    friend = WebhookClient(receiver.url, 5.0, 1, str(certificate.with_suffix(".crt")))
+    friend = WebhookClient(
+        receiver.url, ClientLimits(5.0, 5.0, 1, 65_536), str(certificate.with_suffix(".crt"))
+    )
     # It has no signature, so the backend fails; but it was reached.
     with caplog.at_level("CRITICAL"):
         response = await friend.post(b"{}", {})
