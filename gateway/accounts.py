@@ -1,4 +1,4 @@
-"""Accounts that come and go in the password file while the gateway runs.
+"""Accounts that come and go, in the password file or the database, while the gateway runs.
 
 New ones become known, so that messages may wait for them before their first log-in. Removed
 ones lose their sessions and connections.

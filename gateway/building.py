@@ -22,6 +22,8 @@ from gateway.auth.jwks import HttpFetch, Jwks
 from gateway.auth.jwt import JwtAuthenticator, JwtRules
 from gateway.auth.jwt_keys import FileKeys, KeySource
 from gateway.auth.password import PasswordAuthenticator
+from gateway.auth.users import Users
+from gateway.auth.users_database import UsersDatabase
 from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import UsersError
 from gateway.auth.webhook import AuthWebhookSettings, WebhookAuthenticator
@@ -75,7 +77,7 @@ def new_sid() -> str:
 
 def build_authentication(
     config: Config,
-    users: UsersFile | None,
+    users: Users | None,
     jwt_keys: KeySource | None,
     executor: Executor,
     inquiries: Inquiries | None,
@@ -204,11 +206,11 @@ def _webhook_client(section: str, url: str, limits: ClientLimits, ca_file: str) 
         ) from None
 
 
-def load_users(config: Config, state_dir: Path) -> UsersFile | None:
+def load_users(config: Config, state_dir: Path) -> Users | None:
     """Return the accounts, if players may log in with a password. Raises ConfigError."""
     if "password" not in config.auth.methods:
         return None
-    users = UsersFile(users_path(config, state_dir), new_true_id)
+    users = open_users(config, state_dir)
     try:
         users.load()
     except UsersError as error:
@@ -216,9 +218,18 @@ def load_users(config: Config, state_dir: Path) -> UsersFile | None:
     return users
 
 
+def open_users(config: Config, state_dir: Path) -> Users:
+    """Return what holds the accounts; nothing is read yet."""
+    path = users_path(config, state_dir)
+    if config.auth.password.database:
+        return UsersDatabase(path, new_true_id)
+    return UsersFile(path, new_true_id)
+
+
 def users_path(config: Config, state_dir: Path) -> Path:
-    """Return where the password file is."""
-    return Path(config.auth.password.file or state_dir / "users")
+    """Return where the accounts are: the password file, or their database."""
+    password = config.auth.password
+    return Path(password.database or password.file or state_dir / "users")
 
 
 def load_api_keys(config: Config, state_dir: Path) -> ApiKeysFile:

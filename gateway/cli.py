@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from gateway.api_keys import SCOPES, ApiKeysError, ApiKeysFile, in_order, parse_scopes
-from gateway.auth.users_file import UsersFile
+from gateway.auth.users import Users
 from gateway.auth.users_format import UsersError
-from gateway.building import api_keys_path, new_true_id, users_path
+from gateway.building import api_keys_path, open_users, users_path
 from gateway.config import Config
 from gateway.config_loader import load_config
 from gateway.config_render import render_default
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("default-config", help="print the default configuration")
     command.set_defaults(run=_default_config)
 
-    users = commands.add_parser("users", help="manage the password file")
+    users = commands.add_parser("users", help="manage users with passwords")
     actions = users.add_subparsers(required=True, metavar="ACTION")
     for name, run, text in (
         ("add", _users_add, "add a user; asks for the password"),
@@ -164,12 +164,8 @@ def _default_config(_options: argparse.Namespace) -> int:
     return 0
 
 
-def _users_path(options: argparse.Namespace) -> Path:
-    return users_path(load_config(options.config, os.environ), options.state_dir)
-
-
-def _users_file(options: argparse.Namespace) -> UsersFile:
-    return UsersFile(_users_path(options), new_true_id)
+def _users(options: argparse.Namespace) -> Users:
+    return open_users(load_config(options.config, os.environ), options.state_dir)
 
 
 def _make_folder(folder: Path, failure: type[GatewayError]) -> None:
@@ -180,14 +176,15 @@ def _make_folder(folder: Path, failure: type[GatewayError]) -> None:
 
 
 def _users_add(options: argparse.Namespace) -> int:
-    _make_folder(_users_path(options).parent, UsersError)
-    user = _users_file(options).add(options.username, _ask_password(options))
+    config = load_config(options.config, os.environ)
+    _make_folder(users_path(config, options.state_dir).parent, UsersError)
+    user = open_users(config, options.state_dir).add(options.username, _ask_password(options))
     print(f"{user.username} {user.true_id}")
     return 0
 
 
 def _users_passwd(options: argparse.Namespace) -> int:
-    user = _users_file(options).set_password(options.username, _ask_password(options))
+    user = _users(options).set_password(options.username, _ask_password(options))
     print(f"{user.username} {user.true_id}")
     return 0
 
@@ -209,12 +206,12 @@ def _ask_password(options: argparse.Namespace) -> str:
 
 
 def _users_remove(options: argparse.Namespace) -> int:
-    _users_file(options).remove(options.username)
+    _users(options).remove(options.username)
     return 0
 
 
 def _users_list(options: argparse.Namespace) -> int:
-    for user in _users_file(options).list():
+    for user in _users(options).list():
         print(f"{user.username} {user.true_id}")
     return 0
 

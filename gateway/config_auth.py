@@ -32,7 +32,17 @@ class PasswordConfig:
     """Section `auth.password`: accounts with user names."""
 
     file: str = field(
-        default="", metadata=about("File of accounts. Empty: `users` in the state directory.")
+        default="",
+        metadata=about(
+            "File of accounts. Empty: `users` in the state directory, unless there is a database."
+        ),
+    )
+    database: str = field(
+        default="",
+        metadata=about(
+            "SQLite file of accounts in the place of that file, for many of them; "
+            "`game-gateway users` makes it."
+        ),
     )
     attempts_per_minute: int = field(
         default=10,
@@ -164,6 +174,9 @@ class AuthConfig:
 
 def contradictions(auth: AuthConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the keys and the message of each thing that does not go together."""
+    if auth.password.file and auth.password.database:
+        message = "give either auth.password.file or auth.password.database, not both"
+        yield ("auth.password.database", "auth.password.file"), message
     if "webhook" in auth.methods and not auth.webhook.url:
         message = "auth.webhook.url must be given with the method webhook"
         yield ("auth.methods", "auth.webhook.url"), message

@@ -63,16 +63,7 @@ class LineFile:
 
     def warn_if_open(self) -> None:
         """Log a warning if group or others may read the file."""
-        try:
-            mode = self.path.stat().st_mode
-        except OSError:
-            return
-        if mode & _OPEN_TO_OTHERS:
-            _logger.warning(
-                "%s is open to group or others (mode %04o); run chmod 600 on it",
-                self.path,
-                mode & 0o7777,
-            )
+        warn_if_open(self.path)
 
     @contextmanager
     def editing(self) -> Iterator[None]:
@@ -118,10 +109,27 @@ class LineFile:
             os.close(folder_descriptor)
 
     def _hand_over(self, descriptor: int) -> None:
-        # Root runs the command, but the server must be able to read what it wrote.
-        if os.geteuid() == 0:
-            owner = (self.path if self.path.exists() else self.path.parent).stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        hand_over(descriptor, self.path if self.path.exists() else self.path.parent)
+
+
+def hand_over(descriptor: int, model: Path) -> None:
+    """Give a file that root has made to the owner of `model`, a file or folder."""
+    # Root runs the command, but the server must be able to read what it wrote.
+    if os.geteuid() == 0:
+        owner = model.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def warn_if_open(path: Path) -> None:
+    """Log a warning if group or others may read a file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if mode & _OPEN_TO_OTHERS:
+        _logger.warning(
+            "%s is open to group or others (mode %04o); run chmod 600 on it", path, mode & 0o7777
+        )
 
 
 def _version(status: os.stat_result) -> Version:

@@ -21,7 +21,7 @@ from typing import Final
 
 from gateway.auth import METHODS, Identity
 from gateway.auth.failures import MAX_KEYS, Failures
-from gateway.auth.users_file import UsersFile
+from gateway.auth.users import Users
 from gateway.auth.users_format import User, UsersError, clean_password, clean_username
 from gateway.errors import ConnectRefused
 from gateway.messages import TrueId
@@ -38,13 +38,13 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class PasswordAuthenticator:
-    """Checks `username` and `password` against the password file; lives on one event loop."""
+    """Checks `username` and `password` of users with passwords; lives on one event loop."""
 
     method: Final = "password"
 
     def __init__(
         self,
-        users: UsersFile,
+        users: Users,
         executor: Executor,
         attempts_per_minute: int,
         clock: Callable[[], float],
@@ -97,7 +97,7 @@ class PasswordAuthenticator:
         return Identity(user.true_id, user.username, self.method)
 
     async def still_valid(self, true_id: TrueId) -> bool:
-        """Return whether the password file still has the account."""
+        """Return whether the account is still there."""
         # Not in the executor, where it would wait for passwords that are being verified.
         return await asyncio.to_thread(self._users.has, true_id)
 

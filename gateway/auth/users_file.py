@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import logging
 import threading
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 import argon2
-from argon2.exceptions import Argon2Error, InvalidHashError, VerifyMismatchError
 
+from gateway.auth.hashing import Hashing
 from gateway.auth.users_format import (
     HEADER,
     User,
@@ -42,14 +41,11 @@ class UsersFile:
         new_id: Callable[[], TrueId],
         hasher: argon2.PasswordHasher | None = None,
     ) -> None:
-        """Read nothing yet. `new_id` makes the ids of added users.
-
-        `hasher` hashes new passwords; without one, argon2-cffi's defaults do (RFC 9106).
-        """
+        """Read nothing yet. `new_id` makes the ids of added users; for `hasher` see Hashing."""
         self._path = path
         self._file = LineFile(path, UsersError)
         self._new_id = new_id
-        self._hasher = hasher or argon2.PasswordHasher()
+        self._hashing = Hashing(path, hasher)
         self._mutex = threading.Lock()
         self._version = UNREAD
         self._users: dict[str, User] = {}
@@ -85,14 +81,7 @@ class UsersFile:
         A hash with other parameters than the hasher's takes another time until `rehash` has run.
         Raises UsersError if argon2 cannot tell, such as for lack of memory.
         """
-        try:
-            self._hasher.verify(self._decoy() if user is None else user.hash, password)
-        except VerifyMismatchError:
-            return False
-        except (Argon2Error, InvalidHashError) as error:
-            who = "an unknown user" if user is None else repr(user.username)
-            raise UsersError(f"{self._path}: cannot verify password of {who}: {error}") from error
-        return user is not None
+        return self._hashing.verify(user, password)
 
     def rehash(self, user: User, password: str) -> bool:
         """Hash a cleaned, just verified password again if its parameters are not the hasher's.
@@ -100,9 +89,9 @@ class UsersFile:
         Return whether the file was changed; a password that somebody else has changed since is
         left alone. Raises UsersError if the file cannot be written.
         """
-        if not self._hasher.check_needs_rehash(user.hash):
+        if not self._hashing.is_outdated(user):
             return False
-        changed = replace(user, hash=self._hash(password))
+        changed = replace(user, hash=self._hashing.hash(password))
         with self._editing() as (lines, users):
             if users.get(user.username) != user:
                 return False
@@ -116,7 +105,7 @@ class UsersFile:
         file cannot be read or written.
         """
         name = clean_username(username)
-        user = User(name, self._new_id(), self._hash(long_enough(password)))
+        user = User(name, self._new_id(), self._hashing.hash(long_enough(password)))
         with self._editing() as (lines, users):
             if name in users:
                 raise UsersError(f"user {name!r} exists in {self._path}; remove it first")
@@ -128,7 +117,7 @@ class UsersFile:
 
         Raises UsersError if there is no such user, or as `add` does.
         """
-        hashed = self._hash(long_enough(password))
+        hashed = self._hashing.hash(long_enough(password))
         with self._editing() as (lines, users):
             user = replace(self._existing(users, username), hash=hashed)
             self._write(user.line() if _is_of(line, user) else line for line in lines)
@@ -187,23 +176,6 @@ class UsersFile:
         if name not in users:
             raise UsersError(f"no user {name!r} in {self._path}; add it first")
         return users[name]
-
-    def _hash(self, password: str) -> str:
-        try:
-            return self._hasher.hash(password)
-        except Argon2Error as error:
-            raise UsersError(f"cannot hash the password: {error}") from error
-
-    def _decoy(self) -> str:
-        """Return a hash that costs as much as a real one; no password is known to fit it."""
-        hasher = self._hasher
-        salt, digest = (_base64(bytes(size)) for size in (hasher.salt_len, hasher.hash_len))
-        cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
-        return f"$argon2{hasher.type.name.lower()}$v=19${cost}${salt}${digest}"
-
-
-def _base64(data: bytes) -> str:
-    return b64encode(data).decode().rstrip("=")
 
 
 def _is_of(line: str, user: User) -> bool:

@@ -1,4 +1,4 @@
-"""What a line of the password file may hold: user names, ids, passwords and their hashes."""
+"""What users may have, in a file or a database: names, ids, passwords and their hashes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HASH: Final = re.compile(r"\$argon2(?:id|i|d)\$v=\d+\$m=\d+,t=\d+,p=\d+(?:\$[A-
 
 
 class UsersError(GatewayError):
-    """The password file or a change to it is not acceptable; the text says what and the fix."""
+    """The users' file or a change to it is not acceptable; the text says what and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A line of the file; `hash` is argon2's encoded hash, with its parameters."""
+    """A user with a password; `hash` is argon2's encoded hash, with its parameters."""
 
     username: str
     true_id: TrueId
@@ -107,11 +107,20 @@ def _parse_user(text: str) -> User:
     parts = text.split(":")
     if len(parts) != len(fields(User)):
         raise UsersError("not username:true_id:argon2-hash; remove or correct the line")
-    username, true_id, hashed = parts
+    return check_user(*parts)
+
+
+def is_true_id(text: str) -> bool:
+    """Return whether this can be the id of a user."""
+    return _TRUE_ID.fullmatch(text) is not None
+
+
+def check_user(username: str, true_id: str, hashed: str) -> User:
+    """Return a user of these, as they were read. Raises UsersError."""
     if clean_username(username) != username:
         raise UsersError("username is not in normal form C; add the user again")
-    if not _TRUE_ID.fullmatch(true_id):
-        raise UsersError("true_id must be 1 to 128 visible ASCII characters")
+    if not is_true_id(true_id):
+        raise UsersError("true_id must be 1 to 128 visible ASCII characters without a colon")
     if not _HASH.fullmatch(hashed):
-        raise UsersError("not an argon2 hash; remove the line and add the user again")
+        raise UsersError("not an argon2 hash; remove the user and add it again")
     return User(username, TrueId(true_id), hashed)

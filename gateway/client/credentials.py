@@ -25,7 +25,7 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Password:
-    """An account of the gateway's password file."""
+    """An account of the gateway's, with a password."""
 
     username: str
     password: str = field(repr=False)

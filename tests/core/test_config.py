@@ -135,7 +135,7 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
         "static": {"path": "", "index": "index.html"},
         "auth": {
             "methods": ("guest",),
-            "password": {"file": "", "attempts_per_minute": 10},
+            "password": {"file": "", "database": "", "attempts_per_minute": 10},
             "jwt": {
                 "jwks_url": "",
                 "key_file": "",
@@ -699,6 +699,10 @@ def test_an_entry_is_reported_in_its_own_line() -> None:
         ("limits: {burst: 0}", "limits.burst: limits.burst must be at least 1"),
         ("api: {burst: 0}", "api.burst: api.burst must be at least 1"),
         (
+            "auth: {password: {file: a, database: b}}",
+            "auth.password.database: give either auth.password.file or auth.password.database",
+        ),
+        (
             "auth: {methods: [webhook]}",
             "auth.methods: auth.webhook.url must be given with the method webhook",
         ),
@@ -1163,6 +1167,7 @@ def valid_values(setting: Setting) -> st.SearchStrategy[Any]:
         "webhooks.url": st.sampled_from(["", "https://backend.example/hooks?game=1"]),
         "static.index": st.sampled_from(["index.html", "yes", "1", "~", "#a", "- b"]),
         # Values that must fit together get a range in which they do.
+        "auth.password.database": st.just(""),
         "auth.webhook.url": st.just("https://backend.example/auth?game=1"),
         "auth.webhook.timeout": st.floats(0.001, 9.0),
         "limits.connect_timeout": st.just(0) | st.floats(9.5, 100.0),

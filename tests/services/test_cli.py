@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -89,24 +90,44 @@ def test_a_variable_is_checked_like_the_file(tmp_path: Path) -> None:
 # Users
 
 
-def test_users_are_added_listed_and_removed(tmp_path: Path) -> None:
-    assert run("users", "list", cwd=tmp_path).stdout == ""
+def in_database(tmp_path: Path) -> tuple[str, str]:
+    """Let users be in a database; return the options that say so."""
+    path = tmp_path / "var" / "users"
+    text = f"auth: {{methods: [password], password: {{database: {path}}}}}\n"
+    (tmp_path / "gateway.yaml").write_text(text)
+    return "--config", "gateway.yaml"
+
+
+@pytest.mark.parametrize("database", [False, True], ids=["file", "database"])
+def test_users_are_added_listed_and_removed(tmp_path: Path, database: bool) -> None:
+    options = in_database(tmp_path) if database else ()
+
+    def users(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return run("users", *arguments, *options, cwd=tmp_path, text=text)
+
+    assert users("list").stdout == ""
     assert not (tmp_path / "var").exists()
 
-    added = run("users", "add", "ada", "--password-stdin", cwd=tmp_path, text=f"{PASSWORD}\n")
+    added = users("add", "ada", "--password-stdin", text=f"{PASSWORD}\n")
     assert (added.returncode, added.stderr) == (0, "")
     assert re.fullmatch(r"ada p_[\w-]{16}\n", added.stdout)
     file = tmp_path / "var" / "users"
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
-    assert PASSWORD not in file.read_text()
-    second = run("users", "add", "Bob B", "--password-stdin", cwd=tmp_path, text=PASSWORD)
+    content = file.read_bytes()
+    assert content.startswith(b"SQLite format 3") == database
+    assert PASSWORD.encode() not in content
+    second = users("add", "Bob B", "--password-stdin", text=PASSWORD)
     assert second.returncode == 0
 
-    assert run("users", "list", cwd=tmp_path).stdout == added.stdout + second.stdout
-    removed = run("users", "remove", "ada", cwd=tmp_path)
+    assert users("list").stdout == added.stdout + second.stdout
+    changed = users("passwd", "ada", "--password-stdin", text=PASSWORD[::-1])
+    assert (changed.returncode, changed.stdout) == (0, added.stdout)
+    removed = users("remove", "ada")
     assert (removed.returncode, removed.stdout, removed.stderr) == (0, "", "")
-    assert run("users", "list", cwd=tmp_path).stdout == second.stdout
+    assert users("list").stdout == second.stdout
+    again = users("remove", "ada")
+    assert (again.returncode, "no user 'ada' in" in again.stderr) == (1, True)
 
 
 def test_users_go_where_the_state_is(tmp_path: Path) -> None:
@@ -244,6 +265,36 @@ async def test_a_user_can_log_in_at_once_and_no_more_when_removed(tmp_path: Path
             assert run("users", "remove", "ada", cwd=tmp_path).returncode == 0
             link = await clients.polling()
             assert await connect_refused(link, credentials) == "bad_credentials"
+
+
+@pytest.mark.gen_test(timeout=TIMEOUT)
+async def test_users_of_a_database_come_and_go_while_the_gateway_runs(tmp_path: Path) -> None:
+    options = in_database(tmp_path)
+    with GatewayProcess(tmp_path, *options) as gateway:
+        async with Clients(gateway.url) as clients:
+            link = await clients.websocket()
+            credentials = {"username": "ada", "password": PASSWORD}
+            assert await connect_refused(link, credentials) == "bad_credentials"
+            add = ("users", "add", "--password-stdin", *options)
+            added = run(*add, "ada", cwd=tmp_path, text=PASSWORD)
+            player = await Player.log_in(link, credentials)
+            assert player.true_id == added.stdout.split()[1]
+            # A new one can be written to before the first log-in.
+            bob = run(*add, "bob", cwd=tmp_path, text=PASSWORD).stdout.split()[1]
+            message = {"target_id": bob, "data": 1}
+            for _ in range(600):
+                receipt = await player.call("message", message)
+                if receipt["ok"]:
+                    break
+                assert receipt["error"]["code"] == "unknown_target"
+                await asyncio.sleep(0.1)
+            assert receipt["status"] == "queued"
+            # One that is gone loses the session, connected or not.
+            assert run("users", "remove", "ada", *options, cwd=tmp_path).returncode == 0
+            await player.link.ended(TIMEOUT)
+            link = await clients.websocket()
+            token = {"token": player.session["token"]}
+            assert await connect_refused(link, token) == "session_revoked"
 
 
 # API keys
