@@ -98,7 +98,7 @@ def build_authentication(
             attempts = config.auth.password.attempts_per_minute
             password = PasswordAuthenticator(users, executor, attempts, time.monotonic)
             methods.append(password)
-    if inquiries is not None:
+    if "webhook" in config.auth.methods and inquiries is not None:
         webhook = config.auth.webhook
         settings = AuthWebhookSettings(
             webhook.question_bytes,
@@ -158,8 +158,11 @@ def jwt_rules(config: Config) -> JwtRules:
 def auth_inquiries(
     config: Config, environ: Mapping[str, str], metrics: Metrics
 ) -> Inquiries | None:
-    """Return what asks the backend who players are, if it is asked. Raises ConfigError."""
-    if "webhook" not in config.auth.methods:
+    """Return what asks the backend who players are; None without a url. Raises ConfigError.
+
+    It is there also while the method is off: a reload may turn that on.
+    """
+    if not config.auth.webhook.url:
         return None
     return _build_inquiries("auth.webhook", config.auth.webhook, environ, metrics)
 

@@ -19,7 +19,7 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.asyncapi import build_asyncapi
 from gateway.auth.jwt_keys import KeySource
-from gateway.auth.users_file import UsersFile
+from gateway.auth.users import Users
 from gateway.backend import Backend, BackendLimits
 from gateway.building import (
     admission_settings,
@@ -122,12 +122,11 @@ class Gateway:
         self._reporting = build_reporting(
             config, environ, self._store, self._presence.is_here, self.metrics
         )
-        auth_questions = auth_inquiries(config, environ, self.metrics)
-        room_questions = room_inquiries(config, environ, self.metrics)
-        self._inquiries = [each for each in (auth_questions, room_questions) if each is not None]
+        self._auth_inquiries = auth_inquiries(config, environ, self.metrics)
+        self._room_inquiries = room_inquiries(config, environ, self.metrics)
         self._rooms = Rooms(
             self._store,
-            build_joining(config, room_questions, self.metrics),
+            build_joining(config, self._room_inquiries, self.metrics),
             self._registry.connections_of,
             self._presence.get,
             self.metrics,
@@ -164,7 +163,7 @@ class Gateway:
         self.admission = Admission(
             self._services,
             build_authentication(
-                config, users, self._jwt_keys, self._executor, auth_questions, self.metrics
+                config, users, self._jwt_keys, self._executor, self._auth_inquiries, self.metrics
             ),
             self._tokens,
             admission_settings(config),
@@ -414,7 +413,9 @@ class Gateway:
             self._tell_status("READY=1")
 
     def _prepare(self, load: Callable[[], Config]) -> Candidate:
-        environment = Environment(self._environ, self._state_dir, self._executor, self.metrics)
+        environment = Environment(
+            self._environ, self._state_dir, self._executor, self._auth_inquiries, self.metrics
+        )
         return prepare(self.config, load(), self._jwt_keys, environment)
 
     async def _use_jwt_keys(self, keys: KeySource | None) -> None:
@@ -427,7 +428,7 @@ class Gateway:
         if retired is not None:
             await retired.close()
 
-    def _follow(self, users: UsersFile | None) -> None:
+    def _follow(self, users: Users | None) -> None:
         """Follow the accounts of this file: messages may wait before somebody's first log-in."""
         if users is None:
             self._accounts = None
@@ -477,8 +478,9 @@ class Gateway:
         await self._rooms.close()
         if self._reporting is not None:
             await self._reporting.stop()
-        for inquiries in self._inquiries:
-            await inquiries.close()
+        for inquiries in (self._auth_inquiries, self._room_inquiries):
+            if inquiries is not None:
+                await inquiries.close()
         await self._listeners.close()
         if self._picows is not None:
             self._picows.close()

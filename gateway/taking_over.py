@@ -14,7 +14,7 @@ from gateway.admission import Admission
 from gateway.api_keys import ApiKeysFile
 from gateway.auth import Authentication
 from gateway.auth.jwt_keys import KeySource
-from gateway.auth.users_file import UsersFile
+from gateway.auth.users import Users
 from gateway.building import (
     admission_settings,
     api_limits,
@@ -29,6 +29,7 @@ from gateway.config import Config
 from gateway.config_loader import check_contradictions
 from gateway.connection import Connection
 from gateway.delivery import Delivery
+from gateway.inquiries import Inquiries
 from gateway.logs import configure_logging
 from gateway.metrics import Metrics
 from gateway.registry import Registry
@@ -58,7 +59,7 @@ class Parts:
     peers: PeerPolicy
     api: Api
     reporting: Reporting | None
-    follow: Callable[[UsersFile | None], None]
+    follow: Callable[[Users | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Candidate:
 
     merged: Merged
     secret_keys: tuple[str, ...]
-    users: UsersFile | None
+    users: Users | None
     jwt_keys: KeySource | None
     authentication: Authentication
     api_keys: ApiKeysFile
@@ -81,6 +82,8 @@ class Environment:
     variables: Mapping[str, str]
     state_dir: Path
     executor: Executor
+    #: What asks the backend who players are.
+    inquiries: Inquiries | None
     metrics: Metrics
 
 
@@ -103,9 +106,18 @@ def prepare(
         load_secret_keys(config.resume, variables, state_dir, generate=False),
         users,
         jwt_keys,
-        build_authentication(config, users, jwt_keys, environment.executor),
+        build_authentication(
+            config,
+            users,
+            jwt_keys,
+            environment.executor,
+            environment.inquiries,
+            environment.metrics,
+        ),
         load_api_keys(config, state_dir),
-        load_webhook_secrets(config.webhooks, variables) if config.webhooks.url else (),
+        load_webhook_secrets("webhooks", config.webhooks.secret_file, variables)
+        if config.webhooks.url
+        else (),
     )
 
 

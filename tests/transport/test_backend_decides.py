@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -224,6 +225,22 @@ async def test_a_client_that_does_not_wait_leaves_nothing_behind(
     await clients.until_connections(0)
     assert gateway._store.session_count == 0
     assert (await log_in(clients)).session["outcome"] == "new"
+
+
+async def test_the_backend_is_asked_after_a_reload_by_the_new_rules(
+    clients: Clients, backend: QuestionedBackend, gateway: Gateway
+) -> None:
+    backend.answer = lambda question: {"true_id": "jwt:7"}
+    webhook = dataclasses.replace(gateway.config.auth.webhook, accept_other_ids=True)
+    config = change(gateway.config, auth={"webhook": webhook})
+    await gateway.reload(lambda: config)
+    assert (await log_in(clients)).true_id == "jwt:7"
+    without = change(config, auth={"methods": ("guest",)})
+    await gateway.reload(lambda: without)
+    assert (await refused(clients))["data"]["code"] == "bad_credentials"
+    await gateway.reload(lambda: config)
+    assert (await log_in(clients)).true_id == "jwt:7"
+    assert len(backend.questions) == 2
 
 
 async def test_attributes_are_seen_through_the_api(clients: Clients, state_dir: Path) -> None:
