@@ -6,6 +6,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 FAULT_ARGS ?=
+SOAK_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -30,7 +31,7 @@ TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver firefox-esr:fire
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-compiled compiled bench faults lint format clean system-packages test-environment FORCE
+.PHONY: help run test test-compiled compiled bench faults soak lint format clean system-packages test-environment FORCE
 
 help:
 	@echo 'make run      start a gateway                      (ARGS="--port 9000")'
@@ -38,6 +39,7 @@ help:
 	@echo 'make test-compiled   some tests again, on the compiled modules of a wheel'
 	@echo 'make bench    the gateway beside other servers     (BENCH_ARGS="--rounds 1")'
 	@echo 'make faults   break the gateway under load         (FAULT_ARGS="--rounds 5")'
+	@echo 'make soak     ten minutes of mixed load with faults (SOAK_ARGS="--minutes 60")'
 	@echo 'make lint     linters and types only'
 	@echo 'make format   rewrite the code in the common format'
 	@echo 'make clean    remove what builds and tests left; keeps $(VENV) and var/'
@@ -65,6 +67,9 @@ compiled: $(VENV)/.installed-test
 
 faults: system-packages $(VENV)/.installed-test
 	$(BIN)/python -m tests.faults $(FAULT_ARGS)
+
+soak: system-packages $(VENV)/.installed-test
+	$(BIN)/python -m tests.faults.soak $(SOAK_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check --quiet .

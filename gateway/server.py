@@ -319,6 +319,7 @@ class Gateway:
         gauge("connections", "Open Engine.IO connections", lambda: len(self._engine))
         gauge("player_connections", "Connections of players", lambda: len(self._registry))
         gauge("players", "Players with a connection", lambda: self._registry.players)
+        gauge("event_loop_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
         gauge("sessions", "Sessions kept", lambda: self._store.session_count)
         gauge("store_available", "1 while the store can be written", lambda: self._store.available)
         gauge("rooms", "Rooms that have members", lambda: len(self._store.memberships))

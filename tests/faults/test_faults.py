@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.faults import restart
+from tests.faults import restart, soak
 from tests.faults.proxy import Fault
 from tests.faults.scenarios import SCENARIOS, Plan, Report
 
@@ -81,3 +81,15 @@ def test_a_restart_brings_all_players_back(tmp_path: Path, activation: bool) -> 
     assert len(report.outages) == plan.players
     # With a socket that stays nobody is refused, who comes too early waits.
     assert not (activation and report.refused)
+
+
+def test_a_minute_of_everything_at_once_is_clean_and_grows_nothing(tmp_path: Path) -> None:
+    report = asyncio.run(soak.soak(60.0, players=12, bots=4, seed=_SEED, directory=tmp_path))
+    assert report.findings.clean, report.findings
+    assert report.crowd_findings == []
+    assert report.acked > 1000
+    assert report.room_messages > 200
+    assert report.faults > 20
+    # Two for each connection at a time, dying ones included, and what the process itself needs.
+    assert max(sample.descriptors for sample in report.samples) < 200
+    assert report.samples[-1].tasks <= max(sample.tasks for sample in report.samples[:20]) + 5
