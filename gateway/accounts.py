@@ -61,6 +61,6 @@ class Accounts:
         self._missing = missing
         await self._store.forget(removed)
         for true_id in removed:
-            logger.info("the account of player %s is gone", true_id)
+            logger.info("the account of player %s is gone", true_id, extra={"true_id": true_id})
             await self._revocation.revoke_player(true_id, "account_removed")
             self._known -= {true_id}

@@ -200,7 +200,10 @@ class Admission:
                 generation = session.present(token.generation)
             except ConnectRefused:
                 logger.warning(
-                    "token_reused: session %s of player %s is revoked", session.id, session.true_id
+                    "token_reused: session %s of player %s is revoked",
+                    session.id,
+                    session.true_id,
+                    extra=session.about,
                 )
                 await self._services.revocation.revoke_held(session, "token_reused")
                 raise

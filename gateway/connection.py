@@ -59,6 +59,7 @@ _BYTES_PER_TOKEN: Final = 4096
 #: Changes of its presence that a connection may announce.
 _PRESENCE_PER_SECOND: Final = 2.0
 _PRESENCE_AT_ONCE: Final = 10.0
+_TRIMMED: Final = "connection %d fell %d trimmed messages behind"
 #: Looked up for each volatile message.
 _LIVE: Final = CursorState.LIVE
 
@@ -107,7 +108,6 @@ class Connection:
         "_commands",
         "_cursor",
         "_held",
-        "_hidden",
         "_limits",
         "_pinged",
         "_presence_bucket",
@@ -116,6 +116,7 @@ class Connection:
         "_sink",
         "closed",
         "deaf",
+        "hidden",
         "id",
         "offsets",
         "session",
@@ -152,7 +153,7 @@ class Connection:
         #: Volatile state to be written once the client is up to date and not hidden. None
         #: when it is and all was written: the one thing that `offer_volatile` has to ask.
         self._held: Conflation | None = None
-        self._hidden = False
+        self.hidden = False
         self._presence_bucket: TokenBucket | None = None
 
     @property
@@ -197,8 +198,8 @@ class Connection:
 
     def _hold(self, array: bytes, key: Hashable | None) -> None:
         metrics, limits = self._services.metrics, self._limits
-        reason = "hidden" if self._hidden else "behind"
-        if key is None or (self._hidden and limits.hidden_policy == "drop"):
+        reason = "hidden" if self.hidden else "behind"
+        if key is None or (self.hidden and limits.hidden_policy == "drop"):
             metrics.dropped_volatile(reason)
             return
         metrics.kept_volatile(reason)
@@ -214,7 +215,7 @@ class Connection:
     def _catch_up(self) -> None:
         """Write the volatile state that was held, as far as there is room."""
         held = self._held
-        if held is None or self._hidden:
+        if held is None or self.hidden:
             return
         while self._cursor.state is _LIVE and not self.closed:
             array = held.pop()
@@ -280,7 +281,7 @@ class Connection:
                     self.true_id, after, _BATCH, self._limits.send_buffer_bytes, on_batch
                 )
             case Lost(count):
-                logger.warning("connection %d fell %d trimmed messages behind", self.id, count)
+                logger.warning(_TRIMMED, self.id, count, extra=self.session.about)
                 self.close("slow_consumer", reconnect=True)
 
     def on_drained(self) -> None:
@@ -411,8 +412,8 @@ class Connection:
         services.presence.set_state(self, request)
         self.answer(ack_id, {"ok": True})
         if self._limits.hidden_policy != "send":
-            self._hidden = request.state == "hidden"
-            if self._hidden and self._held is None:
+            self.hidden = request.state == "hidden"
+            if self.hidden and self._held is None:
                 self._held = Conflation(self._limits.state_keys, self._limits.state_bytes)
             self._catch_up()
 

@@ -6,21 +6,29 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Final
 
 from gateway.config import LogConfig
+
+#: What a line is about, if it is about that: given as `extra` where the line is written.
+EXTRA_FIELDS: Final = ("true_id", "session_id", "room", "api_key", "action")
 
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return time (ISO 8601, UTC), level, logger, message and, if there is one, traceback."""
+        """Return time (ISO 8601, UTC), level, logger, message, EXTRA_FIELDS and traceback."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        for name in EXTRA_FIELDS:
+            value = getattr(record, name, None)
+            if value is not None:
+                fields[name] = str(value)
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(fields, ensure_ascii=False)

@@ -117,7 +117,11 @@ class Revocation:
             async with self._locks.hold(session.id):
                 await self._sessions.revoke_session(session.id, self._clock(), "logout")
         except StoreUnavailable:
-            logger.debug("session %s could not be logged out: the store is down", session.id)
+            logger.debug(
+                "session %s could not be logged out: the store is down",
+                session.id,
+                extra=session.about,
+            )
             on_failed(RequestRefused("unavailable", "not logged out: try again"))
             return
         answer()

@@ -43,6 +43,11 @@ class Session:
     attributes: str = NO_ATTRIBUTES
     connection_id: ConnectionId | None = field(default=None)
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What log lines about this session carry."""
+        return {"true_id": self.true_id, "session_id": self.id}
+
     def present(self, generation: int) -> int:
         """Return the generation to issue to who presents a resume token of this generation.
 

@@ -260,6 +260,7 @@ class Webhooks:
                     webhook.event.type,
                     _plain(webhook.event.true_id),
                     _plain(reason),
+                    extra={"true_id": webhook.event.true_id},
                 )
                 self._metrics.webhook("dead")
                 self._done(webhook, life, remove=False)
