@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -121,11 +121,51 @@ class Refused(Exception):
         )
 
 
-@stream_request_body
-class ApiHandler(QuietFaults):
-    """One path of the API; without `calls` a path that is none."""
+class ProblemHandler(QuietFaults):
+    """Answers with JSON, and refuses with problem documents."""
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+
+    #: What WWW-Authenticate says to who has no good key; empty for nothing.
+    challenge = ""
+
+    def set_default_headers(self) -> None:
+        """Answers are for programs: never stored, framed or sniffed."""
+        set_headers(self)
+
+    def refuse(self, error: Refused) -> None:
+        """Answer with a problem document. Raises Finish."""
+        problem = error.problem
+        self.set_status(problem.status)
+        if problem.retry_after is not None:
+            self.set_header("Retry-After", str(math.ceil(problem.retry_after)))
+        if problem.code == "unauthorized" and self.challenge:
+            self.set_header("WWW-Authenticate", self.challenge)
+        self.answer(problem, "application/problem+json")
+        raise Finish
+
+    def answer(self, answer: object, kind: str = "application/json") -> None:
+        """Answer with this as JSON."""
+        self.set_header("Content-Type", kind)
+        self.finish(msgspec.json.encode(answer))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer what Tornado refuses, or our own fault, without its text."""
+        if status_code < 500:
+            text = "the request is malformed"
+            problem = Refused(_CODES.get(status_code, "bad_request"), text).problem
+        else:
+            problem = Refused("internal", "the gateway has failed; its log says more").problem
+        self.set_status(problem.status)
+        self.answer(problem, "application/problem+json")
+
+
+@stream_request_body
+class ApiHandler(ProblemHandler):
+    """One path of the API; without `calls` a path that is none."""
+
+    challenge = 'Bearer realm="game-gateway"'
+    unknown_path = "there is no such call; see /api/v1/openapi.json"
 
     def initialize(self, api: Api, calls: Mapping[str, Call]) -> None:
         """Take the calls by their methods."""
@@ -136,20 +176,12 @@ class ApiHandler(QuietFaults):
         self._call: Call
         self._key: ApiKey
 
-    def set_default_headers(self) -> None:
-        """Answers are for programs: never stored, framed or sniffed."""
-        set_headers(self)
-
     def prepare(self) -> None:
         """Check key, method and scope, and the size of a body before it is read."""
         cast(Any, self.request.connection).set_max_body_size(_DISCARD_BYTES)
         headers = self.request.headers
         try:
-            self._key = self._api.authenticate(
-                headers.get("Authorization"),
-                self.request.remote_ip or "",
-                ",".join(headers.get_list("X-Forwarded-For")),
-            )
+            self._key = self.authenticate()
             self._call = self._find_call()
             if self._call.scope not in self._key.scopes:
                 text = f"this key lacks the scope {self._call.scope}"
@@ -161,11 +193,19 @@ class ApiHandler(QuietFaults):
                 max(self._limit + 1, _DISCARD_BYTES)
             )
         except Refused as error:
-            self._refuse(error)
+            self.refuse(error)
+
+    def authenticate(self) -> ApiKey:
+        """Return whose call it is. Raises Refused."""
+        return self._api.authenticate(
+            self.request.headers.get("Authorization"),
+            self.request.remote_ip or "",
+            ",".join(self.request.headers.get_list("X-Forwarded-For")),
+        )
 
     def _find_call(self) -> Call:
         if not self._calls:
-            raise Refused("not_found", "there is no such call; see /api/v1/openapi.json")
+            raise Refused("not_found", self.unknown_path)
         method = "GET" if self.request.method == "HEAD" else self.request.method
         call = self._calls.get(method or "")
         if call is None:
@@ -183,19 +223,25 @@ class ApiHandler(QuietFaults):
         try:
             answer = await self._call.run(self._api.backend, self._arguments(path))
         except Refused as error:
-            self._refuse(error)
+            self.refuse(error)
         except RequestRefused as error:
-            self._refuse(Refused(error.code, error.message, error.field, error.retry_after))
+            self.refuse(Refused(error.code, error.message, error.field, error.retry_after))
         except StoreUnavailable:
             text = "the gateway's store is not available"
-            self._refuse(Refused("unavailable", text, None, _RETRY_AFTER))
-        if self._call.scope in _AUDITED:
-            # The path as it came, in which whatever is not plain is escaped.
-            asked = ascii(self.request.path)[1:-1]
-            logger.info("API key %s: %s %s", self._key.name, self.request.method, asked)
-        self._finish(answer, "application/json")
+            self.refuse(Refused("unavailable", text, None, _RETRY_AFTER))
+        self.audit(path)
+        self.answer(answer)
 
     get = head = post = put = delete = patch = options = _run
+
+    def audit(self, path: Mapping[str, str]) -> None:
+        """Log who has done what to a player, a session or a room."""
+        call, key = self._call, self._key
+        if call.scope in _AUDITED:
+            # The path as it came, in which whatever is not plain is escaped.
+            asked = ascii(self.request.path)[1:-1]
+            extra = {"action": call.name, "api_key": key.name, **path}
+            logger.info("API key %s: %s %s", key.name, self.request.method, asked, extra=extra)
 
     def _arguments(self, path: dict[str, str]) -> Arguments:
         call = self._call
@@ -231,30 +277,6 @@ class ApiHandler(QuietFaults):
     def _refuse_body(self) -> None:
         raise Refused("too_large", f"the body has more than {self._limit} bytes")
 
-    def _refuse(self, error: Refused) -> None:
-        problem = error.problem
-        self.set_status(problem.status)
-        if problem.retry_after is not None:
-            self.set_header("Retry-After", str(math.ceil(problem.retry_after)))
-        if problem.code == "unauthorized":
-            self.set_header("WWW-Authenticate", 'Bearer realm="game-gateway"')
-        self._finish(problem, "application/problem+json")
-        raise Finish
-
-    def _finish(self, answer: object, kind: str) -> None:
-        self.set_header("Content-Type", kind)
-        self.finish(msgspec.json.encode(answer))
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer what Tornado refuses, or our own fault, without its text."""
-        if status_code < 500:
-            text = "the request is malformed"
-            problem = Refused(_CODES.get(status_code, "bad_request"), text).problem
-        else:
-            problem = Refused("internal", "the gateway has failed; its log says more").problem
-        self.set_status(problem.status)
-        self._finish(problem, "application/problem+json")
-
     def on_finish(self) -> None:
         """Count the call."""
         self._api.metrics.api_call(self.get_status())
@@ -282,20 +304,27 @@ class DocumentHandler(QuietFaults):
 
 def api_routes(api: Api, openapi: bytes) -> Routes:
     """Return the routes of all calls, and one for whatever else is below `/api`."""
-    paths: dict[str, dict[str, Call]] = {}
-    for call in CALLS:
-        paths.setdefault(call.path, {})[call.method] = call
     return [
         (f"{PREFIX}/openapi\\.json", DocumentHandler, {"document": openapi}),
-        *(
-            (
-                PREFIX + re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]*)", path),
-                ApiHandler,
-                {"api": api, "calls": calls},
-            )
-            for path, calls in paths.items()
-        ),
+        *call_routes(PREFIX, CALLS, ApiHandler, {"api": api}),
         ("/api(?:/.*)?", ApiHandler, {"api": api, "calls": {}}),
+    ]
+
+
+def call_routes(
+    prefix: str, calls: Iterable[Call], handler: type[ApiHandler], arguments: dict[str, Any]
+) -> Routes:
+    """Return a route for each path of these calls."""
+    paths: dict[str, dict[str, Call]] = {}
+    for call in calls:
+        paths.setdefault(call.path, {})[call.method] = call
+    return [
+        (
+            prefix + re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]*)", path),
+            handler,
+            {**arguments, "calls": methods},
+        )
+        for path, methods in paths.items()
     ]
 
 
