@@ -101,6 +101,10 @@ class ApiKeysFile:
                 found = key
         return found
 
+    def holds(self, key: ApiKey) -> bool:
+        """Tell whether the file, which is read again if it has changed, still has this very key."""
+        return key in self._current()
+
     def list(self) -> builtins.list[ApiKey]:
         """Read the file and return its keys in its order. Raises ApiKeysError."""
         with self._mutex:

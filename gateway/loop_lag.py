@@ -19,6 +19,12 @@ class LoopLag:
         self._observe = metrics.histogram(
             "event_loop_lag_seconds", "How late timers of the event loop come", _BUCKETS
         )
+        self._worst = 0.0
+
+    def take_worst(self) -> float:
+        """Return the largest lag since the last call, in seconds."""
+        worst, self._worst = self._worst, 0.0
+        return worst
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -26,4 +32,6 @@ class LoopLag:
         while True:
             due = loop.time() + _PAUSE
             await asyncio.sleep(_PAUSE)
-            self._observe(max(0.0, loop.time() - due))
+            lag = max(0.0, loop.time() - due)
+            self._observe(lag)
+            self._worst = max(self._worst, lag)

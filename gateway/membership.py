@@ -5,6 +5,7 @@ A room is there while it has members. A store keeps what is here, the way it kee
 
 from __future__ import annotations
 
+import heapq
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ class Memberships:
 
     def __len__(self) -> int:
         return len(self._rooms)
+
+    def largest(self, count: int) -> list[tuple[str, int]]:
+        """Return so many rooms with the number of their members, the largest first."""
+        sizes = ((room, len(members)) for room, members in self._rooms.items())
+        return heapq.nsmallest(count, sizes, key=lambda entry: (-entry[1], entry[0]))
 
     def players(self) -> Iterator[TrueId]:
         """Yield every player who is in a room."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Final, get_args
 
 from prometheus_client import (
@@ -47,6 +47,11 @@ class Counters(defaultdict[str, int]):
         self.update(dict.fromkeys(known, 0))
         self._about = (f"gateway_{name}", text, label)
 
+    @property
+    def name(self) -> str:
+        """The metric's name, without the prefix."""
+        return self._about[0].removeprefix("gateway_")
+
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Hand the counts to prometheus_client."""
         name, text, label = self._about
@@ -74,6 +79,17 @@ class MessageCounters:
         yield family
 
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many there were by status, and by kind."""
+        statuses: dict[str, int] = {}
+        kinds: dict[str, int] = {}
+        for kind in _STATUSES:
+            for status, count in getattr(self, kind).items():
+                statuses[status] = statuses.get(status, 0) + count
+                kinds[kind] = kinds.get(kind, 0) + count
+        return {"messages": statuses, "messages_by_kind": kinds}
+
+
 class Metrics:
     """The gateway's counters and gauges, by their metric names without the prefix."""
 
@@ -81,6 +97,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._all_counters: list[Counters] = []
+        self._gauges: dict[str, Callable[[], float]] = {}
         ProcessCollector(registry=self._registry)
         #: Accepted messages. Delivery counts in it.
         self.messages = MessageCounters()
@@ -125,6 +143,12 @@ class Metrics:
             "result",
             ("sent", "failed", "dead"),
         )
+        self._admin_logins = self.counters(
+            "admin_logins",
+            "Log-ins to the operator's page by result",
+            "result",
+            ("accepted", "refused", "rate_limited"),
+        )
         self._api_calls = self.counters("api_calls", "Calls of the HTTP API by status", "status")
         self._dropped = self.counters(
             "dropped_messages",
@@ -149,11 +173,29 @@ class Metrics:
         """Add a counter for each value of a label, 0 at first for `known`; who asks counts."""
         counters = Counters(name, text, label, known)
         self._registry.register(counters)
+        self._all_counters.append(counters)
         return counters
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a gauge that is read when the metrics are."""
         Gauge(f"gateway_{name}", text, registry=self._registry).set_function(read)
+        self._gauges[name] = read
+
+    def gauges(self, only: Container[str] | None = None) -> dict[str, float]:
+        """Return what all gauges say now, or `only` these."""
+        return {
+            name: float(read())
+            for name, read in self._gauges.items()
+            if only is None or name in only
+        }
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return what was counted so far: by the counter's name, then by its label's value.
+
+        Messages come by status and, as `messages_by_kind`, by kind.
+        """
+        counts = {counters.name: dict(counters) for counters in self._all_counters}
+        return {**self.messages.counts(), **counts}
 
     def histogram(self, name: str, text: str, buckets: Sequence[float]) -> Callable[[float], None]:
         """Add a histogram; what is returned takes its observations."""
@@ -212,6 +254,10 @@ class Metrics:
     def api_call(self, status: int) -> None:
         """Count a call of the HTTP API by the HTTP status of its answer."""
         self._api_calls[str(status)] += 1
+
+    def admin_login(self, result: str) -> None:
+        """Count a log-in to the operator's page: `accepted`, `refused` or `rate_limited`."""
+        self._admin_logins[result] += 1
 
     def webhook(self, result: str) -> None:
         """Count an attempt to send a webhook (`sent`, `failed`), or one given up (`dead`)."""

@@ -20,6 +20,15 @@ def test_members_and_rooms_keep_the_order_of_joining() -> None:
     assert list(subject.players()) == [EVE, ANN, BOB]
 
 
+def test_the_largest_rooms_come_first_and_of_equal_ones_the_first_by_name() -> None:
+    subject = Memberships()
+    for room, true_id in (("d", ANN), ("b", ANN), ("b", BOB), ("a", ANN), ("c", BOB), ("c", ANN)):
+        subject.add(room, true_id)
+    assert subject.largest(3) == [("b", 2), ("c", 2), ("a", 1)]
+    assert subject.largest(9) == [*subject.largest(3), ("d", 1)]
+    assert subject.largest(0) == []
+
+
 def test_a_room_without_members_is_none() -> None:
     subject = Memberships()
     assert dict(subject.members_of("a")) == {}

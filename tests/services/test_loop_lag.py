@@ -22,8 +22,10 @@ def test_a_loop_that_is_blocked_shows() -> None:
     metrics = Metrics()
     name = "gateway_event_loop_lag_seconds"
 
+    subject = LoopLag(metrics)
+
     async def run() -> None:
-        lag = asyncio.ensure_future(LoopLag(metrics).run())
+        lag = asyncio.ensure_future(subject.run())
         await asyncio.sleep(0)
         time.sleep(0.7)  # noqa: ASYNC251
         while not value(metrics, f"{name}_count"):  # noqa: ASYNC110
@@ -35,3 +37,6 @@ def test_a_loop_that_is_blocked_shows() -> None:
     asyncio.run(asyncio.wait_for(run(), 30))
     assert value(metrics, f"{name}_sum") >= 0.6
     assert value(metrics, f'{name}_bucket{{le="0.5"}}') == 0
+    # The worst is told once.
+    assert subject.take_worst() >= 0.5
+    assert subject.take_worst() == 0
