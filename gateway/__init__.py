@@ -22,6 +22,10 @@ and goes, and `webhooks.py` sends them. It is asked who players are (`auth/webho
 they may go (`room_webhook.py`) by `inquiries.py`. `openapi.py` and `asyncapi.py` describe both
 sides.
 
+The operator has a page: `transport/admin.py` serves it behind `transport/admin_door.py`, whose
+log-ins `admin_sessions.py` keeps; `admin.py` is what it shows and does, `history.py` the last hour
+in numbers.
+
 `server.py` builds all of it from `config.py` in one place (`building.py` says what each part
 is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it. At a reload
 `reloading.py` says what of a new configuration counts at once and `taking_over.py` hands it on;

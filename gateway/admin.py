@@ -23,7 +23,6 @@ from gateway.backend import Backend
 from gateway.connection import Services
 from gateway.errors import RequestRefused
 from gateway.history import History, Samples
-from gateway.membership import Memberships
 from gateway.messages import ListPlayers, SessionId, TrueId
 
 logger = logging.getLogger(__name__)
@@ -99,22 +98,20 @@ class Kicked(msgspec.Struct, frozen=True):
 class Admin:
     """The operator's calls. `caller` is the name of the API key that was logged in with.
 
-    All raise RequestRefused, and StoreUnavailable. `memberships` returns those that hold now,
-    `trouble` why the gateway takes no new players, or None.
+    All raise RequestRefused, and StoreUnavailable. `trouble` returns why the gateway takes no new
+    players, or None.
     """
 
     def __init__(
         self,
         services: Services,
         backend: Backend,
-        memberships: Callable[[], Memberships],
         history: History,
         trouble: Callable[[], str | None],
         version: str,
     ) -> None:
         self._services = services
         self._backend = backend
-        self._memberships = memberships
         self._history = history
         self._trouble = trouble
         self._version = version
@@ -138,11 +135,11 @@ class Admin:
 
     async def rooms(self, request: AskRooms) -> RoomsPage:
         """Return a page of rooms, the largest first."""
-        memberships = self._memberships()
+        rooms = self._services.rooms
         # What lies behind the last room need not be looked for.
-        offset = min(request.offset, len(memberships))
-        found = memberships.largest(offset + request.limit)[offset:]
-        return RoomsPage(len(memberships), offset, tuple(RoomSize(*each) for each in found))
+        offset = min(request.offset, len(rooms))
+        found = rooms.largest(offset + request.limit)[offset:]
+        return RoomsPage(len(rooms), offset, tuple(RoomSize(*each) for each in found))
 
     async def players(self, request: ListPlayers) -> PlayersPage:
         """Return a page of who is here or away."""

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, cast
 
+from gateway.admin import Admin
+from gateway.admin_sessions import AdminSessions
 from gateway.admission import AdmissionSettings
 from gateway.api_keys import ApiKeysError, ApiKeysFile
 from gateway.attendance import Attendance
@@ -31,7 +33,9 @@ from gateway.config import Config
 from gateway.config_checks import GATEWAY_IDS
 from gateway.config_inquiries import InquiryConfig
 from gateway.config_loader import STORED_BESIDE
+from gateway.connection import Services
 from gateway.errors import ConfigError
+from gateway.history import History
 from gateway.inquiries import Inquiries, InquirySettings
 from gateway.joining import ClosedRooms, Joining, OpenRooms, RoomPolicy
 from gateway.limits import ConnectionLimits, HiddenPolicy
@@ -46,7 +50,9 @@ from gateway.room_webhook import WebhookRooms
 from gateway.rooms import RoomSettings
 from gateway.secret_keys import load_webhook_secrets
 from gateway.store import StoreLimits
-from gateway.transport.api import ApiLimits
+from gateway.transport.admin import admin_routes
+from gateway.transport.admin_door import Door
+from gateway.transport.api import Api, ApiLimits, Routes
 from gateway.transport.app import BUILT_IN
 from gateway.transport.interfaces import EngineSettings
 from gateway.transport.webhook_client import ClientLimits, WebhookClient
@@ -258,6 +264,33 @@ def api_limits(config: Config) -> ApiLimits:
         config.api.attempts_per_minute,
         message_bytes(config),
     )
+
+
+def build_admin_routes(
+    config: Config,
+    services: Services,
+    history: History,
+    trouble: Callable[[], str | None],
+    release: str,
+    api: Api,
+) -> Routes:
+    """Return the routes of the operator's page; none without `admin.enabled`.
+
+    Keys are those that the API goes by at the time.
+    """
+    section = config.admin
+    if not section.enabled:
+        return []
+    sessions = AdminSessions(
+        section.session_lifetime,
+        section.sessions,
+        api.holds,
+        lambda: api.metrics.limit_hit("admin.sessions"),
+        time.monotonic,
+        lambda: secrets.token_urlsafe(32),
+    )
+    door = Door(sessions, api, section.attempts_per_minute, time.monotonic)
+    return admin_routes(api, Admin(services, api.backend, history, trouble, release), door)
 
 
 def build_reporting(

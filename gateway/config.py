@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, cast
 
 from gateway.config_auth import AuthConfig
-from gateway.config_backend import ApiConfig, WebhooksConfig
+from gateway.config_backend import AdminConfig, ApiConfig, WebhooksConfig
 from gateway.config_checks import (
     MAX_PORT,
     MIN_SECRET_CHARACTERS,
@@ -370,6 +370,7 @@ class Config:
     api: ApiConfig = field(
         default_factory=ApiConfig, metadata=about("The HTTP API for the game's backend.")
     )
+    admin: AdminConfig = field(default_factory=AdminConfig, metadata=about("The operator's page."))
     webhooks: WebhooksConfig = field(
         default_factory=WebhooksConfig,
         metadata=about("What the game's backend is told of players, by HTTP."),

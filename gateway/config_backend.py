@@ -40,6 +40,30 @@ class ApiConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminConfig:
+    """Section `admin`: the page of the operator."""
+
+    enabled: bool = field(
+        default=True,
+        metadata=about(
+            "Whether the page is served at /admin/. Nobody gets in without an API key with the "
+            "scope admin."
+        ),
+    )
+    session_lifetime: float = field(
+        default=3600.0, metadata=seconds("How long a log-in lasts, whatever is done with it.")
+    )
+    sessions: int = field(default=32, metadata=limit("Log-ins at once; one more ends the oldest."))
+    attempts_per_minute: int = field(
+        default=10,
+        metadata=limit(
+            "Log-ins with a wrong key from one network, which is an IPv4 address or an IPv6 /64.",
+            "per minute",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class WebhooksConfig:
     """Section `webhooks`: events that are sent to the game's backend."""
 

@@ -93,6 +93,10 @@ class History:
         self._taken, self._counts = now, counts
         self._seq += 1
 
+    async def sample(self) -> None:
+        """Take one, for who awaits what is done again and again."""
+        self.take()
+
     def _count(self) -> dict[str, int]:
         counts = self._metrics.counts()
         return {

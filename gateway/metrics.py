@@ -78,7 +78,6 @@ class MessageCounters:
                 family.add_metric([kind, status], count)
         yield family
 
-
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many there were by status, and by kind."""
         statuses: dict[str, int] = {}

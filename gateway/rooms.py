@@ -156,6 +156,13 @@ class Rooms:
         """Return the members of a room, the one who joined first at the front."""
         return tuple(self._store.memberships.members_of(room))
 
+    def __len__(self) -> int:
+        return len(self._store.memberships)
+
+    def largest(self, count: int) -> list[tuple[str, int]]:
+        """Return so many rooms with the number of their members, the largest first."""
+        return self._store.memberships.largest(count)
+
     def rooms_of(self, true_id: TrueId) -> tuple[str, ...]:
         """Return the rooms that a player is in, the one joined first at the front."""
         return self._store.memberships.rooms_of(true_id)

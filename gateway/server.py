@@ -25,6 +25,7 @@ from gateway.building import (
     admission_settings,
     api_limits,
     auth_inquiries,
+    build_admin_routes,
     build_authentication,
     build_joining,
     build_reporting,
@@ -49,6 +50,7 @@ from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.draining import Draining
 from gateway.errors import ConfigError
+from gateway.history import SAMPLE_SECONDS, History
 from gateway.lifecycle import Periodic
 from gateway.locks import KeyedLocks
 from gateway.loop_lag import LoopLag
@@ -188,12 +190,14 @@ class Gateway:
         self._peers = PeerPolicy(server.allowed_origins, server.public_url, server.trusted_proxies)
         self._api = Api(
             self._backend,
-            api_keys.find,
+            api_keys,
             api_limits(config),
             self._peers,
             self.metrics,
             time.monotonic,
         )
+        self._lag = LoopLag(self.metrics)
+        self._history = History(self.metrics, self._lag.take_worst, time.time, time.monotonic)
         self._listeners = Listeners()
         self._periodic = Periodic()
         self._engine: Engine
@@ -262,6 +266,9 @@ class Gateway:
                 api=self._api,
                 openapi=msgspec.json.encode(build_openapi(release)),
                 asyncapi=msgspec.json.encode(build_asyncapi(release, self.url)),
+                admin=build_admin_routes(
+                    config, self._services, self._history, self._not_ready, release, self._api
+                ),
             )
         )
         self._listeners.serve_players(app, sockets, self._engine, self._picows, self._peers)
@@ -288,7 +295,8 @@ class Gateway:
             self._reporting.start()
         self._periodic.add("store-sweep", _STORE_SWEEP, self._sweep_store)
         self._periodic.add("accounts", _ACCOUNTS_SWEEP, self._check_accounts)
-        self._periodic.run("loop-lag", LoopLag(self.metrics).run())
+        self._periodic.run("loop-lag", self._lag.run())
+        self._periodic.add("history", SAMPLE_SECONDS, self._history.sample)
         self._periodic.add("status", _STATUS_PAUSE, self._refresh_status)
         if seconds := watchdog_seconds(self._environ):
             watchdog = Watchdog(

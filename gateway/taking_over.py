@@ -140,7 +140,7 @@ def take_over(candidate: Candidate, parts: Parts) -> None:
     parts.app.settings["websocket_max_message_size"] = max_payload
     server = config.server
     parts.peers.reconfigure(server.allowed_origins, server.public_url, server.trusted_proxies)
-    parts.api.reconfigure(candidate.api_keys.find, api_limits(config))
+    parts.api.reconfigure(candidate.api_keys, api_limits(config))
     if parts.reporting is not None:
         parts.reporting.reconfigure(candidate.webhook_secrets)
     if any(key.startswith("log.") for key in merged.changed):

@@ -18,7 +18,7 @@ import msgspec
 from tornado.web import Finish, RequestHandler, stream_request_body
 
 from gateway.api_calls import CALLS, PREFIX, STATUSES, Arguments, Call, body_limit
-from gateway.api_keys import ApiKey
+from gateway.api_keys import ApiKey, ApiKeysFile
 from gateway.api_types import Problem, convert_query, decode_body
 from gateway.backend import Backend
 from gateway.errors import RequestRefused, StoreUnavailable
@@ -56,12 +56,12 @@ class ApiLimits:
 
 
 class Api:
-    """What all handlers share. `find` returns the key of a secret, `monotonic` seconds."""
+    """What all handlers share. `monotonic` returns seconds."""
 
     def __init__(
         self,
         backend: Backend,
-        find: Callable[[str], ApiKey | None],
+        keys: ApiKeysFile,
         limits: ApiLimits,
         peers: PeerPolicy,
         metrics: Metrics,
@@ -69,17 +69,21 @@ class Api:
     ) -> None:
         self.backend = backend
         self.metrics = metrics
-        self._peers = peers
+        self.peers = peers
         self._monotonic = monotonic
-        self.reconfigure(find, limits)
+        self.reconfigure(keys, limits)
 
-    def reconfigure(self, find: Callable[[str], ApiKey | None], limits: ApiLimits) -> None:
+    def reconfigure(self, keys: ApiKeysFile, limits: ApiLimits) -> None:
         """Take other keys and limits; calls are counted anew."""
-        self._find = find
+        self.keys = keys
         self.limits = limits
         self._calls = KeyedBuckets(limits.requests_per_second, limits.burst, _MAX_KEYS)
         per_minute = limits.attempts_per_minute
         self._attempts = KeyedBuckets(per_minute / 60, per_minute, _MAX_KEYS)
+
+    def holds(self, key: ApiKey) -> bool:
+        """Tell whether this key is still good."""
+        return self.keys.holds(key)
 
     def authenticate(self, authorization: str | None, peer: str, forwarded: str) -> ApiKey:
         """Return the key of a call. Raises Refused: `unauthorized` or `rate_limited`.
@@ -87,9 +91,9 @@ class Api:
         A good key passes whatever its neighbours have tried.
         """
         match = _BEARER.fullmatch(authorization or "")
-        key = self._find(match[1]) if match is not None else None
+        key = self.keys.find(match[1]) if match is not None else None
         if key is None:
-            network = network_of(self._peers.address(peer, forwarded))
+            network = network_of(self.peers.address(peer, forwarded))
             self._check(self._attempts, network, "api.attempts_per_minute", "too many wrong keys")
             text = "send a good key, as Authorization: Bearer KEY"
             raise Refused("unauthorized", text)

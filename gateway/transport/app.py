@@ -11,7 +11,8 @@ from typing import Any, Final
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from gateway.metrics import Metrics
-from gateway.transport.api import Api, DocumentHandler, api_routes
+from gateway.transport.admin import ADMIN_FOLDER
+from gateway.transport.api import Api, DocumentHandler, Routes, api_routes
 from gateway.transport.engine import Engine
 from gateway.transport.handler import EngineHandler
 from gateway.transport.peer import PeerPolicy
@@ -39,6 +40,8 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.\-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,
 class AppParts:
     """What the routes are built from. `ready` says why not, or None.
 
+    `admin` are the routes of the operator's page, if it is to be there.
+
     Without `picows`, websockets are Tornado's.
     """
 
@@ -52,6 +55,7 @@ class AppParts:
     api: Api
     openapi: bytes
     asyncapi: bytes
+    admin: Routes
 
 
 class _QuietHandler(QuietFaults):
@@ -143,7 +147,11 @@ class ClientHandler(QuietFaults, StaticFileHandler):
             raise HTTPError(404)
         if not path.isprintable():
             raise HTTPError(404)
-        return super().get_absolute_path(root, path)
+        absolute = super().get_absolute_path(root, path)
+        # The operator's page has a door of its own: no other way leads to its files.
+        if Path(absolute).is_relative_to(ADMIN_FOLDER):
+            raise HTTPError(404)
+        return absolute
 
 
 class SharedHandler(ClientHandler):
@@ -179,6 +187,7 @@ def build_app(parts: AppParts) -> Application:
         arguments = {"metrics": parts.metrics, "peers": parts.peers}
         routes.append(("/metrics", MetricsHandler, arguments))
     routes += api_routes(parts.api, parts.openapi)
+    routes += parts.admin
     routes.append(("/asyncapi\\.json", DocumentHandler, {"document": parts.asyncapi}))
     routes += [
         ("/((?:vendor|client)/.+)", SharedHandler, {"path": str(BUILT_IN)}),

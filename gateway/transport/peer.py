@@ -29,8 +29,9 @@ class PeerPolicy:
         """Judge by other settings from now on."""
         self._any_origin = "*" in allowed_origins
         self._origins = {origin.rstrip("/").lower() for origin in allowed_origins}
+        self._public_url = public_url.rstrip("/").lower()
         if public_url:
-            self._origins.add(public_url.rstrip("/").lower())
+            self._origins.add(self._public_url)
         self._proxies: tuple[Network, ...] = tuple(
             ipaddress.ip_network(proxy, strict=False) for proxy in trusted_proxies
         )
@@ -71,6 +72,23 @@ class PeerPolicy:
             return True
         host = host.lower()
         return origin in (f"http://{host}", f"https://{host}")
+
+    def is_own_origin(self, origin: str | None, host: str, *, secure: bool) -> bool:
+        """Tell whether this Origin is that of our own pages; without one it is not."""
+        if not origin:
+            return False
+        scheme = "https" if secure else "http"
+        return origin.lower() in (self._public_url, f"{scheme}://{host.lower()}")
+
+    def is_secure(self, protocol: str, peer: str, forwarded_protocol: str) -> bool:
+        """Tell whether the client speaks TLS: with us, or with a trusted proxy that says so.
+
+        `forwarded_protocol` is X-Forwarded-Proto; its last entry is the proxy's own.
+        """
+        if protocol == "https":
+            return True
+        told = forwarded_protocol.rpartition(",")[2].strip().lower()
+        return told == "https" and self._trusted(peer)
 
     def _trusted(self, address: str) -> bool:
         if not self._proxies:

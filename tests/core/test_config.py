@@ -31,8 +31,8 @@ NO_VALUE = "has no value; give one, or remove the line to keep the default"
 NOT_PRINTABLE = "has a line break, a control character or an unusual space in it; remove it"
 LATER = "not available in this release; remove it"
 SECTIONS = (
-    "server, static, auth, resume, mailbox, store, presence, rooms, limits, api, webhooks, "
-    + "metrics, log"
+    "server, static, auth, resume, mailbox, store, presence, rooms, limits, api, admin, "
+    + "webhooks, metrics, log"
 )
 
 
@@ -207,6 +207,12 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "burst": 400,
             "attempts_per_minute": 60,
             "broadcasts": 2,
+        },
+        "admin": {
+            "enabled": True,
+            "session_lifetime": 3600.0,
+            "sessions": 32,
+            "attempts_per_minute": 10,
         },
         "webhooks": {
             "url": "",
@@ -484,6 +490,8 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
         "api.burst",
         "api.attempts_per_minute",
         "api.broadcasts",
+        "admin.sessions",
+        "admin.attempts_per_minute",
         "webhooks.retention",
         "webhooks.max_queued",
         "webhooks.max_dead",

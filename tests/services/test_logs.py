@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from tornado.httpclient import HTTPResponse
 
 from gateway.logs import JsonFormatter
 from tests.gateway_process import ROOT, TIMEOUT, GatewayProcess, own_environment, run
@@ -54,6 +56,15 @@ def test_json_lines_are_one_object_each() -> None:
         assert datetime.fromisoformat(record["time"]).utcoffset() is not None
 
 
+def test_a_json_line_has_what_it_is_about_and_nothing_else_that_a_record_carries() -> None:
+    record = logging.makeLogRecord(
+        {"msg": "x", "true_id": "p_1", "session_id": "s_1", "token": "secret", "room": None}
+    )
+    fields = json.loads(JsonFormatter().format(record))
+    assert set(fields) == {"time", "level", "logger", "message", "true_id", "session_id"}
+    assert (fields["true_id"], fields["session_id"]) == ("p_1", "s_1")
+
+
 def test_text_lines_tell_time_level_and_logger() -> None:
     lines = lines_of("warning", "text")
     assert lines[0].endswith(" WARNING gateway.x: two")
@@ -85,6 +96,7 @@ def test_a_traceback_is_part_of_its_json_line() -> None:
 @pytest.mark.parametrize("form", ["json", "text"])
 async def test_no_secret_is_ever_logged(tmp_path: Path, form: str) -> None:
     run("users", "add", "ada", "--password-stdin", cwd=tmp_path, text=PASSWORD)
+    added = run("api-keys", "add", "operator", "admin", cwd=tmp_path)
     variables = {
         "GATEWAY_LOG_LEVEL": "debug",
         "GATEWAY_LOG_FORMAT": form,
@@ -95,15 +107,50 @@ async def test_no_secret_is_ever_logged(tmp_path: Path, form: str) -> None:
     with GatewayProcess(tmp_path, variables=variables) as gateway:
         async with Clients(gateway.url) as clients:
             secrets = {KEY, PASSWORD, WRONG} | await secrets_of_misuse(clients)
+            secrets |= await secrets_of_an_operator(clients, added.stdout.split()[-1])
             gateway.stop()
-    assert "token_reused" in gateway.log
+    for word in ("token_reused", "operator kicked", "operator revoked", "operator sent"):
+        assert word in gateway.log
     shown = gateway.out + gateway.log
     assert {secret for secret in secrets if secret in shown} == set()
     # Nor the part of a token that is its signature alone.
     assert {token for token in secrets if "." in token and token[-20:] in shown} == set()
     if form == "json":
-        for line in gateway.log.splitlines():
-            assert {"time", "level", "logger", "message"} <= json.loads(line).keys()
+        lines = [json.loads(line) for line in gateway.log.splitlines()]
+        for fields in lines:
+            assert {"time", "level", "logger", "message"} <= fields.keys()
+            # Whom a line names it also has as a field.
+            for name, prefix in (("true_id", "p_"), ("session_id", "s_")):
+                named = re.findall(rf"\b{prefix}[\w-]{{16}}\b", fields["message"])
+                assert set(named) <= {fields.get(name)}, fields
+        assert {fields.get("action") for fields in lines} >= {"login", "kick", "revoke", "announce"}
+
+
+async def secrets_of_an_operator(clients: Clients, key: str) -> set[str]:
+    """Log in to the operator's page, rightly and wrongly, and act; return what is secret."""
+    player = await clients.player()
+    secrets = {key, WRONG, player.link.sid, player.session["token"], player.pid, "a secret plan"}
+    headers = {"Origin": clients.url, "Content-Type": "application/json"}
+
+    async def act(method: str, path: str, body: object = None) -> HTTPResponse:
+        raw = None if body is None else json.dumps(body)
+        return await clients.fetch(f"/admin/{path}", method, raw, headers)
+
+    assert (await act("POST", "login", {"key": WRONG})).code == 401
+    response = await act("POST", "login", {"key": key})
+    cookie = response.headers["Set-Cookie"].partition(";")[0]
+    secrets.add(cookie.partition("=")[2])
+    headers["Cookie"] = cookie
+    path = f"api/players/{player.true_id}"
+    message = {"target_id": player.true_id, "data": "a secret plan"}
+    for method, where, body in (
+        ("POST", "api/announcements", message),
+        ("POST", f"{path}/kick", ""),
+        ("DELETE", f"{path}/sessions/{player.session['session_id']}", None),
+        ("DELETE", f"{path}/sessions", None),
+    ):
+        assert (await act(method, where, body)).code == 200, where
+    return secrets
 
 
 async def secrets_of_misuse(clients: Clients) -> set[str]:
