@@ -22,7 +22,7 @@ from gateway.server import Gateway
 from gateway.transport.admin import ADMIN_FOLDER, PUBLIC
 from gateway.transport.admin_door import COOKIE
 from tests.transport.client import Clients, connect_refused, soon, until
-from tests.transport.conftest import nothing_runs
+from tests.transport.conftest import change, nothing_runs
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 
@@ -269,6 +269,16 @@ async def test_a_session_ends_with_its_key(operator: Operator, keys: ApiKeysFile
     await operator.ok("GET", "/state")
     keys.remove("operator")
     assert await operator.refused("GET", "/state") == (401, "unauthorized")
+
+
+async def test_a_session_ends_when_a_reload_names_another_file_of_keys(
+    operator: Operator, gateway: Gateway, settings: Config, tmp_path: Path
+) -> None:
+    other = change(settings, api={"keys_file": str(tmp_path / "others")})
+    await gateway.reload(lambda: other)
+    assert await operator.refused("GET", "/state") == (401, "unauthorized")
+    secret = ApiKeysFile(tmp_path / "others").add("operator", frozenset({"admin"}))[1]
+    assert (await operator.log_in(secret)).code == 200
 
 
 @pytest.mark.settings(admin={"enabled": False})
