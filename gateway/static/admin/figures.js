@@ -52,7 +52,7 @@ function tilesOf({ gauges, counts, samples }, rates, lag) {
     ["connects", "Connects", perSecond(rates.of("resumes") + rates.of("refused_connects")), `${number(total(counts.refused_connects))} refused in all`],
     ["lag", "Event loop lag", duration(lag), `worst of ${samples.seconds} s`, lag > 0.25 ? "bad" : lag > 0.05 ? "warn" : ""],
     ["mailboxes", "Mailboxes", bytes(gauges.mailbox_bytes), gauges.store_available ? "store is available" : "store is not available", gauges.store_available ? "" : "bad"],
-    ["rooms", "Rooms", number(gauges.rooms), `${number(gauges.room_members)} members`],
+    ["rooms", "Rooms", number(gauges.rooms), `${number(gauges.room_members)} ${gauges.room_members === 1 ? "member" : "members"}`],
     ["slow", "Slow consumers", number(gauges.slow_consumers), `${number(slow)} closed in all`, gauges.slow_consumers ? "warn" : ""],
     ["limits", "Limits hit", number(total(counts.limit_hits)), perSecond(rates.of("limit_hits")), rates.of("limit_hits") ? "warn" : ""],
   ];
