@@ -182,13 +182,13 @@ async def test_a_stop_and_a_start_lose_nothing(daemon: Daemon) -> None:
 
 async def test_a_kill_loses_nothing(daemon: Daemon) -> None:
     async with players():
-        await daemon.run("systemctl kill --signal KILL gateway")
+        await daemon.run("systemctl kill --kill-who main --signal KILL gateway")
         await daemon.until(lambda: daemon.restarts == 1 and daemon.show("SubState") == "running")
 
 
 async def test_a_hang_ends_by_the_watchdog_and_loses_nothing(daemon: Daemon) -> None:
     async with players():
-        await daemon.run("systemctl kill --signal STOP gateway")
+        await daemon.run("systemctl kill --kill-who main --signal STOP gateway")
         await daemon.until(lambda: daemon.restarts == 1 and daemon.show("SubState") == "running")
     journal = daemon.machine.run("journalctl --boot --unit gateway --output cat")
     assert "Watchdog timeout (limit 2s)" in journal
