@@ -197,7 +197,7 @@ class Admission:
             await self._check_ban(session.true_id)
             self._headroom.check_connections(session)
             try:
-                generation = session.present(token.generation)
+                generation = self._tokens.rotate(session, token, self._services.store.epoch)
             except ConnectRefused:
                 logger.warning(
                     "token_reused: session %s of player %s is revoked",

@@ -131,6 +131,19 @@ class Tokens:
             session.attributes,
         )
 
+    def rotate(self, session: Session, token: ResumeToken, epoch: str) -> int:
+        """Return the generation to issue to who presents the token; `epoch` is the store's.
+
+        It is that of `Session.present`, but for a session which a backup older than the token
+        has brought back: until it is used again, and has a pid of the new epoch, the newer
+        token is good. Raises ConnectRefused (`token_reused`) for a copied one.
+        """
+        if token.epoch != epoch and token.generation > session.generation:
+            pid = self.verify_pid(session.pid)
+            if pid is None or pid.epoch != epoch:
+                return token.generation + 1
+        return session.present(token.generation)
+
     def verify_token(self, token: str) -> ResumeToken:
         """Return what the token says.
 

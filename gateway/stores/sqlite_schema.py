@@ -21,7 +21,7 @@ _CACHE_KIB: Final = 32_768
 #: The first with the operator ->>.
 _MIN_SQLITE: Final = (3, 38, 0)
 #: How long another program's lock is waited for, in milliseconds.
-_BUSY_TIMEOUT: Final = 1000
+BUSY_TIMEOUT: Final = 1000
 
 _VERSION_1: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
@@ -103,13 +103,15 @@ _OUTBOX: Final = (
     "CREATE TABLE online (true_id TEXT PRIMARY KEY) WITHOUT ROWID",
 )
 
+_SET_EPOCH: Final = "INSERT OR REPLACE INTO meta VALUES ('epoch', ?)"
+
 Migration = Callable[[sqlite3.Connection], None]
 
 
 def _create(connection: sqlite3.Connection) -> None:
     for statement in _VERSION_1:
         connection.execute(statement)
-    connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (secrets.token_hex(4),))
+    connection.execute(_SET_EPOCH, (secrets.token_hex(4),))
     connection.execute("INSERT INTO meta VALUES ('writes', 0)")
 
 
@@ -150,12 +152,7 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migratio
 
     Raises ConfigError for a file that a newer release has written.
     """
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(steps):
-        raise ConfigError(
-            f"{path} has format {version}, and this release knows up to {len(steps)}: "
-            "install the release that wrote it or a newer one, or name another file in store.url"
-        )
+    version = check_version(connection, path, steps)
     for number in range(version, len(steps)):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -166,6 +163,44 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migratio
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def check_version(connection: sqlite3.Connection, path: Path, steps: Sequence[Migration]) -> int:
+    """Return the file's format. Raises ConfigError for one that a newer release has written."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(steps):
+        raise ConfigError(
+            f"{path} has format {version}, and this release knows up to {len(steps)}: "
+            "install the release that wrote it or a newer one, restore a backup that was made "
+            "before the upgrade, or name another file in store.url"
+        )
+    return version
+
+
+def mark_backup(connection: sqlite3.Connection, now: float) -> None:
+    """Make a copy of a store a backup: `begin_epoch` will know it. `now` is in Unix seconds."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('backup', ?)", (now,))
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS backup_files (name TEXT PRIMARY KEY, content BLOB NOT NULL)"
+    )
+
+
+def begin_epoch(connection: sqlite3.Connection) -> None:
+    """Give a backup that is used as a store an epoch of its own; leave any other store alone.
+
+    Its offsets were given to other messages since it was made, so a position of then must not
+    look like one of now. The files that it carries, with secrets in them, go.
+    """
+    if connection.execute("SELECT 1 FROM meta WHERE name = 'backup'").fetchone() is None:
+        return
+    (secure,) = connection.execute("PRAGMA secure_delete").fetchone()
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(_SET_EPOCH, (secrets.token_hex(4),))
+    connection.execute("DROP TABLE IF EXISTS backup_files")
+    connection.execute("DELETE FROM meta WHERE name = 'backup'")
+    connection.execute("COMMIT")
+    connection.execute(f"PRAGMA secure_delete = {secure}")
 
 
 def make_folders(folder: Path) -> None:
@@ -213,7 +248,7 @@ def connect(path: Path, synchronous: str) -> sqlite3.Connection:
     try:
         # First a look: a file that is no database must not be written to.
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise ConfigError(
@@ -234,7 +269,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """Return a connection for reading; texts come as bytes. Raises sqlite3.Error."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.text_factory = bytes
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
     connection.execute("PRAGMA query_only = ON")
     return connection
 

@@ -316,6 +316,7 @@ class Writer:
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
         schema.migrate(connection, self._path, schema.MIGRATIONS)
+        schema.begin_epoch(connection)
         for statement in SETUP:
             connection.execute(statement)
         epoch = connection.execute(_EPOCH).fetchone()[0]

@@ -722,6 +722,47 @@ async def test_after_a_loss_of_the_store_the_new_token_is_one_of_the_new_store()
     assert (await after.connect(token=second.token)).resumed == (True, "resumed", 0, None)
 
 
+async def set_back() -> tuple[World, list[str]]:
+    """A store restored from a backup, and the later tokens of the session in it, in order."""
+    world = World()
+    client = await world.guest()
+    session = await world.store.session(client.session_id)
+    assert session is not None
+    backup = replace(session, connection_id=None)
+    later = []
+    for _ in range(4):
+        client.lose()
+        client = await world.connect(token=client.token)
+        later.append(client.token)
+    after = world.restarted()
+    await after.store.add_session(backup)
+    return after, later
+
+
+@scenario
+async def test_a_token_newer_than_the_backup_goes_on_with_the_session_and_is_told() -> None:
+    world, later = await set_back()
+    back = await world.connect(token=later[-1])
+    assert back.resumed == (True, "store_reset", 0, {"after": None, "lost": None})
+    back.lose()
+    # Its reply may have been lost.
+    again = await world.connect(token=later[-1])
+    assert again.session_id == back.session_id
+    again.lose()
+    assert (await world.connect(token=again.token)).resumed == (True, "resumed", 0, None)
+
+
+@scenario
+async def test_theft_is_noticed_after_a_restore_too() -> None:
+    world, later = await set_back()
+    thief = await world.connect(token=later[-3])
+    assert (await world.refused({"token": later[-1]})).code == "token_reused"
+    assert thief.closed == ("token_reused", False)
+    world, later = await set_back()
+    await world.connect(token=later[-1])
+    assert (await world.refused({"token": later[-3]})).code == "token_reused"
+
+
 # A session that the store no longer has is opened again
 
 
