@@ -26,8 +26,10 @@ from gateway.config_render import render_default
 from gateway.errors import ConfigError, ConnectRefused, GatewayError
 from gateway.lifecycle import serve
 from gateway.logs import configure_logging
-from gateway.secret_keys import load_secret_keys
+from gateway.secret_keys import KEY_FILE, load_secret_keys
 from gateway.server import Gateway
+from gateway.store_url import parse_store_url
+from gateway.stores.sqlite_backup import BackupError, make_backup, restore_backup
 from gateway.tokens import Tokens
 
 _USAGE: Final = 2
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return _USAGE
-    except (ApiKeysError, UsersError) as error:
+    except (ApiKeysError, BackupError, UsersError) as error:
         print(f"game-gateway: {error}", file=sys.stderr)
         return _FAILURE
     return status
@@ -104,6 +106,26 @@ def _parser() -> argparse.ArgumentParser:
     action = actions.add_parser("list", help="list keys by name, with their scopes")
     _add_config(action)
     action.set_defaults(run=_api_keys_list)
+
+    command = commands.add_parser(
+        "backup", help="copy the store, keys and accounts to a file; a gateway may run meanwhile"
+    )
+    _add_config(command)
+    command.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    command.add_argument("file", type=Path, metavar="DESTINATION", help="the backup to write")
+    command.set_defaults(run=_backup)
+
+    command = commands.add_parser(
+        "restore", help="put a backup in the place of the store; no gateway may run"
+    )
+    _add_config(command)
+    command.add_argument(
+        "--replace-files",
+        action="store_true",
+        help="take signing key, accounts and API keys from the backup even if there are some",
+    )
+    command.add_argument("file", type=Path, metavar="SOURCE", help="the backup")
+    command.set_defaults(run=_restore)
 
     token = commands.add_parser("token", help="look into resume tokens")
     actions = token.add_subparsers(required=True, metavar="ACTION")
@@ -237,6 +259,47 @@ def _api_keys_remove(options: argparse.Namespace) -> int:
 def _api_keys_list(options: argparse.Namespace) -> int:
     for key in ApiKeysFile(_api_keys_path(options)).list():
         print(key.name, *in_order(key.scopes))
+    return 0
+
+
+def _store_path(config: Config, options: argparse.Namespace) -> Path:
+    url = parse_store_url(config.store.url)
+    if url.kind != "sqlite":
+        raise ConfigError(
+            f"store.url: {config.store.url} keeps nothing in a file, so there is nothing to back "
+            "up or restore"
+        )
+    path: Path = options.state_dir / url.path
+    return path
+
+
+def _state_files(config: Config, state_dir: Path) -> dict[str, Path]:
+    """Return what belongs to a backup beside the store, by name: files of the state directory."""
+    files = {"api-keys": api_keys_path(config, state_dir), "users": users_path(config, state_dir)}
+    if not (config.resume.secret_keys or config.resume.secret_key_file):
+        files[KEY_FILE] = state_dir / KEY_FILE
+    inside = state_dir.resolve()
+    return {name: path for name, path in files.items() if inside in path.resolve().parents}
+
+
+def _backup(options: argparse.Namespace) -> int:
+    config = load_config(options.config, os.environ)
+    store, files = _store_path(config, options), _state_files(config, options.state_dir)
+    kept = make_backup(store, files, options.file, force=options.force)
+    print(f"{options.file}: {', '.join((store.name, *sorted(kept)))}")
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    config = load_config(options.config, os.environ)
+    store, files = _store_path(config, options), _state_files(config, options.state_dir)
+    restored = restore_backup(options.file, store, files, replace_files=options.replace_files)
+    for path in restored.files:
+        print(f"restored {path}")
+    for path in restored.replaced:
+        print(f"what was there before is {path}")
+    for path in restored.left:
+        print(f"left as it is: {path}; --replace-files takes it from the backup")
     return 0
 
 

@@ -16,6 +16,8 @@ from gateway.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _CREDENTIAL: Final = "resume-secret-key"
+#: The generated key, in the state directory.
+KEY_FILE: Final = "resume.key"
 _WEBHOOK_CREDENTIAL: Final = "webhook-secret"
 _OTHERS: Final = 0o077
 
@@ -36,7 +38,7 @@ def load_secret_keys(
     directory = environ.get("CREDENTIALS_DIRECTORY")
     if directory and (Path(directory) / _CREDENTIAL).exists():
         return _read(Path(directory) / _CREDENTIAL, f"credential {_CREDENTIAL}")
-    path = state_dir / "resume.key"
+    path = state_dir / KEY_FILE
     if generate and not path.exists():
         _generate(path)
     return _read(path, "the generated key")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.gateway_process import GatewayProcess
+from tests.gateway_process import GatewayProcess, run
 
 
 class Control:
@@ -17,6 +17,8 @@ class Control:
             "/kill": gateway.kill,
             "/terminate": gateway.terminate,
             "/wait": gateway.wait,
+            "/backup": lambda: _run(gateway, "backup"),
+            "/restore": lambda: _run(gateway, "restore"),
         }
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,3 +50,8 @@ class Control:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def _run(gateway: GatewayProcess, command: str) -> None:
+    done = run(command, "--config", "gateway.yaml", "backup.db", cwd=gateway.cwd)
+    assert done.returncode == 0, done.stderr

@@ -68,6 +68,8 @@ def test_a_missing_configuration_is_refused(tmp_path: Path) -> None:
         ("api-keys", "list"),
         ("api-keys", "add", "shop", "send"),
         ("api-keys", "remove", "shop"),
+        ("backup", "x"),
+        ("restore", "x"),
     ],
 )
 def test_every_command_refuses_a_broken_configuration(
@@ -455,6 +457,8 @@ def test_it_runs_as_a_module_too(tmp_path: Path) -> None:
         ("serve", "--port", "-1"),
         ("serve", "--port", "\u0661"),
         ("default-config", "extra"),
+        ("backup",),
+        ("restore", "--force", "x"),
     ],
 )
 def test_wrong_usage_exits_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
@@ -465,7 +469,8 @@ def test_wrong_usage_exits_2(tmp_path: Path, arguments: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("serve",), ("users", "add"), ("token", "inspect"), ("check-config",)]
+    "arguments",
+    [(), ("serve",), ("users", "add"), ("token", "inspect"), ("check-config",), ("backup",)],
 )
 def test_help_is_there_for_every_command(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     done = run(*arguments, "--help", cwd=tmp_path)
