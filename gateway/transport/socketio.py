@@ -140,14 +140,17 @@ class SocketIOPeer:
                 return
             if self._extension is None:
                 self._extension = ExtensionPeer(extensions, self._engine, self._stop_timer)
+                if self._connection is not None:
+                    self._extension.on_player(self._connection.true_id)
         if self._extension is None:
             raise ProtocolViolation("not connected to this namespace")
         try:
-            self._extension.receive(packet, text)
+            taken = self._extension.receive(packet, text)
         except ConnectRefused as error:
             self._refuse(error, packet.namespace)
             return
-        self._attachments_to = self._extension
+        if taken:
+            self._attachments_to = self._extension
 
     def _on_attachment(self, data: bytes) -> None:
         if not self._attachments:
@@ -239,6 +242,8 @@ class SocketIOPeer:
         answer = {"sid": self._server.new_sid(), "pid": admitted.pid}
         self._engine.send_text(_CONNECT, encode(answer))
         admitted.connection.start(admitted.greeting)
+        if self._extension is not None:
+            self._extension.on_player(admitted.connection.true_id)
 
     def _refuse(self, error: ConnectRefused, namespace: str = "/") -> None:
         self._send_refusal(error.payload(), namespace)
@@ -284,7 +289,10 @@ class SocketIOPeer:
     def _leave(self, reason: str) -> None:
         connection, self._connection = self._connection, None
         self._phase = _Phase.WAITING
-        if self._extension is None:
+        extensions = self._server.extensions
+        if self._extension is not None:
+            self._extension.on_player_left()
+        if self._extension is None or (extensions is not None and extensions.rules.players_only):
             self._timer = self._server.start_connect_timer(self)
         if connection is not None:
             connection.on_closed(reason)

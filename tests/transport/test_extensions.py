@@ -20,10 +20,17 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from gateway.admission import Admission
+from gateway.errors import RequestRefused
 from gateway.metrics import Metrics
 from gateway.server import Gateway
 from gateway.transport.engine import Engine
-from gateway.transport.extensions import _MAX_PENDING, ExtensionServer, _Facade
+from gateway.transport.extensions import (
+    _MAX_PENDING,
+    _MAX_RUNNING,
+    ExtensionRules,
+    ExtensionServer,
+    _Facade,
+)
 from gateway.transport.handler import EngineHandler
 from gateway.transport.interfaces import EngineSettings
 from gateway.transport.peer import PeerPolicy
@@ -64,9 +71,14 @@ def transport(request: pytest.FixtureRequest) -> str:
 class World:
     """A server with an extension on `/` (without a gateway) and on `/chat`; notes what happens."""
 
-    def __init__(self, admission: Admission | None) -> None:
+    def __init__(
+        self,
+        admission: Admission | None,
+        rules: ExtensionRules = ExtensionRules(),  # noqa: B008
+    ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.io = ExtensionServer(new_sid)
+        self.limits: list[str] = []
+        self.io = ExtensionServer(new_sid, rules, self.limits.append)
         self.sids: list[str] = []
         self.seen: list[Any] = []
         for namespace in ("/", "/chat"):
@@ -424,21 +436,135 @@ async def test_handler_that_fails_is_logged_once_and_the_connection_lives(
     world: World, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     link, _ = await world.connect(transport)
-    await link.send('42/chat,3["fail",1]')
+    for _ in range(3):
+        await link.send('42/chat,3["fail",1]')
+        assert refusal_of(str(await link.receive()), "43/chat,3") == "unavailable"
+    await link.send('42/chat,["fail",1]')
     await alive(link)
-    assert errors(caplog) == ["an extension's handler failed"]
+    (text,) = errors(caplog)
+    assert text == "World._on_fail, a handler of /chat, failed"
+    assert "oops" not in text
 
 
-async def test_connect_handler_that_fails_is_logged_once_and_the_connection_ends(
+@pytest.mark.expects_warnings
+async def test_failures_are_logged_again_after_a_minute_with_their_number(
+    world: World, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    world.io.failures._monotonic = lambda: now
+    link, _ = await world.connect(transport)
+    await link.send(*(['42/chat,["fail",1]'] * 3))
+    await alive(link)
+    now = 60.0
+    await link.send('42/chat,["fail",1]')
+    await alive(link)
+    first, second = errors(caplog)
+    assert second == first + ", and 2 times before since this was last logged"
+
+
+async def test_wrong_number_of_arguments_is_told_to_the_client_alone(
+    world: World, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def pair(sid: str, one: Any, two: Any) -> Any:
+        return [one, two]
+
+    world.io.on("pair", pair, namespace="/chat")
+    link, _ = await world.connect(transport)
+    for arguments in ("", ",1", ",1,2,3"):
+        await link.send(f'42/chat,3["pair"{arguments}]')
+        assert refusal_of(str(await link.receive()), "43/chat,3") == "bad_request"
+    await link.send('42/chat,3["pair",1,2]')
+    assert await link.receive() == "43/chat,3[[1,2]]"
+    assert errors(caplog) == []
+
+
+@pytest.mark.expects_warnings
+async def test_an_answer_that_cannot_be_sent_is_a_fault_of_the_handler(
+    world: World, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def odd(sid: str) -> Any:
+        return {1, 2}
+
+    world.io.on("odd", odd, namespace="/chat")
+    link, _ = await world.connect(transport)
+    await link.send('42/chat,3["odd"]')
+    assert refusal_of(str(await link.receive()), "43/chat,3") == "unavailable"
+    await alive(link)
+    assert len(errors(caplog)) == 1
+
+
+async def test_handler_refuses_an_event_with_a_code(
+    world: World, transport: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(sid: str) -> None:
+        raise RequestRefused("forbidden", "not your turn", "cell")
+
+    world.io.on("refuse", refuse, namespace="/chat")
+    link, _ = await world.connect(transport)
+    await link.send('42/chat,3["refuse"]')
+    packet = str(await link.receive())
+    error = {"code": "forbidden", "message": "not your turn", "field": "cell"}
+    assert json.loads(packet.removeprefix("43/chat,3")) == [{"ok": False, "error": error}]
+    assert errors(caplog) == []
+
+
+async def test_handlers_of_a_client_that_run_at_once_have_a_limit(
+    world: World, transport: str
+) -> None:
+    go = asyncio.Event()
+
+    async def wait(sid: str) -> None:
+        await go.wait()
+
+    world.io.on("wait", wait, namespace="/chat")
+    link, _ = await world.connect(transport)
+    await link.send(*(f'42/chat,{i}["wait"]' for i in range(_MAX_RUNNING + 1)))
+    packet = str(await link.receive())
+    assert refusal_of(packet, f"43/chat,{_MAX_RUNNING}") == "rate_limited"
+    go.set()
+    assert await link.receive() == "43/chat,0[]"
+    await until(lambda: not world.io._running)
+
+
+async def test_events_of_a_client_have_the_rate_of_all_events(transport: str) -> None:
+    world = World(None, ExtensionRules(events_per_second=0.001, burst=2))
+    link, _ = await world.connect(transport)
+    for number in (1, 2):
+        await link.send(f'42/chat,{number}["echo"]')
+        assert await link.receive() == f"43/chat,{number}[]"
+    hole = '{"_placeholder":true,"num":0}'
+    await link.send(f'451-/chat,3["echo",{hole}]', b"x")
+    assert refusal_of(str(await link.receive()), "43/chat,3") == "rate_limited"
+    assert world.limits == ["messages_per_second"]
+    await world.close()
+
+
+def refusal_of(packet: str, head: str) -> str:
+    """Return the code of a refusal in an ack."""
+    assert packet.startswith(head + "[")
+    (answer,) = json.loads(packet.removeprefix(head))
+    assert answer["ok"] is False
+    assert "oops" not in packet
+    return str(answer["error"]["code"])
+
+
+@pytest.mark.expects_warnings
+async def test_connect_handler_that_fails_is_logged_once_and_refuses_its_client(
     world: World, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     link = await world.clients.link(transport)
-    await link.send('40/chat,{"fail":1}')
-    await link.ended()
-    await until(lambda: forgotten(world))
-    assert errors(caplog) == ["an extension failed; its client's connection is closed"]
+    for _ in range(2):
+        await link.send('40/chat,{"fail":1}')
+        packet = str(await link.receive())
+        assert packet.startswith("44/chat,")
+        data = json.loads(packet.removeprefix("44/chat,"))["data"]
+        assert (data["code"], data["reconnect"]) == ("unavailable", True)
+    await world.join(link)
+    await alive(link)
+    assert errors(caplog) == ["World._on_connect, a handler of /chat, failed"]
 
 
+@pytest.mark.expects_warnings
 async def test_disconnect_handler_that_fails_is_logged_once_and_leaves_nothing(
     world: World, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -452,7 +578,8 @@ async def test_disconnect_handler_that_fails_is_logged_once_and_leaves_nothing(
     await link.ended()
     await until(lambda: forgotten(world))
     assert [namespace for namespace, *_ in world.seen] == ["/"]
-    assert errors(caplog) == ["an extension's handler of disconnect failed"]
+    (text,) = errors(caplog)
+    assert text.endswith("fail, a handler of /chat, failed")
 
 
 async def test_packets_wait_for_a_slow_handler_up_to_a_limit(world: World, transport: str) -> None:
@@ -503,6 +630,36 @@ async def test_gateway_and_extension_share_a_connection(
     await world.close()
 
 
+async def test_a_namespace_for_players_waits_for_the_player(
+    io_loop: IOLoop, gateway: Gateway, transport: str
+) -> None:
+    world = World(gateway.admission, ExtensionRules(players_only=True))
+    link = await world.clients.link(transport)
+    await link.send("40/chat,")
+    await until(lambda: len(world.io.eio.peers) == 1)
+    assert world.sids == []
+    await link.send('40{"guest":true}')
+    packets = [str(await link.receive()) for _ in range(3)]
+    assert [packet[:8] for packet in packets] == ['40{"sid"', '42["sess', "40/chat,"]
+    (sid,) = world.sids
+    true_id = json.loads(packets[1][2:])[1]["true_id"]
+    assert world.io.player_of(sid, "/chat") == true_id
+    await alive(link)
+    # Who leaves `/` leaves it, too, and comes back with it.
+    await link.send("41")
+    assert await link.receive() == "41/chat,"
+    assert world.seen == [("/chat", sid, "server disconnect")]
+    assert world.io.player_of(sid, "/chat") is None
+    await link.send("40/chat,", '40{"guest":true}')
+    packets = [str(await link.receive()) for _ in range(3)]
+    assert packets[2].startswith("40/chat,")
+    other = json.loads(packets[1][2:])[1]["true_id"]
+    assert world.io.player_of(world.sids[-1], "/chat") == other != true_id
+    await link.send("1")
+    await until(lambda: forgotten(world))
+    await world.close()
+
+
 # python-socketio's private parts
 
 
@@ -515,6 +672,12 @@ async def test_python_socketio_has_what_extensions_touch() -> None:
     assert parameters(server._engineio_server_class) == ["self"]
     assert parameters(server._trigger_event) == ["self", "event", "namespace", "args"]
     assert inspect.iscoroutinefunction(server._trigger_event)
+    handling = ["self", "server", "sid", "eio_sid", "data", "namespace", "id"]
+    assert parameters(server._handle_event_internal) == handling
+    assert inspect.iscoroutinefunction(server._handle_event_internal)
+    assert parameters(server._send_packet) == ["self", "eio_sid", "pkt"]
+    for find in (server._get_event_handler, server._get_namespace_handler):
+        assert parameters(find)[-2:] == ["namespace", "args"]
     # What it registers with the engine, and how the engine calls it.
     assert parameters(server._handle_eio_connect) == ["self", "eio_sid", "environ"]
     assert parameters(server._handle_eio_message) == ["self", "eio_sid", "data"]
@@ -529,6 +692,7 @@ async def test_python_socketio_has_what_extensions_touch() -> None:
     assert server.reserved_events == ["connect", "disconnect"]
     assert parameters(ours.manager.get_namespaces) == []
     assert parameters(ours.manager.sid_from_eio_sid) == ["eio_sid", "namespace"]
+    assert parameters(ours.manager.eio_sid_from_sid) == ["sid", "namespace"]
     assert parameters(ours.manager.disconnect) == ["sid", "namespace", "kwargs"]
     assert inspect.iscoroutinefunction(ours.manager.disconnect)
 
