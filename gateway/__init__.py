@@ -26,6 +26,10 @@ The operator has a page: `transport/admin.py` serves it behind `transport/admin_
 log-ins `admin_sessions.py` keeps; `admin.py` is what it shows and does, `history.py` the last hour
 in numbers.
 
+Extensions are modules of the game's own (`extension_modules.py` finds them) and see
+`extension.py`; `transport/extension_host.py` stands behind it, `transport/extensions.py` drives
+their namespaces.
+
 `server.py` builds all of it from `config.py` in one place (`building.py` says what each part
 is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it. At a reload
 `reloading.py` says what of a new configuration counts at once and `taking_over.py` hands it on;

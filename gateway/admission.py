@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from gateway.admission_limits import Headroom
-from gateway.auth import METHODS, Authentication
+from gateway.auth import Authentication
 from gateway.connect_request import ConnectRequest
 from gateway.connection import Connection, Services, Sink
 from gateway.errors import ConnectRefused, StoreUnavailable
@@ -133,7 +133,7 @@ class Admission:
         identity = await self._authentication.authenticate(request.credentials, address)
         await self._check_ban(identity.true_id)
         store = self._services.store
-        if METHODS[identity.method].permanent:
+        if self._authentication.is_permanent(identity.method):
             await store.know([identity.true_id])
         view = await store.view(identity.true_id)
         here = self._services.registry.connections_of(identity.true_id)

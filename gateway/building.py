@@ -35,6 +35,7 @@ from gateway.config_inquiries import InquiryConfig
 from gateway.config_loader import STORED_BESIDE
 from gateway.connection import Services
 from gateway.errors import ConfigError
+from gateway.extension_modules import load_modules
 from gateway.history import History
 from gateway.inquiries import Inquiries, InquirySettings
 from gateway.joining import ClosedRooms, Joining, OpenRooms, RoomPolicy
@@ -54,6 +55,8 @@ from gateway.transport.admin import admin_routes
 from gateway.transport.admin_door import Door
 from gateway.transport.api import Api, ApiLimits, Routes
 from gateway.transport.app import BUILT_IN
+from gateway.transport.extension_host import ExtensionHost
+from gateway.transport.extensions import ExtensionRules, ExtensionServer
 from gateway.transport.interfaces import EngineSettings
 from gateway.transport.webhook_client import ClientLimits, WebhookClient
 from gateway.webhooks import Webhooks, WebhookSettings
@@ -87,12 +90,17 @@ def build_authentication(
     jwt_keys: KeySource | None,
     executor: Executor,
     inquiries: Inquiries | None,
+    extensions: ExtensionHost | None,
     metrics: Metrics,
 ) -> Authentication:
     """Return the enabled methods.
 
-    `users`, `jwt_keys` and `inquiries` are what was loaded or built for them.
+    `users`, `jwt_keys`, `inquiries` and `extensions` are what was loaded or built for them.
+    Raises ConfigError for a method that is nobody's.
     """
+    others = extensions.authenticators if extensions is not None else {}
+    if extensions is not None:
+        extensions.check_methods(config.auth.methods)
     methods: list[Authenticator] = []
     password: PasswordAuthenticator | None = None
     for method in config.auth.methods:
@@ -104,12 +112,14 @@ def build_authentication(
             attempts = config.auth.password.attempts_per_minute
             password = PasswordAuthenticator(users, executor, attempts, time.monotonic)
             methods.append(password)
+        elif method in others:
+            methods.append(others[method])
     if "webhook" in config.auth.methods and inquiries is not None:
         webhook = config.auth.webhook
         settings = AuthWebhookSettings(
             webhook.question_bytes,
             webhook.attempts_per_minute,
-            _reserved(config),
+            (*_reserved(config), *(f"{name}:" for name in others)),
             config.limits.name_bytes,
         )
         is_account = None
@@ -119,7 +129,23 @@ def build_authentication(
         methods.append(
             WebhookAuthenticator(inquiries, settings, is_account, metrics, time.monotonic)
         )
-    return Authentication(methods)
+    return Authentication(methods, {name: other.about for name, other in others.items()})
+
+
+def load_extensions(config: Config, metrics: Metrics) -> ExtensionHost | None:
+    """Return the extensions, set up; None when there are none. Raises ConfigError."""
+    if not config.extensions:
+        return None
+    server = ExtensionServer(new_sid, extension_rules(config), metrics.limit_hit)
+    host = ExtensionHost(server, config.limits.name_bytes)
+    host.set_up(load_modules(config.extensions, config.extensions_path))
+    host.check_methods(config.auth.methods)
+    return host
+
+
+def extension_rules(config: Config) -> ExtensionRules:
+    """Return who may use the extensions' namespaces, and how often."""
+    return ExtensionRules(True, config.limits.messages_per_second, config.limits.burst)
 
 
 def _reserved(config: Config) -> tuple[str, ...]:

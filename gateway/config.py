@@ -19,6 +19,7 @@ from gateway.config_checks import (
     wrong_address,
     wrong_file_name,
     wrong_host,
+    wrong_module_name,
     wrong_network,
     wrong_origin,
     wrong_public_url,
@@ -379,6 +380,20 @@ class Config:
         default_factory=MetricsConfig, metadata=about("Numbers for Prometheus.")
     )
     log: LogConfig = field(default_factory=LogConfig, metadata=about("Lines on standard error."))
+    extensions: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Python modules of the game's own that run in the gateway, such as referee: see "
+            "gateway/extension.py. They are trusted like the gateway itself.",
+            check=wrong_module_name,
+        ),
+    )
+    extensions_path: str = field(
+        default="",
+        metadata=about(
+            "Directory where modules of extensions are looked for before those that are installed."
+        ),
+    )
 
 
 def entries(

@@ -27,6 +27,10 @@ PUBLIC_ALGORITHMS: Final = (
 )
 
 
+#: The gateway's own ways to log in.
+METHODS: Final = ("guest", "password", "jwt", "webhook")
+
+
 @dataclass(frozen=True, slots=True)
 class PasswordConfig:
     """Section `auth.password`: accounts with user names."""
@@ -154,8 +158,9 @@ class AuthConfig:
         default=("guest",),
         metadata=about(
             "How new players may log in. The webhook is asked when no other method wants what the "
-            "client sent.",
-            choices=("guest", "password", "jwt", "webhook"),
+            "client sent. Extensions may add others.",
+            choices=METHODS,
+            open=True,
         ),
     )
     password: PasswordConfig = field(

@@ -24,6 +24,7 @@ _URL: Final = re.compile(
 )
 _HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _MAX_CLAIM: Final = 256
 _PREFIX: Final = re.compile(r"[!-~]{1,32}")
 #: How the `true_id` of guests and accounts begins.
@@ -110,6 +111,11 @@ def wrong_file_name(name: str) -> str | None:
     if "/" in name or "\\" in name or name in {".", ".."}:
         return 'must be the name of a file in static.path, such as "index.html", without folders'
     return None
+
+
+def wrong_module_name(name: str) -> str | None:
+    """The dotted name of a module."""
+    return None if _MODULE.fullmatch(name) else "must be the name of a module, such as referee"
 
 
 def wrong_secret(secret: str) -> str | None:

@@ -265,6 +265,11 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             )
             yield (key, "limits.message_bytes"), message
     yield from config_auth.contradictions(config.auth)
+    for number, method in enumerate(config.auth.methods, 1):
+        # Those of extensions are known when these have been loaded.
+        if method not in config_auth.METHODS and not config.extensions:
+            message = f"entry {number} {_not_one_of(config_auth.METHODS, method)}"
+            yield ("auth.methods", "extensions"), message
     if config.resume.secret_keys and config.resume.secret_key_file:
         message = "give either resume.secret_keys or resume.secret_key_file, not both"
         yield ("resume.secret_key_file", "resume.secret_keys"), message
@@ -389,12 +394,16 @@ def _check_text(setting: Setting, text: str, *, may_be_empty: bool) -> None:
         raise Wrong("has a line break, a control character or an unusual space in it; remove it")
     elif text in spec.later:
         raise Wrong(f"{_quote(text)} is not available in this release; remove it")
-    elif spec.choices and text not in spec.choices:
-        near = _near(text, {choice.lower(): choice for choice in spec.choices}, {})
-        mending = f'; did you mean "{near}"?' if near else ""
-        raise Wrong(f"must be one of {', '.join(spec.choices)}, is {_quote(text)}{mending}")
+    elif spec.choices and text not in spec.choices and not spec.open:
+        raise Wrong(_not_one_of(spec.choices, text))
     elif spec.check is not None and (wrong := spec.check(text)):
         raise Wrong(wrong)
+
+
+def _not_one_of(choices: tuple[str, ...], text: str) -> str:
+    near = _near(text, {choice.lower(): choice for choice in choices}, {})
+    mending = f'; did you mean "{near}"?' if near else ""
+    return f"must be one of {', '.join(choices)}, is {_quote(text)}{mending}"
 
 
 def _wanted(setting: Setting) -> str:

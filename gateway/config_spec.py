@@ -16,10 +16,11 @@ class Spec:
     """What the operator is told about a key, and what its value must satisfy.
 
     `minimum` and `maximum` are inclusive; `zero` says what 0 means where it is allowed
-    although it lies below `minimum`. `choices` are the only texts allowed, `later` those
-    that a later release will allow. `check` takes a text, or each text of a list, and returns
-    None or what is wrong and how to mend it; it never repeats a value that could hold a
-    secret. The value of a `secret` key appears in no message and no repr.
+    although it lies below `minimum`. `choices` are the only texts allowed, unless the key is
+    `open` to those of extensions; `later` are those that a later release will allow. `check`
+    takes a text, or each text of a list, and returns None or what is wrong and how to mend it;
+    it never repeats a value that could hold a secret. The value of a `secret` key appears in no
+    message and no repr.
     """
 
     doc: str
@@ -29,6 +30,7 @@ class Spec:
     zero: str = ""
     choices: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
+    open: bool = False
     check: Callable[[str], str | None] | None = None
     secret: bool = False
 

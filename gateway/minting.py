@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.api_types import MAX_ATTRIBUTES_BYTES, Minted, MintRequest
+from gateway.auth import API
 from gateway.errors import RequestRefused
 from gateway.locks import KeyedLocks, player_key
 from gateway.messages import SessionId, TrueId
@@ -18,8 +19,6 @@ from gateway.store import SessionsFull, Store
 from gateway.texts import clean_text
 from gateway.tokens import Tokens
 
-#: How a player is said to have logged in who has got a token through the API.
-METHOD: Final = "api"
 _TRUE_ID: Final = re.compile(r"[!-~]{1,128}")
 _RETRY_AFTER: Final = 5.0
 
@@ -72,7 +71,7 @@ class Minting:
             id=session_id,
             true_id=true_id,
             name=name,
-            method=METHOD,
+            method=API,
             pid=self._tokens.sign_pid(true_id, session_id, 0, self._store.epoch),
             last_seen=self._clock(),
             start=after,

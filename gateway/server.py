@@ -32,6 +32,7 @@ from gateway.building import (
     engine_settings,
     is_compiled,
     load_api_keys,
+    load_extensions,
     load_jwt_keys,
     load_users,
     message_bytes,
@@ -97,6 +98,8 @@ class Gateway:
     def __init__(self, config: Config, state_dir: Path, environ: Mapping[str, str]) -> None:
         self.config = config
         self.metrics = Metrics()
+        # First: one that fails leaves nothing behind.
+        self._extensions = load_extensions(config, self.metrics)
         self._environ = environ
         self._notifier = Notifier(environ)
         self._executor = ThreadPoolExecutor(_PASSWORD_THREADS, thread_name_prefix="password")
@@ -165,7 +168,13 @@ class Gateway:
         self.admission = Admission(
             self._services,
             build_authentication(
-                config, users, self._jwt_keys, self._executor, self._auth_inquiries, self.metrics
+                config,
+                users,
+                self._jwt_keys,
+                self._executor,
+                self._auth_inquiries,
+                self._extensions,
+                self.metrics,
             ),
             self._tokens,
             admission_settings(config),
@@ -224,6 +233,8 @@ class Gateway:
         try:
             await self._start()
         except BaseException:
+            if self._extensions is not None:
+                await self._extensions.stop()
             await self._store.close()
             raise
 
@@ -232,8 +243,15 @@ class Gateway:
             await self._check_accounts()
         loop = asyncio.get_running_loop()
         config = self.config
+        extensions = self._extensions
+        if extensions is not None:
+            await extensions.start(self._backend)
         self._socketio = SocketIOServer(
-            self.admission, None, config.limits.connect_timeout, new_sid, loop
+            self.admission,
+            extensions.server if extensions is not None else None,
+            config.limits.connect_timeout,
+            new_sid,
+            loop,
         )
         self._engine = Engine(
             engine_settings(config),
@@ -269,6 +287,7 @@ class Gateway:
                 admin=build_admin_routes(
                     config, self._services, self._history, self._not_ready, release, self._api
                 ),
+                extensions=extensions,
             )
         )
         self._listeners.serve_players(app, sockets, self._engine, self._picows, self._peers)
@@ -283,6 +302,7 @@ class Gateway:
             self._peers,
             self._api,
             self._reporting,
+            extensions,
             self._follow,
         )
         if separate:
@@ -423,7 +443,12 @@ class Gateway:
 
     def _prepare(self, load: Callable[[], Config]) -> Candidate:
         environment = Environment(
-            self._environ, self._state_dir, self._executor, self._auth_inquiries, self.metrics
+            self._environ,
+            self._state_dir,
+            self._executor,
+            self._auth_inquiries,
+            self._extensions,
+            self.metrics,
         )
         return prepare(self.config, load(), self._jwt_keys, environment)
 
@@ -476,6 +501,8 @@ class Gateway:
         await self._periodic.stop()
         await self._socketio.close()
         self._engine.close()
+        if self._extensions is not None:
+            await self._extensions.stop()
         self._presence.stop()
         # The last answers to polls are written by their handlers, which wait for their turn.
         for _ in range(_TURNS_TO_ANSWER):

@@ -20,6 +20,7 @@ from gateway.building import (
     api_limits,
     build_authentication,
     engine_settings,
+    extension_rules,
     load_api_keys,
     load_jwt_keys,
     load_users,
@@ -39,6 +40,7 @@ from gateway.secret_keys import load_secret_keys, load_webhook_secrets
 from gateway.tokens import Tokens
 from gateway.transport.api import Api
 from gateway.transport.engine import Engine
+from gateway.transport.extension_host import ExtensionHost
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 
@@ -59,6 +61,7 @@ class Parts:
     peers: PeerPolicy
     api: Api
     reporting: Reporting | None
+    extensions: ExtensionHost | None
     follow: Callable[[Users | None], None]
 
 
@@ -84,6 +87,7 @@ class Environment:
     executor: Executor
     #: What asks the backend who players are.
     inquiries: Inquiries | None
+    extensions: ExtensionHost | None
     metrics: Metrics
 
 
@@ -112,6 +116,7 @@ def prepare(
             jwt_keys,
             environment.executor,
             environment.inquiries,
+            environment.extensions,
             environment.metrics,
         ),
         load_api_keys(config, state_dir),
@@ -143,6 +148,8 @@ def take_over(candidate: Candidate, parts: Parts) -> None:
     parts.api.reconfigure(candidate.api_keys, api_limits(config))
     if parts.reporting is not None:
         parts.reporting.reconfigure(candidate.webhook_secrets)
+    if parts.extensions is not None:
+        parts.extensions.server.rules = extension_rules(config)
     if any(key.startswith("log.") for key in merged.changed):
         configure_logging(config.log)
     logger.info("the configuration was reloaded; changed: %s", ", ".join(merged.changed) or "-")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from gateway.errors import ConnectRefused
@@ -39,6 +40,9 @@ METHODS: Final[Mapping[str, Method]] = {
     "jwt": Method(("jwt",), "`jwt`", vouched=True),
     "webhook": Method((), "the keys that the game asks for", vouched=True),
 }
+
+#: The method of sessions that a backend opened: it vouches for them itself.
+API: Final = "api"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +78,29 @@ class Authenticator(Protocol):
 class Authentication:
     """The enabled methods, in the order in which they may claim a payload."""
 
-    __slots__ = ("_authenticators", "_enabled", "_hint")
+    __slots__ = ("_authenticators", "_enabled", "_hint", "_methods")
 
-    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+    def __init__(
+        self,
+        authenticators: Sequence[Authenticator],
+        others: Mapping[str, Method] = MappingProxyType({}),
+    ) -> None:
         """Keep the order; none at all is fine where only resume tokens are accepted.
 
-        Raises ValueError for a method that is not in METHODS or comes twice.
+        `others` are methods beside METHODS. Raises ValueError for one that is in neither or
+        comes twice.
         """
         names = [authenticator.method for authenticator in authenticators]
+        methods = self._methods = {**METHODS, **others}
         for name in names:
-            if name not in METHODS:
-                known = ", ".join(METHODS)
+            if name not in methods:
+                known = ", ".join(methods)
                 raise ValueError(f"unknown auth method {name[:40]!r}; use one of {known}")
             if names.count(name) > 1:
                 raise ValueError(f"auth method {name!r} comes twice; remove one")
         self._authenticators = tuple(authenticators)
         self._enabled = frozenset(names)
-        ways = [f"{METHODS[name].send} ({name})" for name in names]
+        ways = [f"{methods[name].send} ({name})" for name in names]
         self._hint = "send " + ", or ".join(ways or ["`token`, no other method is enabled"])
 
     async def authenticate(self, auth: Mapping[str, object], address: str) -> Identity:
@@ -102,7 +112,7 @@ class Authentication:
         for authenticator in self._authenticators:
             if authenticator.claims(auth):
                 return await authenticator.authenticate(auth, address)
-        for name, method in METHODS.items():
+        for name, method in self._methods.items():
             if name not in self._enabled and any(key in auth for key in method.keys):
                 raise ConnectRefused(
                     "unsupported", f"auth method {name} is not enabled here; {self._hint}"
@@ -117,7 +127,11 @@ class Authentication:
         for authenticator in self._authenticators:
             if authenticator.method == method:
                 return await authenticator.still_valid(true_id)
-        return method not in METHODS or not METHODS[method].vouched
+        return method == API or (method in METHODS and not METHODS[method].vouched)
+
+    def is_permanent(self, method: str) -> bool:
+        """Tell whether players of this method exist before they log in."""
+        return self._methods[method].permanent
 
 
 def clean_name(value: object, max_bytes: int) -> str:

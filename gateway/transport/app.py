@@ -10,10 +10,13 @@ from typing import Any, Final
 
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
+from gateway.extension import PREFIX
 from gateway.metrics import Metrics
 from gateway.transport.admin import ADMIN_FOLDER
 from gateway.transport.api import Api, DocumentHandler, Routes, api_routes
 from gateway.transport.engine import Engine
+from gateway.transport.extension_host import ExtensionHost
+from gateway.transport.extension_routes import ExtensionHandler, Gate
 from gateway.transport.handler import EngineHandler
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
@@ -56,6 +59,7 @@ class AppParts:
     openapi: bytes
     asyncapi: bytes
     admin: Routes
+    extensions: ExtensionHost | None = None
 
 
 class _QuietHandler(QuietFaults):
@@ -188,6 +192,9 @@ def build_app(parts: AppParts) -> Application:
         routes.append(("/metrics", MetricsHandler, arguments))
     routes += api_routes(parts.api, parts.openapi)
     routes += parts.admin
+    if parts.extensions is not None and parts.extensions.routes:
+        gate = Gate(parts.extensions, parts.peers, parts.engine)
+        routes.append((f"{PREFIX}.*", ExtensionHandler, {"gate": gate}))
     routes.append(("/asyncapi\\.json", DocumentHandler, {"document": parts.asyncapi}))
     routes += [
         ("/((?:vendor|client)/.+)", SharedHandler, {"path": str(BUILT_IN)}),

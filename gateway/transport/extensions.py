@@ -271,6 +271,7 @@ class ExtensionPeer:
         self._on_connected = on_connected
         #: Who the client has logged in as on `/`.
         self.player: TrueId | None = None
+        self._rules = server.rules
         self._bucket: TokenBucket | None = None
         self._namespaces: set[str] = set()
         self._pending: deque[Data] = deque()
@@ -327,7 +328,8 @@ class ExtensionPeer:
     def _may_send(self, packet: Packet) -> bool:
         rules = self._server.rules
         now = self._server.monotonic()
-        if self._bucket is None:
+        if self._bucket is None or rules is not self._rules:
+            self._rules = rules
             self._bucket = TokenBucket(rules.events_per_second, rules.burst, now)
         wait = self._bucket.take(now)
         if not wait:

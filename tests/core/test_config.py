@@ -32,7 +32,7 @@ NOT_PRINTABLE = "has a line break, a control character or an unusual space in it
 LATER = "not available in this release; remove it"
 SECTIONS = (
     "server, static, auth, resume, mailbox, store, presence, rooms, limits, api, admin, "
-    + "webhooks, metrics, log"
+    + "webhooks, metrics, log, extensions, extensions_path"
 )
 
 
@@ -237,6 +237,8 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
         },
         "metrics": {"enabled": True, "listen": ""},
         "log": {"level": "info", "format": "text"},
+        "extensions": (),
+        "extensions_path": "",
     }
 
 
@@ -684,6 +686,8 @@ def test_a_well_formed_list_is_taken_in_order(key: str, values: list[str]) -> No
         ("auth.jwt.algorithms", "[RS265]", 'is "RS265"; did you mean "RS256"?'),
         ("auth.jwt.algorithms", "[none]", "entry 1 must be one of RS256, "),
         ("auth.methods", "[webhooks]", 'is "webhooks"; did you mean "webhook"?'),
+        ("extensions", "[a/b]", "must be the name of a module, such as referee"),
+        ("extensions", "[..]", "must be the name of a module, such as referee"),
         ("auth.methods", "[gest]", 'is "gest"; did you mean "guest"?'),
     ],
 )
@@ -1190,6 +1194,7 @@ def valid_values(setting: Setting) -> st.SearchStrategy[Any]:
         "auth.jwt.algorithms": st.just(("ES256", "EdDSA")),
         "auth.jwt.audience": st.just(("game", "yes", "1")),
         "auth.jwt.subject": st.sampled_from(["sub", "https://game.example/id"]),
+        "extensions": st.sampled_from([(), ("referee",), ("game.referee", "yes", "_1")]),
         "auth.jwt.prefix": st.sampled_from(["jwt:", "~", "#", "-"]),
         "auth.jwt.name": st.sampled_from(["name", "no", "7"]),
         "auth.jwt.attributes": st.sampled_from(["", "game"]),
@@ -1231,3 +1236,12 @@ def valid_sections(section: type[Any], prefix: str = "") -> st.SearchStrategy[An
 @given(valid_sections(Config))
 def test_any_valid_configuration_survives_being_written_as_yaml(config: Config) -> None:
     assert load(yaml.safe_dump(as_plain(config), allow_unicode=True)) == config
+
+
+def test_with_extensions_methods_may_have_any_name() -> None:
+    config = load("extensions: [badges]\nauth: {methods: [guest, badge]}")
+    assert (config.extensions, config.auth.methods) == (("badges",), ("guest", "badge"))
+    line = problem("auth: {methods: [guest, badge]}")
+    assert line == (
+        'gateway.yaml:1: auth.methods: entry 2 must be one of guest, password, jwt, webhook, is "badge"'
+    )
