@@ -22,6 +22,7 @@ from gateway.auth.jwt_keys import KeySource
 from gateway.auth.users import Users
 from gateway.backend import Backend, BackendLimits
 from gateway.building import (
+    add_gauges,
     admission_settings,
     api_limits,
     auth_inquiries,
@@ -266,7 +267,7 @@ class Gateway:
             )
         if self._jwt_keys is not None:
             self._jwt_keys.prefetch()
-        self._add_gauges()
+        add_gauges(self.metrics, self._engine, self._registry, self._store)
         pages = static_path(config)
         sockets, metrics_sockets = self._bind()
         release = version("game-gateway")
@@ -341,33 +342,6 @@ class Gateway:
         self.port = players[0].getsockname()[1]
         self.url = server.public_url or shown_url(host, self.port)
         return players, metrics
-
-    def _add_gauges(self) -> None:
-        gauge = self.metrics.gauge
-        gauge("connections", "Open Engine.IO connections", lambda: len(self._engine))
-        gauge("player_connections", "Connections of players", lambda: len(self._registry))
-        gauge("players", "Players with a connection", lambda: self._registry.players)
-        gauge("event_loop_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
-        gauge("sessions", "Sessions kept", lambda: self._store.session_count)
-        gauge("store_available", "1 while the store can be written", lambda: self._store.available)
-        gauge("rooms", "Rooms that have members", lambda: len(self._store.memberships))
-        gauge(
-            "room_members",
-            "Members of all rooms; a player counts once for each room",
-            lambda: self._store.memberships.count,
-        )
-        gauge("mailbox_bytes", "Size of all mailboxes", lambda: self._store.bytes)
-        gauge("mailbox_messages", "Messages in all mailboxes", lambda: self._store.message_count)
-        gauge(
-            "send_buffer_bytes",
-            "Bytes sent to clients that the network has not taken yet",
-            lambda: sum(connection.buffered for connection in self._engine),
-        )
-        gauge(
-            "slow_consumers",
-            "Connections over their send budget",
-            lambda: sum(each.buffered > self._engine.send_budget for each in self._engine),
-        )
 
     def _tell_status(self, *assignments: str) -> None:
         players, connections = self._registry.players, len(self._registry)

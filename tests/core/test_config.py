@@ -1243,5 +1243,6 @@ def test_with_extensions_methods_may_have_any_name() -> None:
     assert (config.extensions, config.auth.methods) == (("badges",), ("guest", "badge"))
     line = problem("auth: {methods: [guest, badge]}")
     assert line == (
-        'gateway.yaml:1: auth.methods: entry 2 must be one of guest, password, jwt, webhook, is "badge"'
+        "gateway.yaml:1: auth.methods: entry 2 must be one of guest, password, jwt, webhook, "
+        'is "badge"'
     )
