@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import secrets
@@ -34,7 +33,7 @@ from gateway.config import Config
 from gateway.config_checks import GATEWAY_IDS
 from gateway.config_inquiries import InquiryConfig
 from gateway.config_loader import STORED_BESIDE
-from gateway.connection import Connection, Services
+from gateway.connection import Services
 from gateway.errors import ConfigError
 from gateway.extension_modules import load_modules
 from gateway.history import History
@@ -47,17 +46,15 @@ from gateway.messages import SessionId, TrueId
 from gateway.metrics import Metrics
 from gateway.outbox import OutboxLimits, OutboxStore
 from gateway.presence_service import PresenceSettings
-from gateway.registry import Registry
 from gateway.reporting import Reporting
 from gateway.room_webhook import WebhookRooms
 from gateway.rooms import RoomSettings
 from gateway.secret_keys import load_webhook_secrets
-from gateway.store import Store, StoreLimits
+from gateway.store import StoreLimits
 from gateway.transport.admin import admin_routes
 from gateway.transport.admin_door import Door
 from gateway.transport.api import Api, ApiLimits, Routes
 from gateway.transport.app import BUILT_IN
-from gateway.transport.engine import Engine
 from gateway.transport.extension_host import ExtensionHost
 from gateway.transport.extensions import ExtensionRules, ExtensionServer
 from gateway.transport.interfaces import EngineSettings
@@ -402,37 +399,6 @@ def engine_settings(config: Config) -> EngineSettings:
         connections_per_address=limits.connections_per_address,
         send_buffer_bytes=limits.send_buffer_bytes,
         slow_timeout=limits.slow_timeout,
-    )
-
-
-def add_gauges(
-    metrics: Metrics, engine: Engine, registry: Registry[Connection], store: Store
-) -> None:
-    """Add what is counted when somebody asks."""
-    gauge = metrics.gauge
-    gauge("connections", "Open Engine.IO connections", lambda: len(engine))
-    gauge("player_connections", "Connections of players", lambda: len(registry))
-    gauge("players", "Players with a connection", lambda: registry.players)
-    gauge("event_loop_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
-    gauge("sessions", "Sessions kept", lambda: store.session_count)
-    gauge("store_available", "1 while the store can be written", lambda: store.available)
-    gauge("rooms", "Rooms that have members", lambda: len(store.memberships))
-    gauge(
-        "room_members",
-        "Members of all rooms; a player counts once for each room",
-        lambda: store.memberships.count,
-    )
-    gauge("mailbox_bytes", "Size of all mailboxes", lambda: store.bytes)
-    gauge("mailbox_messages", "Messages in all mailboxes", lambda: store.message_count)
-    gauge(
-        "send_buffer_bytes",
-        "Bytes sent to clients that the network has not taken yet",
-        lambda: sum(connection.buffered for connection in engine),
-    )
-    gauge(
-        "slow_consumers",
-        "Connections over their send budget",
-        lambda: sum(each.buffered > engine.send_budget for each in engine),
     )
 
 

@@ -22,7 +22,6 @@ from gateway.auth.jwt_keys import KeySource
 from gateway.auth.users import Users
 from gateway.backend import Backend, BackendLimits
 from gateway.building import (
-    add_gauges,
     admission_settings,
     api_limits,
     auth_inquiries,
@@ -52,6 +51,7 @@ from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.draining import Draining
 from gateway.errors import ConfigError
+from gateway.gauges import add_gauges
 from gateway.history import SAMPLE_SECONDS, History
 from gateway.lifecycle import Periodic
 from gateway.locks import KeyedLocks
@@ -99,8 +99,7 @@ class Gateway:
     def __init__(self, config: Config, state_dir: Path, environ: Mapping[str, str]) -> None:
         self.config = config
         self.metrics = Metrics()
-        # First: one that fails leaves nothing behind.
-        self._extensions = load_extensions(config, self.metrics)
+        self._extensions = load_extensions(config, self.metrics)  # first: a fault leaves nothing
         self._environ = environ
         self._notifier = Notifier(environ)
         self._executor = ThreadPoolExecutor(_PASSWORD_THREADS, thread_name_prefix="password")
@@ -244,8 +243,7 @@ class Gateway:
             await self._check_accounts()
         loop = asyncio.get_running_loop()
         config = self.config
-        extensions = self._extensions
-        if extensions is not None:
+        if (extensions := self._extensions) is not None:
             await extensions.start(self._backend)
         self._socketio = SocketIOServer(
             self.admission,
