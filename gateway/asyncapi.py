@@ -16,7 +16,7 @@ _SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 def build_asyncapi(version: str, url: str) -> dict[str, Any]:
-    """Return the document; `version` is the gateway's, `url` where players reach it."""
+    """Return the document; `version` is the gateway's, `url` where players reach it, if known."""
     messages = _messages()
     return {
         "asyncapi": "3.0.0",
@@ -31,7 +31,7 @@ def build_asyncapi(version: str, url: str) -> dict[str, Any]:
         "defaultContentType": "application/json",
         "servers": {
             "gateway": {
-                "host": urlsplit(url).netloc,
+                "host": urlsplit(url).netloc or "localhost",
                 "pathname": "/socket.io/",
                 "protocol": _SCHEMES.get(urlsplit(url).scheme, "ws"),
                 "protocolVersion": "5",

@@ -471,9 +471,3 @@ def static_path(config: Config) -> Path:
     if not (path / config.static.index).is_file():
         raise ConfigError(f"static.path: there is no {config.static.index} in {path}")
     return path
-
-
-def shown_url(host: str, port: int) -> str:
-    """Return a URL to click on for an address to listen on."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return f"http://[{shown}]:{port}/" if ":" in shown else f"http://{shown}:{port}/"

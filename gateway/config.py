@@ -19,39 +19,67 @@ from gateway.config_checks import (
     wrong_address,
     wrong_file_name,
     wrong_host,
+    wrong_mode,
     wrong_module_name,
-    wrong_network,
     wrong_origin,
+    wrong_proxy,
     wrong_public_url,
     wrong_secret,
+    wrong_socket_path,
 )
 from gateway.config_players import PresenceConfig, RoomsConfig
 from gateway.config_spec import Setting, Spec, about, limit, seconds
 from gateway.store_url import wrong_store_url
 
-#: Keys that the protocol names and this release lacks.
-LATER_KEYS: Final = frozenset(
-    {
-        "server.tls",
-        "server.unix_socket",
-    }
-)
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Section `server.tls`: the certificate of the listening socket."""
+
+    certificate: str = field(
+        default="",
+        metadata=about(
+            "File with the certificate and the chain behind it (PEM). Empty: no TLS, which a "
+            "reverse proxy does then."
+        ),
+    )
+    key: str = field(
+        default="",
+        metadata=about("File with the certificate's private key (PEM), without a password."),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Section `server`: the listening socket, who may use it, and the heartbeat."""
+    """Section `server`: the listening sockets, who may use them, and the heartbeat."""
 
     host: str = field(
         default="127.0.0.1",
         metadata=about(
-            'Address to listen on. "0.0.0.0" is every IPv4 address, "::" every address.',
+            'Address to listen on. "0.0.0.0" is every IPv4 address, "::" every address. Empty: '
+            "none, with unix_socket only.",
             check=wrong_host,
+            may_be_empty=True,
         ),
     )
     port: int = field(
         default=8080,
         metadata=about("Port to listen on.", minimum=1, maximum=MAX_PORT, zero="a free port"),
+    )
+    unix_socket: str = field(
+        default="",
+        metadata=about(
+            "Path of a Unix domain socket to listen on besides, for a reverse proxy on this "
+            "machine; always without TLS. Empty: none.",
+            check=wrong_socket_path,
+        ),
+    )
+    unix_socket_mode: str = field(
+        default="0660",
+        metadata=about(
+            "Permissions of that socket, in octal and in quotes: who may write may connect.",
+            check=wrong_mode,
+        ),
     )
     public_url: str = field(
         default="",
@@ -72,10 +100,15 @@ class ServerConfig:
     trusted_proxies: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            "Addresses or networks (CIDR) of reverse proxies whose X-Forwarded-For is believed; "
-            "no other header tells an address.",
-            check=wrong_network,
+            "Addresses or networks (CIDR) of reverse proxies whose X-Forwarded-For is believed, "
+            "and the word unix for those behind a Unix domain socket; no other header tells an "
+            "address.",
+            check=wrong_proxy,
         ),
+    )
+    tls: TlsConfig = field(
+        default_factory=TlsConfig,
+        metadata=about("TLS by the gateway itself, for host and port."),
     )
     backlog: int = field(
         default=4096,
@@ -89,7 +122,7 @@ class ServerConfig:
     websocket: str = field(
         default="picows",
         metadata=about(
-            "Who speaks websocket: picows is fast, tornado is the fallback.",
+            "Who speaks websocket: picows is fast, tornado is the fallback, and used under TLS.",
             choices=("picows", "tornado"),
         ),
     )

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 MIN_SECRET_CHARACTERS: Final = 32
 MAX_PORT: Final = 65535
 MAX_HOST_CHARACTERS: Final = 253
+#: Stands for who connects by a Unix domain socket, which has no address.
+UNIX_PEER: Final = "unix"
 
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _ORIGIN: Final = re.compile(
@@ -26,6 +28,9 @@ _HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _MAX_CLAIM: Final = 256
+#: sockaddr_un has 108 bytes on Linux and 104 elsewhere, with the final NUL.
+_MAX_SOCKET_PATH: Final = 103
+_MODE: Final = re.compile(r"0?[0-7]{3}")
 _PREFIX: Final = re.compile(r"[!-~]{1,32}")
 #: How the `true_id` of guests and accounts begins.
 GATEWAY_IDS: Final = "p_"
@@ -103,6 +108,28 @@ def wrong_network(network: str) -> str | None:
         except ValueError:
             return "must be an IP address or a network such as 10.0.0.0/8"
         return f'has bits set beyond its prefix; write "{meant}" or the bare address'
+    return None
+
+
+def wrong_proxy(proxy: str) -> str | None:
+    """An IP address, a network (CIDR), or `unix`."""
+    return None if proxy == UNIX_PEER else wrong_network(proxy)
+
+
+def wrong_socket_path(path: str) -> str | None:
+    """A path that fits into a socket's address: unix(7)."""
+    size = len(path.encode())
+    if size > _MAX_SOCKET_PATH:
+        return f"has {size} bytes; the path of a socket has {_MAX_SOCKET_PATH} at most"
+    if path.endswith("/"):
+        return "must be the path of a file, without a final slash"
+    return None
+
+
+def wrong_mode(mode: str) -> str | None:
+    """Permissions as chmod(1) takes them, in octal."""
+    if not _MODE.fullmatch(mode):
+        return 'must be three octal digits, perhaps behind a 0, such as "0660"'
     return None
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import yaml
 
 from gateway import config_auth
-from gateway.config import LATER_KEYS, Config, entries
+from gateway.config import Config, entries
 from gateway.config_checks import MIN_SECRET_CHARACTERS
 from gateway.config_spec import MAX_NUMBER, Setting
 from gateway.config_yaml import Wrong, compose, read_text
@@ -48,7 +48,6 @@ _KINDS: Final = {
     "seq": "a list",
     "map": "a section",
 }
-_LATER: Final = "not available in this release; remove it"
 
 T = TypeVar("T")
 
@@ -178,8 +177,7 @@ class _Loader:
     def read_environment(self, environ: Mapping[str, str]) -> None:
         """Take the values of variables; those of other programs are left alone."""
         by_variable = {setting.variable: setting for setting in self._settings}
-        sections = {key.partition(".")[0] for key in LATER_KEYS}
-        sections.update(setting.name for setting, _ in entries())
+        sections = {setting.name for setting, _ in entries()}
         for variable in sorted(environ):
             prefix, _, rest = variable.partition("_")
             if variable in by_variable:
@@ -206,8 +204,6 @@ class _Loader:
         self.problems.append(Problem(source, line, key or None, message))
 
     def _unknown_key(self, prefix: str, name: str, known: Iterable[str]) -> str:
-        if prefix + name in LATER_KEYS:
-            return _LATER
         elsewhere = {setting.name: setting.key for setting, _ in _walk()}
         elsewhere |= {setting.key: setting.key for setting in self._settings}
         near = _near(name, {sibling: sibling for sibling in known}, elsewhere)
@@ -220,9 +216,6 @@ class _Loader:
         return f"unknown key; known here: {', '.join(known)}"
 
     def _unknown_variable(self, rest: str) -> str:
-        later = (key.replace(".", "_") for key in LATER_KEYS)
-        if any(rest == key or rest.startswith(key + "_") for key in later):
-            return _LATER
         section, _, name = rest.partition("_")
         here = {
             setting.key.partition(".")[2].replace(".", "_"): setting.variable
@@ -274,6 +267,15 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         message = "give either resume.secret_keys or resume.secret_key_file, not both"
         yield ("resume.secret_key_file", "resume.secret_keys"), message
     yield from _contradictions_of_players(config)
+    if not server.host and not server.unix_socket:
+        message = "must not be empty without server.unix_socket: nothing would listen"
+        yield ("server.host", "server.unix_socket"), message
+    if bool(server.tls.certificate) != bool(server.tls.key):
+        message = "server.tls needs both certificate and key"
+        yield ("server.tls.certificate", "server.tls.key"), message
+    if server.tls.certificate and server.public_url.lower().startswith("http://"):
+        message = "must begin with https://, for server.tls is given"
+        yield ("server.public_url", "server.tls.certificate"), message
     if server.port and config.metrics.listen == f"{server.host}:{server.port}":
         message = "this is the main listener's address; take another port, or leave it empty"
         yield ("metrics.listen", "server.port", "server.host"), message
@@ -316,7 +318,8 @@ def _parse(setting: Setting, raw: yaml.Node | str) -> object:
     if isinstance(setting.default, str):
         if isinstance(raw, yaml.Node):
             _require_text(raw)
-        _check_text(setting, text, may_be_empty=not setting.default)
+        empty = not setting.default or setting.spec.may_be_empty
+        _check_text(setting, text, may_be_empty=empty)
         return text
     if not plain:
         raise Wrong(f"must be {_wanted(setting)}, is a quoted text; remove the quotes")

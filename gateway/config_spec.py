@@ -20,7 +20,7 @@ class Spec:
     `open` to those of extensions; `later` are those that a later release will allow. `check`
     takes a text, or each text of a list, and returns None or what is wrong and how to mend it;
     it never repeats a value that could hold a secret. The value of a `secret` key appears in no
-    message and no repr.
+    message and no repr. A text may be empty if its default is, or with `may_be_empty`.
     """
 
     doc: str
@@ -33,6 +33,7 @@ class Spec:
     open: bool = False
     check: Callable[[str], str | None] | None = None
     secret: bool = False
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)

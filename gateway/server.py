@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import socket
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +41,6 @@ from gateway.building import (
     presence_settings,
     room_inquiries,
     room_settings,
-    shown_url,
     static_path,
     store_limits,
 )
@@ -66,13 +64,15 @@ from gateway.revocation import Revocation
 from gateway.rooms import Rooms
 from gateway.secret_keys import load_secret_keys
 from gateway.stores import build_store
-from gateway.systemd import Notifier, inherited_sockets, watchdog_seconds
+from gateway.systemd import Notifier, watchdog_seconds
 from gateway.taking_over import Candidate, Environment, Parts, prepare, take_over
+from gateway.tls import load_tls
 from gateway.tokens import Tokens
 from gateway.transport.api import Api
 from gateway.transport.app import AppParts, build_app, build_metrics_app
+from gateway.transport.binding import bind, bind_players
 from gateway.transport.engine import Engine
-from gateway.transport.listeners import Listeners, bind
+from gateway.transport.listeners import Listeners
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.socketio import SocketIOServer
@@ -84,8 +84,6 @@ _ROOM_SWEEP: Final = 1.0
 _STORE_SWEEP: Final = 30.0
 _ACCOUNTS_SWEEP: Final = 5.0
 _STATUS_PAUSE: Final = 2.0
-#: Name of the socket for metrics.listen: `FileDescriptorName=` of its socket unit.
-_METRICS: Final = "metrics"
 _PASSWORD_THREADS: Final = 2
 _TURNS_TO_ANSWER: Final = 3
 
@@ -101,6 +99,7 @@ class Gateway:
         self.metrics = Metrics()
         self._extensions = load_extensions(config, self.metrics)  # first: a fault leaves nothing
         self._environ = environ
+        self._tls = load_tls(config.server.tls, time.time())
         self._notifier = Notifier(environ)
         self._executor = ThreadPoolExecutor(_PASSWORD_THREADS, thread_name_prefix="password")
         self._state_dir = prepare_state_dir(state_dir)
@@ -267,7 +266,11 @@ class Gateway:
             self._jwt_keys.prefetch()
         add_gauges(self.metrics, self._engine, self._registry, self._store)
         pages = static_path(config)
-        sockets, metrics_sockets = self._bind()
+        bound = bind_players(config.server, self._environ)
+        self._activated, self.port = bound.activated, bound.port
+        self.url = config.server.public_url or bound.url(
+            config.server.host, tls=self._tls is not None
+        )
         release = version("game-gateway")
         self.metrics.build_info(release, compiled=is_compiled())
         separate = config.metrics.enabled and config.metrics.listen
@@ -289,7 +292,9 @@ class Gateway:
                 extensions=extensions,
             )
         )
-        self._listeners.serve_players(app, sockets, self._engine, self._picows, self._peers)
+        self._listeners.serve_players(
+            app, bound, self._engine, self._picows, self._peers, self._tls
+        )
         self._parts = Parts(
             self._tokens,
             self._registry,
@@ -305,6 +310,7 @@ class Gateway:
             self._follow,
         )
         if separate:
+            metrics_sockets = bound.metrics
             if not metrics_sockets:
                 host, _, port = config.metrics.listen.rpartition(":")
                 metrics_sockets = bind(host.strip("[]"), int(port), config.server.backlog)
@@ -323,23 +329,6 @@ class Gateway:
             )
             self._periodic.add("watchdog", watchdog.interval, watchdog.beat)
         self._tell_status("READY=1")
-
-    def _bind(self) -> tuple[list[socket.socket], list[socket.socket]]:
-        """Return the sockets for players, systemd's or our own, and systemd's for metrics."""
-        inherited = inherited_sockets(self._environ)
-        metrics = inherited.pop(_METRICS, [])
-        players = [each for found in inherited.values() for each in found]
-        server = self.config.server
-        host = server.host
-        if players:
-            logger.info("listening on systemd's sockets; server.host, port and backlog are unused")
-            self._activated = True
-            host = players[0].getsockname()[0]
-        else:
-            players = bind(host, server.port, server.backlog)
-        self.port = players[0].getsockname()[1]
-        self.url = server.public_url or shown_url(host, self.port)
-        return players, metrics
 
     def _tell_status(self, *assignments: str) -> None:
         players, connections = self._registry.players, len(self._registry)

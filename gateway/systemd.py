@@ -16,7 +16,7 @@ from gateway.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _FIRST_DESCRIPTOR: Final = 3
-_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 class Notifier:
@@ -58,7 +58,7 @@ def watchdog_seconds(environ: Mapping[str, str]) -> float:
 def inherited_sockets(environ: Mapping[str, str]) -> dict[str, list[socket.socket]]:
     """Return the listening sockets that systemd has opened for us, by `FileDescriptorName=`.
 
-    Raises ConfigError for one that is no listening TCP socket.
+    Raises ConfigError for one that is no listening stream socket.
     """
     number = environ.get("LISTEN_FDS", "")
     if environ.get("LISTEN_PID") != str(os.getpid()) or not number.isdecimal():
@@ -74,7 +74,8 @@ def inherited_sockets(environ: Mapping[str, str]) -> dict[str, list[socket.socke
             listens = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         except OSError:
             raise _no_listener(name) from None
-        if not listens or inherited.family not in _FAMILIES:
+        stream = inherited.family in _FAMILIES and inherited.type == socket.SOCK_STREAM
+        if not listens or not stream:
             raise _no_listener(name)
         inherited.setblocking(False)
         found.setdefault(name, []).append(inherited)
@@ -83,6 +84,6 @@ def inherited_sockets(environ: Mapping[str, str]) -> dict[str, list[socket.socke
 
 def _no_listener(name: str) -> ConfigError:
     return ConfigError(
-        f"the socket unit's {name or 'socket'} is no listening TCP socket; "
-        "give it ListenStream= with an address and a port, and Accept=no"
+        f"the socket unit's {name or 'socket'} is no listening stream socket; "
+        "give it ListenStream= with an address and a port or with a path, and Accept=no"
     )

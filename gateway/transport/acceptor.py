@@ -1,4 +1,4 @@
-"""Accepts TCP connections: websocket handshakes are answered here, all else is Tornado's.
+"""Accepts connections without TLS: websocket handshakes are answered here, all else is Tornado's.
 
 Tornado's HTTP server costs more than everything else about a connect. So the head of a new
 connection's first request is looked at without being taken (MSG_PEEK). If it is a plain
@@ -14,7 +14,7 @@ import logging
 import re
 import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from tornado.httpserver import HTTPServer
@@ -90,13 +90,14 @@ class Acceptor:
                 return
             accepted.setblocking(False)
             self._silent[accepted] = self._timers.start(accepted)
-            self._loop.add_reader(accepted, self._look, accepted, address)
+            # A Unix domain socket's peer has no address, only an empty text.
+            self._loop.add_reader(accepted, self._look, accepted, address or ())
 
     def _resume(self, listening: socket.socket) -> None:
         if listening in self._listening:
             self._loop.add_reader(listening, self._accept, listening)
 
-    def _look(self, accepted: socket.socket, address: tuple[str, int]) -> None:
+    def _look(self, accepted: socket.socket, address: tuple[Any, ...]) -> None:
         """The first bytes of a connection are here: whose is it?"""
         self._loop.remove_reader(accepted)
         self._silent.pop(accepted).cancel()
@@ -109,7 +110,7 @@ class Acceptor:
         except OSError:
             accepted.close()
 
-    def _take(self, accepted: socket.socket, address: tuple[str, int], data: bytes) -> bool:
+    def _take(self, accepted: socket.socket, address: tuple[Any, ...], data: bytes) -> bool:
         """Take a plain handshake that would be accepted; return False for anything else."""
         end = data.find(b"\r\n\r\n") + 4
         request = _parse(data[:end]) if end > len(_TARGET) else None
@@ -125,7 +126,8 @@ class Acceptor:
                 connection.check_upgrade()
             else:
                 forwarded = headers.get("x-forwarded-for", "")
-                peer = self._peers.address(address[0], forwarded)
+                host = address[0] if address else ""
+                peer = self._peers.address(host, forwarded)
                 connection = self._engine.connect("websocket", peer)
         except RequestError:
             return False

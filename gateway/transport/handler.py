@@ -141,7 +141,10 @@ class EngineHandler(QuietFaults, WebSocketHandler):
     def initialize(
         self, engine: Engine, peers: PeerPolicy, picows: PicowsWebSockets | None
     ) -> None:
-        """Take what the handler works with; without `picows` Tornado does the websockets."""
+        """Take what the handler works with.
+
+        Without `picows`, and under TLS, websockets are Tornado's.
+        """
         self._picows = picows
         self._engine = engine
         self._peers = peers
@@ -289,7 +292,8 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         else:
             connection = self._engine.connect("websocket", self._address())
         self._connection = connection
-        if self._picows is not None:
+        # The socket under a TLS connection cannot be handed over.
+        if self._picows is not None and self.request.protocol != "https":
             await self._hand_over(self._picows, connection)
         else:
             await super().get()

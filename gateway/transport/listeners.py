@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import ssl
 from collections.abc import Sequence
 from typing import Final
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
+from tornado.log import gen_log
 from tornado.web import Application
 
 from gateway.transport.acceptor import Acceptor
+from gateway.transport.binding import Bound
 from gateway.transport.engine import Engine
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
+from gateway.transport.unix_socket import UnixSocket
 
 _HEADER_BYTES: Final = 16 * 1024
 _BODY_TIMEOUT: Final = 20.0
@@ -22,12 +26,15 @@ _BODY_TIMEOUT: Final = 20.0
 _IDLE_TIMEOUT: Final = 30.0
 
 
-def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """Return sockets that listen. Raises OSError, whose text names the address."""
-    try:
-        return bind_sockets(port, host or None, backlog=backlog)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+class _QuietHandshakes(logging.Filter):
+    """Keeps out of the log what Tornado warns of: clients that fail to agree on TLS."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is to be logged."""
+        return not str(record.msg).startswith("SSL Error on ")
+
+
+_QUIET: Final = _QuietHandshakes()
 
 
 class Listeners:
@@ -35,7 +42,9 @@ class Listeners:
 
     def __init__(self) -> None:
         self._servers: list[HTTPServer] = []
+        self._encrypted: HTTPServer | None = None
         self._acceptor: Acceptor | None = None
+        self._unix: UnixSocket | None = None
 
     def serve(self, app: Application, sockets: Sequence[socket.socket]) -> None:
         """Answer all with this application."""
@@ -44,12 +53,24 @@ class Listeners:
     def serve_players(
         self,
         app: Application,
-        sockets: Sequence[socket.socket],
+        bound: Bound,
         engine: Engine,
         picows: PicowsWebSockets | None,
         peers: PeerPolicy,
+        tls: ssl.SSLContext | None,
     ) -> None:
-        """Answer with this application, but plain websocket handshakes by `picows` if given."""
+        """Answer with this application, but plain websocket handshakes by `picows` if given.
+
+        With `tls`, TCP connections are encrypted. Those of a Unix domain socket never are: they
+        come from a proxy on this machine, which has taken TLS away.
+        """
+        self._unix = bound.unix
+        sockets = bound.players
+        if tls is not None:
+            gen_log.addFilter(_QUIET)
+            self._encrypted = self._server(app, tls)
+            self._encrypted.add_sockets([each for each in sockets if each.family != socket.AF_UNIX])
+            sockets = [each for each in sockets if each.family == socket.AF_UNIX]
         if picows is None:
             self.serve(app, sockets)
             return
@@ -58,9 +79,18 @@ class Listeners:
         self._acceptor = Acceptor(server, engine, picows, peers, _IDLE_TIMEOUT, loop)
         self._acceptor.listen(sockets)
 
-    def _server(self, app: Application) -> HTTPServer:
+    def use_tls(self, tls: ssl.SSLContext | None) -> None:
+        """Encrypt new connections by another certificate; those that are here stay.
+
+        Without TLS from the start there is nothing to do.
+        """
+        if self._encrypted is not None and tls is not None:
+            self._encrypted.ssl_options = tls
+
+    def _server(self, app: Application, tls: ssl.SSLContext | None = None) -> HTTPServer:
         server = HTTPServer(
             app,
+            ssl_options=tls,
             max_header_size=_HEADER_BYTES,
             max_body_size=_HEADER_BYTES,
             idle_connection_timeout=_IDLE_TIMEOUT,
@@ -87,6 +117,8 @@ class Listeners:
             self._acceptor.stop()
         for server in self._servers:
             server.stop()
+        if self._unix is not None:
+            self._unix.close()
 
     async def close(self) -> None:
         """Close what HTTP connections are left, after the handshakes under way."""

@@ -8,9 +8,13 @@ from typing import Final
 
 from tornado.httputil import HTTPServerRequest
 
+from gateway.config_checks import UNIX_PEER
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+#: What Tornado says of a peer at a Unix domain socket; no TCP connection comes from there.
+_NO_ADDRESS: Final = frozenset({"", "0.0.0.0"})  # noqa: S104
 #: Any of them says that a request came through a proxy.
 _PROXY_HEADERS: Final = ("X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Forwarded", "Via")
 
@@ -32,17 +36,20 @@ class PeerPolicy:
         self._public_url = public_url.rstrip("/").lower()
         if public_url:
             self._origins.add(self._public_url)
+        self._unix = UNIX_PEER in trusted_proxies
         self._proxies: tuple[Network, ...] = tuple(
-            ipaddress.ip_network(proxy, strict=False) for proxy in trusted_proxies
+            ipaddress.ip_network(proxy, strict=False)
+            for proxy in trusted_proxies
+            if proxy != UNIX_PEER
         )
 
     def address(self, peer: str, forwarded: str) -> str:
         """Return the client's address: the peer's, or what a trusted proxy says of it.
 
         `forwarded` is X-Forwarded-For, joined by commas; it is read from its end, for only
-        what trusted proxies appended is true.
+        what trusted proxies appended is true. A Unix domain socket's peer is `unix`.
         """
-        address = peer
+        address = UNIX_PEER if peer in _NO_ADDRESS else peer
         if not self._trusted(address):
             return address
         for hop in reversed(forwarded.split(",")):
@@ -56,9 +63,10 @@ class PeerPolicy:
 
     def is_local(self, request: HTTPServerRequest) -> bool:
         """Tell whether the request comes from this machine and through no proxy."""
-        peer = _parse(request.remote_ip or "")
-        proxied = any(header in request.headers for header in _PROXY_HEADERS)
-        return peer is not None and peer.is_loopback and not proxied
+        peer = request.remote_ip or ""
+        parsed = _parse(peer)
+        local = peer in _NO_ADDRESS or (parsed is not None and parsed.is_loopback)
+        return local and not any(header in request.headers for header in _PROXY_HEADERS)
 
     def allows_origin(self, origin: str | None, host: str) -> bool:
         """Tell whether a page of this Origin may talk to us, asked for at this Host.
@@ -91,6 +99,8 @@ class PeerPolicy:
         return told == "https" and self._trusted(peer)
 
     def _trusted(self, address: str) -> bool:
+        if address == UNIX_PEER or address in _NO_ADDRESS:
+            return self._unix
         if not self._proxies:
             return False
         parsed = _parse(address)

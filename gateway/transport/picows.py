@@ -321,6 +321,17 @@ _get_buffer: Final = WSProtocol.get_buffer
 _buffer_updated: Final = WSProtocol.buffer_updated
 
 
+class _UnixSocket(socket.socket):
+    """Leaves out what picows does to any socket, but only TCP knows."""
+
+    def setsockopt(self, level: int, *arguments: Any) -> None:
+        if level != socket.IPPROTO_TCP:
+            super().setsockopt(level, *arguments)
+
+    def getsockopt(self, level: int, *arguments: Any) -> Any:
+        return 0 if level == socket.IPPROTO_TCP else super().getsockopt(level, *arguments)
+
+
 class _Protocol(WSProtocol):  # type: ignore[misc]
     """picows' protocol that stops to buffer a frame when it gets, or will get, too large."""
 
@@ -419,6 +430,8 @@ class PicowsWebSockets:
             protocol.attach(link, self.max_payload)
             return protocol
 
+        if accepted.family == socket.AF_UNIX:
+            accepted = _UnixSocket(fileno=accepted.detach())
         self._links.add(link)
         _, protocol = await self._loop.connect_accepted_socket(build, accepted)
         head = (

@@ -68,7 +68,7 @@ async def test_the_socket_named_metrics_is_for_metrics(
 def test_a_socket_that_does_not_listen_is_a_clear_error(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
         gateway = GatewayProcess(tmp_path, sockets={"gateway.socket": datagram})
-        complaint = "gateway.socket is no listening TCP socket; give it ListenStream="
+        complaint = "gateway.socket is no listening stream socket; give it ListenStream="
         with pytest.raises(AssertionError, match=complaint):
             gateway.start()
     assert "Traceback" not in gateway.log

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
+from tornado.netutil import Resolver
 from tornado.websocket import (  # noqa: TID251
     WebSocketClientConnection,
     WebSocketClosedError,
@@ -61,14 +63,42 @@ def refusal(response: HTTPResponse) -> tuple[int, int]:
     return response.code, body["code"]
 
 
-class Clients:
-    """Makes clients of the gateway at `url`, whose Engine.IO endpoint is `path`."""
+class _UnixResolver(Resolver):
+    """Finds every host at one Unix domain socket."""
 
-    def __init__(self, url: str, path: str = ENDPOINT) -> None:
+    def initialize(self, path: str) -> None:  # type: ignore[override]
+        self._path = path
+
+    async def resolve(
+        self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[tuple[int, Any]]:
+        return [(socket.AF_UNIX, self._path)]
+
+
+class Clients:
+    """Makes clients of the gateway at `url`, whose Engine.IO endpoint is `path`.
+
+    `ca_file` is who has to vouch for its certificate, `unix_socket` where it listens instead of
+    the URL's host and port, `source` the address that clients have.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        path: str = ENDPOINT,
+        *,
+        ca_file: str = "",
+        unix_socket: str = "",
+        source: str = "",
+    ) -> None:
         self.url = url.rstrip("/")
         self.path = path
         self.host, self.port = urlsplit(url).hostname or "", urlsplit(url).port or 0
-        self._http = AsyncHTTPClient(force_instance=True, max_clients=1000)
+        self.tls = ssl.create_default_context(cafile=ca_file) if ca_file else None
+        self._unix_socket = unix_socket
+        self._source = source
+        self._resolver = _UnixResolver(unix_socket) if unix_socket else None
+        self._http = AsyncHTTPClient(force_instance=True, max_clients=1000, resolver=self._resolver)
         self._opened: list[Any] = []
 
     async def close(self) -> None:
@@ -101,6 +131,8 @@ class Clients:
             follow_redirects=False,
             request_timeout=20,
             decompress_response=False,
+            ssl_options=self.tls,
+            network_interface=self._source or None,
         )
         return await self._http.fetch(request, raise_error=False)
 
@@ -116,12 +148,16 @@ class Clients:
 
     async def stream(self, receive_buffer: int = 0) -> Stream:
         """Open a bare TCP connection."""
-        sock = socket.socket()
+        sock = socket.socket(socket.AF_UNIX if self._unix_socket else socket.AF_INET)
         sock.setblocking(False)
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        await asyncio.get_running_loop().sock_connect(sock, (self.host, self.port))
-        reader, writer = await asyncio.open_connection(sock=sock, limit=2**16)
+        address = self._unix_socket or (self.host, self.port)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        name = self.host if self.tls else None
+        reader, writer = await asyncio.open_connection(
+            sock=sock, limit=2**16, ssl=self.tls, server_hostname=name
+        )
         stream = Stream(reader, writer)
         self._opened.append(stream)
         return stream
@@ -154,8 +190,13 @@ class Clients:
         """Ask for a websocket, whatever the query; raises HTTPClientError when refused."""
         query = {"EIO": "4", "transport": "websocket", **query}
         url = f"{self.url.replace('http', 'ws', 1)}{self.path}?{urlencode(query)}"
-        request = HTTPRequest(url, headers=HTTPHeaders(headers or {}))
-        connection = await soon(websocket_connect(request))
+        request = HTTPRequest(
+            url,
+            headers=HTTPHeaders(headers or {}),
+            ssl_options=self.tls,
+            network_interface=self._source or None,
+        )
+        connection = await soon(websocket_connect(request, resolver=self._resolver))
         assert connection.protocol is not None
         connection.protocol.set_nodelay(True)
         self._opened.append(_Closing(connection))
