@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from gateway.config_auth import AuthConfig
 from gateway.config_backend import AdminConfig, ApiConfig, WebhooksConfig

@@ -49,6 +49,8 @@ RELOADABLE: Final = frozenset(
         "log.format",
     }
 )
+#: The certificate can be replaced, but TLS not be switched on or off.
+_TLS: Final = frozenset({"server.tls.certificate", "server.tls.key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +70,29 @@ def merge(running: Config, new: Config) -> Merged:
     """Return what becomes of `running` when `new` is to be taken over."""
     changed: list[str] = []
     waiting: list[str] = []
-    config = _merge(running, new, "", changed, waiting)
+    replaced = running.server.tls.certificate and new.server.tls.certificate
+    reloadable = RELOADABLE | _TLS if replaced else RELOADABLE
+    config = _merge(running, new, "", reloadable, changed, waiting)
     return Merged(config, tuple(changed), tuple(waiting))
 
 
 def _merge(
-    running: _Section, new: _Section, prefix: str, changed: list[str], waiting: list[str]
+    running: _Section,
+    new: _Section,
+    prefix: str,
+    reloadable: frozenset[str],
+    changed: list[str],
+    waiting: list[str],
 ) -> _Section:
     values: dict[str, Any] = {}
     for setting, section in entries(type(running), prefix):
         before, after = getattr(running, setting.name), getattr(new, setting.name)
         if section is not None:
-            values[setting.name] = _merge(before, after, setting.key + ".", changed, waiting)
+            values[setting.name] = _merge(
+                before, after, setting.key + ".", reloadable, changed, waiting
+            )
         elif before != after:
-            if setting.key in RELOADABLE:
+            if setting.key in reloadable:
                 changed.append(setting.key)
                 values[setting.name] = after
             else:

@@ -303,6 +303,7 @@ class Gateway:
             self._engine,
             self._picows,
             app,
+            self._listeners,
             self._peers,
             self._api,
             self._reporting,

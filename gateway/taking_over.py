@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import ssl
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -37,10 +39,12 @@ from gateway.registry import Registry
 from gateway.reloading import Merged, merge
 from gateway.reporting import Reporting
 from gateway.secret_keys import load_secret_keys, load_webhook_secrets
+from gateway.tls import load_tls
 from gateway.tokens import Tokens
 from gateway.transport.api import Api
 from gateway.transport.engine import Engine
 from gateway.transport.extension_host import ExtensionHost
+from gateway.transport.listeners import Listeners
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 
@@ -58,6 +62,7 @@ class Parts:
     engine: Engine
     picows: PicowsWebSockets | None
     app: Application
+    listeners: Listeners
     peers: PeerPolicy
     api: Api
     reporting: Reporting | None
@@ -70,6 +75,7 @@ class Candidate:
     """A configuration that could be taken over, with what was read for it."""
 
     merged: Merged
+    tls: ssl.SSLContext | None
     secret_keys: tuple[str, ...]
     users: Users | None
     jwt_keys: KeySource | None
@@ -107,6 +113,7 @@ def prepare(
         jwt_keys = load_jwt_keys(config, environment.metrics)
     return Candidate(
         merged,
+        load_tls(config.server.tls, time.time()),
         load_secret_keys(config.resume, variables, state_dir, generate=False),
         users,
         jwt_keys,
@@ -143,6 +150,7 @@ def take_over(candidate: Candidate, parts: Parts) -> None:
         parts.picows.reconfigure(max_payload, config.limits.send_buffer_bytes)
     # Where Tornado's own websockets look.
     parts.app.settings["websocket_max_message_size"] = max_payload
+    parts.listeners.use_tls(candidate.tls)
     server = config.server
     parts.peers.reconfigure(server.allowed_origins, server.public_url, server.trusted_proxies)
     parts.api.reconfigure(candidate.api_keys, api_limits(config))

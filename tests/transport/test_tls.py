@@ -17,7 +17,7 @@ from gateway.tls import load_tls
 from gateway.transport import listeners
 from tests.certificates import Authority
 from tests.gateway_process import run
-from tests.transport.client import TRANSPORTS, WEBSOCKETS, Clients, soon
+from tests.transport.client import TRANSPORTS, WEBSOCKETS, Clients, Pair, soon
 from tests.transport.conftest import change
 
 pytestmark = pytest.mark.gen_test(timeout=60)
@@ -123,6 +123,69 @@ async def test_who_never_finishes_the_handshake_is_dropped(
         half.write(b"\x16\x03\x01")
         assert await silent.rest() == await half.rest() == b""
     await gateway.stop()
+
+
+# Another certificate
+
+
+async def shown(clients: Clients) -> bytes:
+    """Return the certificate that a new connection is shown."""
+    stream = await clients.stream()
+    session = stream.reader._transport.get_extra_info("ssl_object")  # type: ignore[attr-defined]
+    certificate: bytes = session.getpeercert(binary_form=True)
+    return certificate
+
+
+def written(certificate: Path) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(certificate.read_text())
+
+
+async def test_a_reload_shows_newcomers_the_new_certificate_and_drops_nobody(
+    gateway: Gateway, clients: Clients, authority: Authority
+) -> None:
+    pair = await Pair.meet(clients)
+    old, _ = authority.folder / "gateway.crt", authority.folder / "gateway.key"
+    before = written(old)
+    assert await shown(clients) == before
+    # As certbot does: the files have the same names.
+    renewed, _ = authority.issue("gateway")
+    await gateway.reload(lambda: gateway.config)
+    after = written(renewed)
+    assert await shown(clients) == after != before
+    await pair.talk()
+    # And under other names.
+    other = tls_section(*authority.issue("other"))
+    await gateway.reload(lambda: change(gateway.config, server={"tls": other}))
+    assert await shown(clients) == written(authority.folder / "other.crt")
+    assert gateway.config.server.tls == other
+    await pair.talk()
+
+
+@pytest.mark.parametrize("half", [".crt", ".key"])
+async def test_half_a_renewal_is_refused_and_the_old_certificate_stays(
+    gateway: Gateway,
+    clients: Clients,
+    authority: Authority,
+    caplog: pytest.LogCaptureFixture,
+    half: str,
+) -> None:
+    before = await shown(clients)
+    new = authority.issue("new")
+    (source,) = [each for each in new if each.suffix == half]
+    source.rename(authority.folder / f"gateway{half}")
+    await gateway.reload(lambda: gateway.config)
+    assert "is not the key of the first certificate in" in caplog.text
+    caplog.clear()
+    assert await shown(clients) == before
+
+
+@pytest.mark.expects_warnings
+async def test_tls_is_not_switched_off_by_a_reload(
+    gateway: Gateway, clients: Clients, caplog: pytest.LogCaptureFixture
+) -> None:
+    await gateway.reload(lambda: change(gateway.config, server={"tls": TlsConfig()}))
+    assert "a restart is needed for server.tls.certificate, server.tls.key" in caplog.text
+    assert (await clients.fetch("/healthz")).code == 200
 
 
 # Files that are wrong
