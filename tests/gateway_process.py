@@ -28,7 +28,7 @@ _SYSTEMD: Final = (
     *("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET"),
     *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"),
 )
-_SERVING: Final = re.compile(r"Serving (http://127\.0\.0\.1:(\d+)/)\n")
+_SERVING: Final = re.compile(r"Serving (https?://127\.0\.0\.1:(\d+)/|unix:\S+)\n")
 #: What a healthy gateway never logs.
 _FAULT: Final = re.compile(
     r'Traceback|never awaited|never retrieved| (ERROR|CRITICAL) |"level": "(error|critical)"'
@@ -163,7 +163,7 @@ class GatewayProcess:
         if serving is None:
             self._end()
             return False
-        self.url, self.port = serving[1], int(serving[2])
+        self.url, self.port = serving[1], int(serving[2] or self.port)
         return True
 
     def _handing_over(self) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.systemd import inherited_sockets, watchdog_seconds
+from tests.certificates import Authority
 from tests.gateway_process import TIMEOUT, GatewayProcess
 from tests.transport.client import Clients, soon
 
@@ -49,6 +50,47 @@ async def test_connects_wait_from_one_process_to_the_next(
                 each.settimeout(TIMEOUT)
                 each.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 assert each.recv(15) == b"HTTP/1.1 200 OK"
+
+
+async def test_a_unix_domain_socket_is_taken_and_left_to_systemd(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("gateway")
+    # TLS is for TCP: what stands at this socket is a proxy.
+    variables = {
+        "GATEWAY_SERVER_TRUSTED_PROXIES": "unix",
+        "GATEWAY_SERVER_TLS_CERTIFICATE": str(certificate),
+        "GATEWAY_SERVER_TLS_KEY": str(key),
+    }
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(100)
+        sockets = {"players": listening}
+        with GatewayProcess(tmp_path, variables=variables, sockets=sockets) as gateway:
+            assert gateway.url == f"unix:{path}"
+            async with Clients("http://game.example", unix_socket=str(path)) as clients:
+                player = await clients.player("websocket")
+                assert (await player.send(player, 1))["ok"]
+        # Who comes between two processes waits.
+        with socket.socket(socket.AF_UNIX) as waiting:
+            waiting.connect(str(path))
+
+
+async def test_tls_is_spoken_on_systemds_tcp_sockets(
+    tmp_path: Path, listening: socket.socket
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("gateway")
+    variables = {
+        "GATEWAY_SERVER_TLS_CERTIFICATE": str(certificate),
+        "GATEWAY_SERVER_TLS_KEY": str(key),
+    }
+    sockets = {"players": listening}
+    with GatewayProcess(tmp_path, variables=variables, sockets=sockets) as gateway:
+        assert gateway.url == url(listening).replace("http", "https")
+        async with Clients(gateway.url, ca_file=str(authority.ca_file)) as clients:
+            player = await clients.player("websocket")
+            assert (await player.send(player, 1))["ok"]
 
 
 async def test_the_socket_named_metrics_is_for_metrics(
