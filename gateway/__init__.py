@@ -2,7 +2,8 @@
 
 The way of a message through the code, one stage a module:
 
-1. `transport/` speaks HTTP, Engine.IO (`engineio.py` is its state machine) and Socket.IO.
+1. `transport/` speaks HTTP, Engine.IO (`engineio.py` is its state machine) and Socket.IO, by TCP,
+   with TLS (`tls.py`), and by Unix domain sockets.
 2. `admission.py` turns a CONNECT (`connect_request.py`) into a player's connection: limits,
    token or pid (`tokens.py`), credentials (`auth/`), session (`session.py`), takeover or fork.
    `revocation.py` ends sessions, `accounts.py` those of accounts that were removed.
