@@ -26,7 +26,7 @@ BENCH_PEERS := tests/bench/peers
 TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver firefox-esr:firefox-esr \
     WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb systemd-analyze:systemd \
     systemd-nspawn:systemd-container nsenter:util-linux curl:curl openssl:openssl \
-    node:nodejs npm:npm faketime:faketime
+    node:nodejs npm:npm faketime:faketime nginx:nginx caddy:caddy
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -114,7 +114,7 @@ $(VENV)/.installed-test: $(BUILD_INPUTS) $(if $(wildcard $(CLIENT)),,FORCE) | $(
 system-packages:
 	@missing=; \
 	for pair in $(TEST_COMMANDS); do \
-	    command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair#*:}"; \
+	    PATH="$$PATH:/usr/sbin" command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair#*:}"; \
 	done; \
 	test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	    missing="$$missing python3-venv"; \

@@ -172,13 +172,13 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         if self.request.method == "POST":
             connection = cast(Any, self.request.connection)
             connection.set_max_body_size(_DISCARD_BYTES)
-            if declared_length(self.request.headers) > self._engine.settings.max_payload:
+            if declared_length(self.request.headers) > _DISCARD_BYTES:
                 self._refuse_body()
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body of a POST, as far as it is allowed to go."""
-        # A chunked body is refused in `post`, when all of it is read: Tornado takes an
-        # exception from here, also Finish, for a fault and cuts the connection.
+        # One that is too large is refused in `post`, when all of it is read: a refusal before
+        # that cuts the connection, which a proxy that still sends takes for a failure of ours.
         if len(self._body) <= self._engine.settings.max_payload:
             self._body += chunk
 
