@@ -236,11 +236,14 @@ async def test_player_with_too_many_connections_is_rate_limited(
 async def test_draining(clients: Clients, transport: str, gateway: Gateway) -> None:
     player = await clients.player(transport)
     gateway.admission.draining = True
-    for auth in (GUEST, {"token": player.session["token"]}, {"pid": player.pid}):
+    for auth in (GUEST, {"token": player.session["token"]}):
         data = await refused(clients, transport, auth)
         assert data["code"] == "draining"
         assert data["reconnect"] is True
         assert data["retry_after"] > 0
+    # A stock client that is refused would not come back by itself; one that is cut does.
+    with pytest.raises(Ended):
+        await refused(clients, transport, {"pid": player.pid})
     await ping(player)
 
 
