@@ -7,6 +7,7 @@ verifies the hashes recorded there. Source distributions carry the result, so
 building from one needs no npm.
 """
 
+import configparser
 import json
 import os
 import shutil
@@ -68,9 +69,16 @@ class VendorError(SystemExit):
 
 
 def get_requires_for_build_wheel(config_settings=None):
-    """Return what building a wheel needs besides: the compiler, unless nothing is compiled."""
+    """Return what building a wheel needs besides, unless nothing is compiled.
+
+    That is the compiler, and the libraries: it checks types, and needs theirs.
+    """
     needed = build_meta.get_requires_for_build_wheel(config_settings)
-    return needed if os.environ.get(COMPILED) == "no" else [*needed, COMPILER]
+    if os.environ.get(COMPILED) == "no":
+        return needed
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return [*needed, COMPILER, *parser["options"]["install_requires"].split()]
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
