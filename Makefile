@@ -28,10 +28,21 @@ TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver firefox-esr:fire
     systemd-nspawn:systemd-container nsenter:util-linux curl:curl openssl:openssl \
     node:nodejs npm:npm faketime:faketime nginx:nginx caddy:caddy
 
+# Where a release goes, and what it is made with: the Python of the system it will run on.
+PREFIX ?= /opt/game-gateway
+SYSCONFDIR ?= /etc
+BINDIR ?= /usr/local/bin
+UNITDIR ?= /etc/systemd/system
+SYSTEM_PYTHON ?= /usr/bin/python3
+WHEELS ?= build/wheels
+INSTALL := DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' BINDIR='$(BINDIR)' \
+    UNITDIR='$(UNITDIR)' PYTHON='$(SYSTEM_PYTHON)' sh systemd/install.sh
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-compiled compiled bench faults soak lint format clean system-packages test-environment FORCE
+.PHONY: help run test test-compiled compiled bench faults soak lint format clean wheels install \
+    rollback system-packages test-environment FORCE
 
 help:
 	@echo 'make run      start a gateway                      (ARGS="--port 9000")'
@@ -40,6 +51,9 @@ help:
 	@echo 'make bench    the gateway beside other servers     (BENCH_ARGS="--rounds 1")'
 	@echo 'make faults   break the gateway under load         (FAULT_ARGS="--rounds 5")'
 	@echo 'make soak     ten minutes of mixed load with faults (SOAK_ARGS="--minutes 60")'
+	@echo 'make wheels   the gateway and all it needs, in $(WHEELS)'
+	@echo 'make install  a release from these wheels, as a service (PREFIX, DESTDIR, ...)'
+	@echo 'make rollback the release before that one'
 	@echo 'make lint     linters and types only'
 	@echo 'make format   rewrite the code in the common format'
 	@echo 'make clean    remove what builds and tests left; keeps $(VENV) and var/'
@@ -64,6 +78,19 @@ compiled: $(VENV)/.installed-test
 	@cp -r gateway config packaging systemd tests *.cfg *.md *.py *.toml $(COMPILED)
 	@cd $(COMPILED) && GATEWAY_COMPILED=yes $(abspath $(BIN))/python setup.py -q build_ext \
 	    --inplace >build.log 2>&1 || { cat build.log; exit 1; }
+
+wheels:
+	@rm -rf $(WHEELS) build/wheels-venv
+	@$(SYSTEM_PYTHON) -m venv build/wheels-venv
+	@build/wheels-venv/bin/python -m pip wheel --quiet --disable-pip-version-check \
+	    --wheel-dir $(WHEELS) .
+	@echo "$(WHEELS): $$(ls $(WHEELS)/game_gateway-*.whl)"
+
+install:
+	@$(INSTALL) install $(WHEELS)
+
+rollback:
+	@$(INSTALL) rollback
 
 faults: system-packages $(VENV)/.installed-test
 	$(BIN)/python -m tests.faults $(FAULT_ARGS)
