@@ -5,18 +5,12 @@ The system is this machine's, under an overlay in namespaces of its own; nothing
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.gateway_process import TIMEOUT, program
+from tests.releases import two_releases
 
-from tests.gateway_process import ROOT, TIMEOUT, own_environment, program
-
-SOURCES = (
-    *("gateway", "packaging", "systemd", "pyproject.toml", "setup.cfg", "setup.py"),
-    *("README.md", "LICENSE", "Makefile"),
-)
 ENTER = r"""
 mount -t tmpfs -o size=1g,mode=755 system "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
@@ -53,10 +47,25 @@ print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone())' \
     $STATE_DIRECTORY/gateway.db "$1"; }
 send() { curl -sf -H "Authorization: Bearer $key" --json "{\"target_id\": \"$ada\", \"data\": $1}" \
     http://127.0.0.1:18080/api/v1/messages >/dev/null; }
+# Run a command that must fail, and say $1.
+refused() {
+    reason=$1
+    shift
+    if "$@" >refused 2>&1; then echo "$* did not fail"; exit 1; fi
+    if ! grep -qF "$reason" refused; then cat refused; exit 1; fi
+}
 equal() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; exit 1; }; }
 """
 STEPS = r"""
-make install
+# A venv from before there was this
+mkdir -p /opt/game-gateway/venv/bin
+refused "(mv /opt/game-gateway/venv /opt/game-gateway/venv.old)" make install
+equal "$(ls /opt/game-gateway)" venv
+mv /opt/game-gateway/venv /opt/game-gateway/venv.old
+
+# Root's files may be for root alone, a release may not.
+(umask 077; make install)
+equal "$(find /opt/game-gateway/releases ! -type l ! -perm -004 | wc -l)" 0
 equal "$(game-gateway --version)" 0.1.0
 first=$(readlink /opt/game-gateway/venv)
 ada=$(echo 'a long password' | game-gateway users add --password-stdin ada --config $config)
@@ -81,10 +90,8 @@ epoch=$(query "SELECT value FROM meta WHERE name = 'epoch'")
 make rollback
 equal "$(game-gateway --version)" 0.1.0
 equal "$(readlink /opt/game-gateway/venv)" "$first"
-status=0
-game-gateway serve --config $config --port 18080 2>refused || status=$?
-equal $status 2
-grep -q "has format $((format + 1)), and this release knows up to $format" refused
+refused "has format $((format + 1)), and this release knows up to $format" \
+    game-gateway serve --config $config --port 18080
 grep -q "restore a backup that was made before the upgrade" refused
 game-gateway restore --config $config /root/before-upgrade.db
 serve
@@ -97,54 +104,52 @@ make rollback
 equal "$(game-gateway --version)" 0.2.0
 
 # What does not work changes nothing
+cp $config good.yaml
 echo 'server: {prot: 1}' > $config
-! make install
+refused 'server.prot: unknown key; did you mean "port"?' make install
+refused 'there is no wheel of the gateway in nowhere' make install WHEELS=nowhere
 equal "$(game-gateway --version)" 0.2.0
 equal "$(ls /opt/game-gateway/releases | wc -l)" 2
-! make install WHEELS=nowhere
+mv good.yaml $config
 
-# Staged
+# Old releases go, but not what is in use, what to go back to, and what still runs
+cd /opt/game-gateway/releases
+second=$(readlink -f ../venv)
+mkdir 0.0.1-20200101T000000Z 0.9.{1,2,3}-29990101T000000Z
+serve
+make -C /srv/checkout install
+third=$(readlink -f ../venv)
+equal "$(echo 0.[0-8]*)" "${third##*/} ${second##*/}"
+make -C /srv/checkout install
+fourth=$(readlink -f ../venv)
+equal "$(ls -d "$second" "$third" "$fourth" | wc -l)" 3
+stop
+make -C /srv/checkout install
+equal "$(readlink -f ../previous)" "$fourth"
+if [ -e "$second" ] || [ -e "$third" ]; then ls; exit 1; fi
+equal "$(ls | wc -l)" 5
+cd /srv/checkout
+
+# Staged, and elsewhere
 make install DESTDIR=/staged
-! grep -rIl /staged /staged
+if grep -rIl /staged /staged; then echo "these name the stage"; exit 1; fi
 equal "$(readlink /staged/usr/local/bin/game-gateway)" /opt/game-gateway/venv/bin/game-gateway
 rm -rf /opt/game-gateway
 cp -a /staged/opt/game-gateway /opt/
 equal "$(game-gateway --version)" 0.1.0
+make install PREFIX=/srv/gateway SYSCONFDIR=/srv/etc BINDIR=/srv/bin UNITDIR=/srv/units
+for unit in gateway gateway@; do
+    command=$(sed -n 's/^ExecStart=//p' /srv/units/$unit.service | sed s/%i/gateway/)
+    equal "${command%% *}" /srv/gateway/venv/bin/game-gateway
+    equal "${command##* }" /srv/etc/game-gateway/gateway.yaml
+done
+/srv/gateway/venv/bin/game-gateway check-config /srv/etc/game-gateway/gateway.yaml
 echo done
 """
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """The sources, with wheels of this release and of a next one that has one more migration."""
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "*.so")
-            shutil.copytree(ROOT / name, checkout / name, ignore=ignored)
-        else:
-            shutil.copyfile(ROOT / name, checkout / name)
-    following = tmp_path / "next"
-    shutil.copytree(checkout, following)
-    schema = following / "gateway" / "stores" / "sqlite_schema.py"
-    text = schema.read_text()
-    assert text.count("_add_outbox)\n") == 1
-    more = (
-        '_add_outbox,\n    lambda connection: connection.execute("CREATE TABLE novelty (x)"),\n)\n'
-    )
-    schema.write_text(text.replace("_add_outbox)\n", more))
-    setup = following / "setup.cfg"
-    setup.write_text(setup.read_text().replace("version = 0.1.0\n", "version = 0.2.0\n"))
-    environment = own_environment(GATEWAY_COMPILED="no")
-    make = [program("make"), "wheels"]
-    for folder in (checkout, following):
-        subprocess.run(make, cwd=folder, env=environment, timeout=10 * TIMEOUT, check=True)
-    (following / "build" / "wheels").rename(checkout / "build" / "next")
-    return checkout
-
-
-def test_a_release_is_installed_upgraded_and_rolled_back(checkout: Path, tmp_path: Path) -> None:
+def test_a_release_is_installed_upgraded_and_rolled_back(tmp_path: Path) -> None:
+    checkout = two_releases(tmp_path, "make wheels")
     system = tmp_path / "system"
     system.mkdir()
     unshare = [program("unshare"), "--mount", "--net", "--propagation", "private"]
@@ -155,7 +160,7 @@ def test_a_release_is_installed_upgraded_and_rolled_back(checkout: Path, tmp_pat
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=8 * TIMEOUT,
+        timeout=10 * TIMEOUT,
         check=False,
     )
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["done"]), done.stdout
