@@ -21,6 +21,8 @@ from tests.gateway_process import TIMEOUT, own_environment, program
 
 #: For installing packages into it, in seconds.
 _INSTALL_TIMEOUT: Final = 240.0
+#: That of root on Debian: nothing of this machine's own environment.
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CLONE_NEWNET: Final = 0x40000000
 #: Run in a mount namespace of its own, with the folder and the commands to prepare as arguments.
 #: Units of this machine are not the test's business, so nothing but systemd's own is started.
@@ -31,7 +33,8 @@ mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
 root=$1/root
 rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/systemd/system/gateway* \
-    "$root"/opt/game-gateway "$root"/etc/game-gateway "$root"/var/lib/private/game-gateway*
+    "$root"/opt/game-gateway "$root"/etc/game-gateway "$root"/var/lib/private/game-gateway* \
+    "$root"/usr/local/bin/game-gateway "$root"/var/backups/game-gateway
 rm -f "$root/etc/machine-id"
 touch "$root/etc/machine-id"
 mkdir -p "$root/srv/checkout"
@@ -149,7 +152,7 @@ class Machine:
                 *(program("nsenter"), "--target", str(self._init), "--all"),
                 *("sh", "-ec", f"cd /srv/checkout; {script}"),
             ],
-            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "SYSTEMD_PAGER": ""},
+            env={"PATH": _PATH, "LC_ALL": "C.UTF-8", "SYSTEMD_PAGER": ""},
             input=text,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

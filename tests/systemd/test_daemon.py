@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
@@ -107,7 +108,7 @@ async def players(seed: int = 1) -> AsyncIterator[Fleet]:
 
 def test_every_command_of_the_page_works(machine: Machine, page: list[str]) -> None:
     assert len(page) > 10
-    for block in page[2:]:
+    for block in page[3:]:
         machine.run(block)
     assert (
         machine.run("systemctl is-active gateway gateway@blue gateway@green").split()
@@ -238,6 +239,51 @@ async def test_keys_are_rotated_without_logging_anybody_out(
             assert (back.true_id, back.session["outcome"]) == (player.true_id, "resumed")
     keys = await daemon.run("cat /etc/credstore/game-gateway.resume-secret-key")
     assert len(keys.split()) == 3
+
+
+# Releases
+
+
+async def _release() -> str:
+    """Return the version of the gateway that runs."""
+    async with Clients(URL) as clients:
+        metrics = (await clients.fetch("/metrics")).body.decode()
+    found = re.search(r'^gateway_build_info\{[^}]*\bversion="([^"]+)"', metrics, re.MULTILINE)
+    assert found, metrics
+    return found[1]
+
+
+@pytest.mark.parametrize("socket_unit", [True], indirect=True, ids=["socket"])
+async def test_an_upgrade_is_rolled_back_with_the_store(daemon: Daemon, page: list[str]) -> None:
+    backup = "/var/backups/game-gateway/before-upgrade.db"
+    (upgrade,) = [block for block in page if "make install" in block and "restart" in block]
+    (rollback,) = [block for block in page if "make rollback" in block]
+    (restore,) = [block for block in page if f"{backup}\nsystemctl start" in block]
+    await daemon.run(
+        f"rm -rf {backup}; make install; systemctl daemon-reload; systemctl restart gateway"
+    )
+    assert await _release() == "0.1.0"
+    async with Clients(URL) as clients:
+        player = await clients.player("websocket")
+
+    await daemon.run(upgrade.replace("make install", "make install WHEELS=build/next"))
+    assert await _release() == "0.2.0"
+    async with Clients(URL) as clients:
+        link = await clients.link("websocket")
+        upgraded = await Player.log_in(link, {"token": player.session["token"]})
+    assert (upgraded.true_id, upgraded.session["outcome"]) == (player.true_id, "resumed")
+
+    failed = await asyncio.to_thread(daemon.machine.try_run, rollback)
+    assert failed.returncode == 1
+    assert (daemon.show("Result"), daemon.show("ExecMainStatus")) == ("exit-code", "2")
+    assert "restore a backup that was made before the upgrade" in daemon.log
+    await daemon.run(restore)
+    assert await _release() == "0.1.0"
+    async with Clients(URL) as clients:
+        link = await clients.link("websocket")
+        back = await Player.log_in(link, {"token": upgraded.session["token"]})
+    assert (back.true_id, back.session["outcome"]) == (player.true_id, "store_reset")
+    assert int(await daemon.run(f"stat --format %u /proc/{daemon.show('MainPID')}")) > 60_000
 
 
 # Socket activation
