@@ -163,8 +163,7 @@ class GatewayClient:
         """
         if event == "message" and self._reading:
             raise RuntimeError("messages() is read already: use one of the two")
-        # The overloads are those of `Handlers.on`.
-        off: Callable[[], None] = self._core.handlers.on(event, handler)  # type: ignore[call-overload]
+        off = self._core.handlers.on(event, handler)
         self._core.dispatch()
         return off
 

@@ -5,19 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Literal, overload
-
-from gateway.client.payloads import (
-    Fault,
-    Goaway,
-    Lost,
-    Message,
-    Presence,
-    Refusal,
-    RoomChange,
-    Session,
-    StateChange,
-)
+from typing import Any, Final
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -30,43 +18,6 @@ class Handlers:
 
     def __init__(self) -> None:
         self._handlers: dict[str, list[Callable[[Any], object]]] = {}
-
-    @overload
-    def on(
-        self, event: Literal["message"], handler: Callable[[Message], object]
-    ) -> Callable[[], None]: ...
-    @overload
-    def on(
-        self, event: Literal["session"], handler: Callable[[Session], object]
-    ) -> Callable[[], None]: ...
-    @overload
-    def on(
-        self, event: Literal["lost"], handler: Callable[[Lost], object]
-    ) -> Callable[[], None]: ...
-    @overload
-    def on(
-        self, event: Literal["presence"], handler: Callable[[Presence], object]
-    ) -> Callable[[], None]: ...
-    @overload
-    def on(
-        self, event: Literal["room"], handler: Callable[[RoomChange], object]
-    ) -> Callable[[], None]: ...
-    @overload
-    def on(
-        self, event: Literal["error"], handler: Callable[[Fault], object]
-    ) -> Callable[[], None]: ...
-    @overload
-    def on(
-        self, event: Literal["goaway"], handler: Callable[[Goaway], object]
-    ) -> Callable[[], None]: ...
-    @overload
-    def on(
-        self, event: Literal["refused"], handler: Callable[[Refusal], object]
-    ) -> Callable[[], None]: ...
-    @overload
-    def on(
-        self, event: Literal["state"], handler: Callable[[StateChange], object]
-    ) -> Callable[[], None]: ...
 
     def on(self, event: str, handler: Callable[[Any], object]) -> Callable[[], None]:
         """Add a handler; return what removes it: see GatewayClient.on.
