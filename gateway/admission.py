@@ -174,8 +174,8 @@ class Admission:
     ) -> Admitted | None:
         """The same client instance is back: whatever link it had is dead, fence it at once."""
         async with self._locks.hold(pid.session_id):
-            session = await self._session(pid.session_id)
-            epoch = self._services.store.epoch
+            session = await self._session(pid.session_id, pid.true_id)
+            epoch = self._services.store.epoch_of(pid.true_id)
             # A session that was opened again has another pid, or its client would take what it
             # holds for complete.
             if session is None or (session.opened, epoch) != (pid.opened, pid.epoch):
@@ -191,13 +191,14 @@ class Admission:
         self, request: ConnectRequest, token: ResumeToken, sink: Sink
     ) -> Admitted:
         async with self._locks.hold(token.session_id):
-            session = await self._session(token.session_id)
+            session = await self._session(token.session_id, token.true_id)
             if session is None:
                 return await self._reopen(request, token, sink)
             await self._check_ban(session.true_id)
             self._headroom.check_connections(session)
+            epoch = self._services.store.epoch_of(session.true_id)
             try:
-                generation = self._tokens.rotate(session, token, self._services.store.epoch)
+                generation = self._tokens.rotate(session, token, epoch)
             except ConnectRefused:
                 logger.warning(
                     "token_reused: session %s of player %s is revoked",
@@ -212,7 +213,7 @@ class Admission:
                 # The original still holds the token that the newcomer copied.
                 return await self._fork(session, token, request, sink)
             start, view = await self._start(session.true_id, request, session.confirmed, session.id)
-            if token.epoch != self._services.store.epoch and start.gap is None:
+            if token.epoch != epoch and start.gap is None:
                 # The reply that would have told it of the loss was itself lost.
                 start = ReplayStart(start.after, "store_reset", Gap(request.offset, None))
             start = session.first(start)
@@ -233,12 +234,13 @@ class Admission:
         """
         sessions = self._services.sessions
         if not await self._authentication.still_valid(token.method, token.true_id):
-            await sessions.revoke_session(token.session_id, self._services.clock())
+            now = self._services.clock()
+            await sessions.revoke_session(token.session_id, token.true_id, now)
         await self._check_revoked(token)
         await self._check_ban(token.true_id)
         start, view = await self._start(token.true_id, request, None, token.session_id)
         outcome: Outcome = "store_reset"
-        if token.epoch == self._services.store.epoch:
+        if token.epoch == self._services.store.epoch_of(token.true_id):
             outcome = "expired"
         # Without an offset nobody knows what the client had.
         gap = start.gap if request.offset is not None else Gap(None, None)
@@ -279,20 +281,20 @@ class Admission:
                 token=token,
             )
 
-    async def _session(self, session_id: SessionId) -> Session | None:
+    async def _session(self, session_id: SessionId, true_id: TrueId) -> Session | None:
         """Return the session if the store has it.
 
         Raises ConnectRefused (`session_revoked`) if its account is gone, and ends it.
         """
         sessions = self._services.sessions
-        session = await sessions.session(session_id)
+        session = await sessions.session(session_id, true_id)
         if session is None:
             return None
         if not await self._authentication.still_valid(session.method, session.true_id):
             await self._services.revocation.revoke_held(session, "account_removed")
             raise _revoked()
         # It may have been dropped meanwhile.
-        return await sessions.session(session_id)
+        return await sessions.session(session_id, true_id)
 
     # Building the connection
 
@@ -485,10 +487,11 @@ class Admission:
         return Admitted(connection, session.pid, greeting)
 
     def _sign_token(self, session: Session) -> str:
-        return self._tokens.sign_session(session, self._services.store.epoch)
+        return self._tokens.sign_session(session, self._services.store.epoch_of(session.true_id))
 
     def _sign_pid(self, true_id: TrueId, session_id: SessionId, opened: int) -> str:
-        return self._tokens.sign_pid(true_id, session_id, opened, self._services.store.epoch)
+        epoch = self._services.store.epoch_of(true_id)
+        return self._tokens.sign_pid(true_id, session_id, opened, epoch)
 
     def _live_connection(self, session: Session) -> Connection | None:
         if session.connection_id is None:

@@ -288,8 +288,8 @@ class Backend:
 
     async def revoke_session(self, true_id: TrueId, session_id: SessionId) -> Revoked:
         """End one session of a player."""
-        session = await self._store.session(session_id)
-        if session is None or session.true_id != true_id:
+        session = await self._store.session(session_id, true_id)
+        if session is None:
             raise RequestRefused("unknown_target", "the player has no such session", "session_id")
         await self._services.revocation.revoke(session, "revoked")
         return Revoked(True, true_id, 1)

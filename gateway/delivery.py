@@ -206,12 +206,11 @@ class Delivery:
             array = encode_message(message.id, message.body)
             for connection in connections:
                 connection.offer(message, array)
-        status: Final = "delivered" if connections else "queued"
+        reached = len(connections) + result.remote
+        status: Final = "delivered" if reached else "queued"
         self._message_counts[status if message is not None else "duplicate"] += 1
         if draft.ack_id is not None and draft.origin is not None:
-            receipt = Receipt(
-                True, result.message_id.decode(), status, len(connections), message is None
-            )
+            receipt = Receipt(True, result.message_id.decode(), status, reached, message is None)
             draft.origin.on_receipt(receipt, draft.ack_id)
 
     def _on_published(self, draft: RoomDraft, result: Published | GatewayError) -> None:

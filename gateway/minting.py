@@ -72,7 +72,7 @@ class Minting:
             true_id=true_id,
             name=name,
             method=API,
-            pid=self._tokens.sign_pid(true_id, session_id, 0, self._store.epoch),
+            pid=self._tokens.sign_pid(true_id, session_id, 0, self._store.epoch_of(true_id)),
             last_seen=self._clock(),
             start=after,
             confirmed=after,
@@ -89,7 +89,7 @@ class Minting:
                 raise RequestRefused(
                     "unavailable", "too many sessions are connected", None, _RETRY_AFTER
                 ) from None
-        token = self._tokens.sign_session(session, self._store.epoch)
+        token = self._tokens.sign_session(session, self._store.epoch_of(true_id))
         return Minted(true_id, session_id, token, self._tokens.lifetime)
 
     def _name(self, request: MintRequest) -> str:

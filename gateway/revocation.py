@@ -50,7 +50,7 @@ class Revocation:
 
     async def revoke_held(self, session: Session, reason: str) -> None:
         """Revoke a session whose lock the caller holds. Raises StoreUnavailable."""
-        await self._sessions.revoke_session(session.id, self._clock(), reason)
+        await self._sessions.revoke_session(session.id, session.true_id, self._clock(), reason)
         self._disconnect(session, reason)
 
     async def revoke_player(
@@ -115,7 +115,9 @@ class Revocation:
             if everywhere:
                 await self.revoke_player(session.true_id, "logout", but=session.id)
             async with self._locks.hold(session.id):
-                await self._sessions.revoke_session(session.id, self._clock(), "logout")
+                await self._sessions.revoke_session(
+                    session.id, session.true_id, self._clock(), "logout"
+                )
         except StoreUnavailable:
             logger.debug(
                 "session %s could not be logged out: the store is down",

@@ -27,7 +27,8 @@ class Session:
     `method` is how the player logged in, `opened` the generation under which the session was
     opened: 1, or more when a token brought back one that the store no longer had. A generation
     of 0 is that of a session whose first token was minted for a backend and not used yet.
-    `attributes` is what the backend says of the player, a JSON object.
+    `attributes` is what the backend says of the player, a JSON object. `node` is the gateway
+    node that has its connection, "" for none or where there is only one node.
     """
 
     id: SessionId
@@ -42,6 +43,7 @@ class Session:
     opened: int = 1
     attributes: str = NO_ATTRIBUTES
     connection_id: ConnectionId | None = field(default=None)
+    node: str = field(default="", compare=False)
 
     @property
     def about(self) -> dict[str, str]:

@@ -50,10 +50,14 @@ class StoreLimits:
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
-    """The store has the message; `message` is None when it already had it under the same key."""
+    """The store has the message; `message` is None when it already had it under the same key.
+
+    `remote` is how many connections of the player at other gateway nodes were told of it.
+    """
 
     message_id: bytes
     message: StoredMessage | None
+    remote: int = 0
 
 
 #: A message, and the players who have it at its offset.
@@ -169,7 +173,8 @@ class MailboxStore(Protocol):
     answered StoreUnavailable may have been kept all the same: its key tells.
     """
 
-    epoch: str
+    def epoch_of(self, true_id: TrueId) -> str:
+        """Return the epoch of the player's mailbox: the one of new positions in it."""
 
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         """Store the message once per (sender, key), then call `done`.
@@ -229,8 +234,8 @@ class SessionStore(Protocol):
     What a method has changed is durable when it returns, `save_session` excepted.
     """
 
-    async def session(self, session_id: SessionId) -> Session | None:
-        """Return the session, or None if it never was, has expired or was revoked.
+    async def session(self, session_id: SessionId, true_id: TrueId) -> Session | None:
+        """Return the player's session, or None if it never was, has expired or was revoked.
 
         While a session has a connection, it is one and the same object for all.
         """
@@ -261,7 +266,7 @@ class SessionStore(Protocol):
         """
 
     async def revoke_session(
-        self, session_id: SessionId, now: float, reason: str = "revoked"
+        self, session_id: SessionId, true_id: TrueId, now: float, reason: str = "revoked"
     ) -> None:
         """Forget a session, and remember that it was revoked until its tokens expire.
 

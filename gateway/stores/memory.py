@@ -99,6 +99,10 @@ class MemoryStore(RoomCalls, OutboxCalls):
 
     # Mailboxes
 
+    def epoch_of(self, true_id: TrueId) -> str:
+        """See MailboxStore.epoch_of: it is the same for all players."""
+        return self.epoch
+
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         """See MailboxStore.append; answers before it returns."""
         if now >= self._appends.due:
@@ -342,9 +346,10 @@ class MemoryStore(RoomCalls, OutboxCalls):
         """How many sessions are kept."""
         return len(self._sessions)
 
-    async def session(self, session_id: SessionId) -> Session | None:
+    async def session(self, session_id: SessionId, true_id: TrueId) -> Session | None:
         """See SessionStore.session."""
-        return self._sessions.get(session_id)
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.true_id == true_id else None
 
     async def sessions_of(self, true_id: TrueId) -> tuple[Session, ...]:
         """See SessionStore.sessions_of."""
@@ -397,13 +402,13 @@ class MemoryStore(RoomCalls, OutboxCalls):
             self._idle[session.id] = session
 
     async def revoke_session(
-        self, session_id: SessionId, now: float, reason: str = "revoked"
+        self, session_id: SessionId, true_id: TrueId, now: float, reason: str = "revoked"
     ) -> None:
         """See SessionStore.revoke_session."""
         session = self._sessions.get(session_id)
-        if session is not None:
+        if session is not None and session.true_id == true_id:
             self._drop(session)
-            self.outbox.add(session_revoked(session_id, session.true_id, reason, now))
+            self.outbox.add(session_revoked(session_id, true_id, reason, now))
         self._revoked.add(session_id, now)
 
     def _drop(self, session: Session) -> None:

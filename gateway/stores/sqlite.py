@@ -267,6 +267,10 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
 
     # Mailboxes
 
+    def epoch_of(self, true_id: TrueId) -> str:
+        """See MailboxStore.epoch_of: it is the same for all players."""
+        return self.epoch
+
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         """See MailboxStore.append; a refusal because of overload may overtake other answers."""
         if not self.available or self._overloaded():
@@ -337,13 +341,14 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
 
     # Sessions
 
-    async def session(self, session_id: SessionId) -> Session | None:
+    async def session(self, session_id: SessionId, true_id: TrueId) -> Session | None:
         """See SessionStore.session."""
         session = self._live.get(session_id)
-        if session is not None and self.available:
-            return session
-        found: list[Session] = await self._ask(functools.partial(self._reader.session, session_id))
-        return self._live.newest(found[0]) if found else None
+        if session is None or not self.available:
+            ask = functools.partial(self._reader.session, session_id)
+            found: list[Session] = await self._ask(ask)
+            session = self._live.newest(found[0]) if found else None
+        return session if session is not None and session.true_id == true_id else None
 
     async def sessions_of(self, true_id: TrueId) -> tuple[Session, ...]:
         """See SessionStore.sessions_of."""

@@ -38,7 +38,7 @@ class RevocationCalls:
         raise NotImplementedError
 
     async def revoke_session(
-        self, session_id: SessionId, now: float, reason: str = "revoked"
+        self, session_id: SessionId, true_id: TrueId, now: float, reason: str = "revoked"
     ) -> None:
         """See SessionStore.revoke_session."""
         live = self._live.get(session_id)

@@ -726,7 +726,7 @@ async def set_back() -> tuple[World, list[str]]:
     """A store restored from a backup, and the later tokens of the session in it, in order."""
     world = World()
     client = await world.guest()
-    session = await world.store.session(client.session_id)
+    session = await world.store.session(client.session_id, client.true_id)
     assert session is not None
     backup = replace(session, connection_id=None)
     later = []

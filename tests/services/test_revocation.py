@@ -131,7 +131,7 @@ async def test_a_connection_of_the_session_is_closed_though_the_store_has_forgot
     world = World()
     client = await world.guest()
     session = client.link.session
-    await world.store.revoke_session(session.id, world.clock.now)
+    await world.store.revoke_session(session.id, session.true_id, world.clock.now)
     await world.revocation.revoke(session, "kicked")
     assert client.closed == ("kicked", False)
 

@@ -228,9 +228,9 @@ class Store(MemoryStore):
         async with self._call("forget"):
             await super().forget(true_ids)
 
-    async def session(self, session_id: SessionId) -> Session | None:
+    async def session(self, session_id: SessionId, true_id: TrueId) -> Session | None:
         async with self._call("session"):
-            return await super().session(session_id)
+            return await super().session(session_id, true_id)
 
     async def sessions_of(self, true_id: TrueId) -> tuple[Session, ...]:
         async with self._call("sessions_of"):
@@ -246,10 +246,10 @@ class Store(MemoryStore):
             return await super().update_session(session)
 
     async def revoke_session(
-        self, session_id: SessionId, now: float, reason: str = "revoked"
+        self, session_id: SessionId, true_id: TrueId, now: float, reason: str = "revoked"
     ) -> None:
         async with self._call("revoke_session"):
-            await super().revoke_session(session_id, now, reason)
+            await super().revoke_session(session_id, true_id, now, reason)
 
     async def revoke_player(self, true_id: TrueId, now: float) -> None:
         async with self._call("revoke_player"):

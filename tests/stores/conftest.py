@@ -17,6 +17,7 @@ from gateway.errors import GatewayError
 from gateway.mailbox import Batch, Draft, Located, Position, Retention, RoomDraft
 from gateway.membership import RoomLimits
 from gateway.messages import SessionId, TrueId
+from gateway.session import Session
 from gateway.store import Accepted, Membership, Published, StoreLimits, View
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sqlite import SqliteStore
@@ -72,6 +73,19 @@ class Driver:
         if not inspect.iscoroutinefunction(attribute):
             return attribute
         return lambda *arguments, **named: self.run(attribute(*arguments, **named))
+
+    def session(self, session_id: SessionId, true_id: TrueId = ANN) -> Session | None:
+        found: Session | None = self.run(self.store.session(session_id, true_id))
+        return found
+
+    def revoke_session(
+        self,
+        session_id: SessionId,
+        now: float,
+        reason: str = "revoked",
+        true_id: TrueId = ANN,
+    ) -> None:
+        self.run(self.store.revoke_session(session_id, true_id, now, reason))
 
     # Callbacks
 

@@ -47,6 +47,10 @@ def webhooks(driver: Driver) -> dict[TrueId, list[Webhook]]:
     return found
 
 
+def _owner(number: int) -> TrueId:
+    return PLAYERS[number % len(PLAYERS)]
+
+
 class Stores(RuleBasedStateMachine):
     """Each rule is done to both; the sqlite store is also closed and opened again."""
 
@@ -172,11 +176,11 @@ class Stores(RuleBasedStateMachine):
     @rule(number=numbers, connected=st.booleans())
     def log_in(self, number: int, connected: bool) -> None:
         def act(driver: Driver) -> Any:
-            if driver.session(SessionId(f"s{number}")) is None:
+            if driver.session(SessionId(f"s{number}"), _owner(number)) is None:
                 driver.add_session(
                     session(
                         number,
-                        PLAYERS[number % len(PLAYERS)],
+                        _owner(number),
                         last_seen=self.now,
                         connected=connected,
                     )
@@ -187,7 +191,7 @@ class Stores(RuleBasedStateMachine):
     @rule(number=numbers, offset=st.integers(0, 12), connected=st.booleans())
     def confirm(self, number: int, offset: int, connected: bool) -> None:
         def act(driver: Driver) -> Any:
-            subject = driver.session(SessionId(f"s{number}"))
+            subject = driver.session(SessionId(f"s{number}"), _owner(number))
             if subject is not None:
                 if subject.connection_id is not None or connected:
                     subject.last_seen = self.now
@@ -199,7 +203,11 @@ class Stores(RuleBasedStateMachine):
 
     @rule(number=numbers)
     def revoke(self, number: int) -> None:
-        self.both(lambda driver: driver.revoke_session(SessionId(f"s{number}"), self.now))
+        self.both(
+            lambda driver: driver.revoke_session(
+                SessionId(f"s{number}"), self.now, true_id=_owner(number)
+            )
+        )
 
     @rule(true_id=players, known=st.booleans())
     def know(self, true_id: TrueId, known: bool) -> None:

@@ -52,7 +52,7 @@ def test_a_session_is_reported_with_its_attributes(store: Driver) -> None:
             "attributes": {"team": "red"},
         },
     }
-    assert webhook.id.startswith(f"{store.epoch}.")
+    assert webhook.id.startswith(f"{store.epoch_of(ANN)}.")
 
 
 def test_a_revocation_is_reported_once_with_its_reason(store: Driver) -> None:

@@ -536,20 +536,20 @@ def test_a_session_in_use_is_one_object(path: Path) -> None:
     with sqlite_store(path) as store:
         subject = session(connected=True)
         store.add_session(subject)
-        assert store.session(subject.id) is subject
+        assert store.session(subject.id, subject.true_id) is subject
         assert store.sessions_of(ANN)[0] is subject
         subject.connection_id = None
         store.save_session(subject)
         store.append()
-        found = store.session(subject.id)
+        found = store.session(subject.id, subject.true_id)
         assert found == subject
         found.connection_id = ConnectionId(9)
         store.save_session(found)
-        assert store.session(subject.id) is found
-        store.revoke_session(subject.id, 1.0)
-        assert store.session(subject.id) is None
+        assert store.session(subject.id, subject.true_id) is found
+        store.revoke_session(subject.id, 1.0, true_id=subject.true_id)
+        assert store.session(subject.id, subject.true_id) is None
         store.save_session(found)
-        assert store.session(subject.id) is None
+        assert store.session(subject.id, subject.true_id) is None
 
 
 def test_expiry_goes_in_chunks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,7 +606,7 @@ def test_an_old_object_does_not_displace_the_session_in_use(path: Path) -> None:
         for connection in (ConnectionId(8), None):
             old.connection_id = connection
             store.save_session(old)
-            assert store.session(new.id) is new
+            assert store.session(new.id, new.true_id) is new
         store.know([ANN])
         with pytest.raises(SessionsFull):
             store.add_session(session(2))
@@ -719,7 +719,7 @@ def test_a_file_replaced_under_a_running_gateway_is_told(path: Path, backup: boo
         store.store._writer.suspect(sqlite3.DatabaseError("malformed"))
         until(store, lambda: not store.available)
         until(store, lambda: bool(store.available))
-        assert (told, store.session(subject.id)) == ([], subject)
+        assert (told, store.session(subject.id, subject.true_id)) == ([], subject)
         for file in path.parent.glob("store.db*"):
             if file.suffix != ".lock":
                 file.unlink()
@@ -730,7 +730,7 @@ def test_a_file_replaced_under_a_running_gateway_is_told(path: Path, backup: boo
         assert told == [True]
         subject.connection_id = None
         store.save_session(subject)
-        found = store.session(subject.id)
+        found = store.session(subject.id, subject.true_id)
         assert found is not subject
         assert (found is not None) == backup
         store.expire(5000.0)

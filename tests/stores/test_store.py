@@ -64,7 +64,7 @@ def test_a_message_is_kept_for_a_known_player(store: Driver) -> None:
     assert result.message is not None
     assert (result.message.body, result.message.ts) == (b"[1]", 5.0)
     assert result.message_id == result.message.id
-    assert position_of(result).epoch == store.epoch
+    assert position_of(result).epoch == store.epoch_of(ANN)
     assert store.batch().messages == (result.message,)
 
 
@@ -473,7 +473,7 @@ def test_beyond_all_sessions_the_one_longest_without_connection_goes(
     kept = [(first, second, third), (second, third), (third,), ()]
     for number, left in enumerate(kept):
         for each in (first, second, third):
-            assert (store.session(each.id) is not None) == (each in left)
+            assert (store.session(each.id, each.true_id) is not None) == (each in left)
         newcomer = session(10 + number, TrueId(f"new{number}"))
         if left:
             store.add_session(newcomer)
@@ -702,7 +702,7 @@ def test_an_update_takes_a_session_into_use(new_store: NewStore) -> None:
         store.add_session(session(2))
     store.expire(5000.0)
     store.save_session(subject)
-    assert store.session(subject.id) is subject
+    assert store.session(subject.id, subject.true_id) is subject
     connect(store, subject, None)
     store.add_session(session(2))
     assert store.ids() == ["s2"]
@@ -715,7 +715,7 @@ def test_an_update_of_a_lost_session_brings_nothing_back(new_store: NewStore) ->
     store.add_session(session(2))
     subject.connection_id = ConnectionId(7)
     assert not store.update_session(subject)
-    assert (store.session(subject.id), store.ids()) == (None, ["s2"])
+    assert (store.session(subject.id, subject.true_id), store.ids()) == (None, ["s2"])
 
 
 def test_what_a_resumed_session_confirms_is_kept(store: Driver) -> None:
@@ -727,14 +727,14 @@ def test_what_a_resumed_session_confirms_is_kept(store: Driver) -> None:
     assert store.update_session(replace(subject, generation=2, connection_id=ConnectionId(7)))
     subject.generation, subject.connection_id = 2, ConnectionId(7)
     store.save_session(subject)
-    assert store.session(subject.id) is subject
+    assert store.session(subject.id, subject.true_id) is subject
     subject.confirm(2)
     store.save_session(subject)
-    assert store.session(subject.id) is subject
+    assert store.session(subject.id, subject.true_id) is subject
     subject.connection_id, subject.last_seen = None, 10.0
     store.save_session(subject)
     assert store.look(ANN).confirmed == 2
-    found = store.session(subject.id)
+    found = store.session(subject.id, subject.true_id)
     assert (found.confirmed, found.generation, found.last_seen) == (2, 2, 10.0)
     # Without a connection it grows old.
     store.expire(1e9)
