@@ -271,6 +271,9 @@ class Device:
     def forget(self) -> None:
         """Be a new player: nothing is known of an earlier session."""
         self.token: str | None = None
+        self.session_id = ""
+        #: Whether it has shared a session, and so a place in the mailbox, with a copied tab.
+        self.shared = False
         self.stored: str | None = None
         self.true_id = ""
         self.epoch = ""
@@ -296,6 +299,7 @@ class Device:
             return other
         other.token, other.stored, other.true_id = self.token, self.stored, self.true_id
         other.epoch = self.epoch
+        other.session_id = self.session_id
         if self.stores_offset and self.stored is not None:
             other.position = self.position
             other.seen = self.seen.copy()
@@ -385,6 +389,7 @@ class Device:
             self.forget()
         assert not self.true_id or greeting["true_id"] == self.true_id, "another player"
         self.true_id = greeting["true_id"]
+        self._on_session(greeting["session_id"])
         new_epoch, self.epoch = epoch != self.epoch, epoch
         # A session that is new, for a client that does not say what it has, promises nothing.
         if self.position is None or (greeting["outcome"] == "new" and presented is None):
@@ -393,7 +398,9 @@ class Device:
             assert greeting["outcome"] == "store_reset"
             assert gap is not None
         elif gap is None:
-            assert start <= self.position, "messages are missing and nobody said so"
+            # The place of a shared session is where any of its tabs has been.
+            unsure = self.shared and presented is None
+            assert unsure or start <= self.position, "messages are missing and nobody said so"
             assert presented is None or start == self.position
         elif gap["lost"] is not None:
             assert start == first - 1, "the gap covers what is still there"
@@ -402,6 +409,14 @@ class Device:
                 assert old is not None
                 assert (gap["after"], gap["lost"]) == (presented, start - old.offset)
         self.position = start
+
+    def _on_session(self, session_id: str) -> None:
+        """Note who shares the session: a copy goes on with it if its original did not answer."""
+        if session_id != self.session_id:
+            self.session_id, self.shared = session_id, False
+        for other in self.promise.devices:
+            if other is not self and other.session_id == session_id:
+                other.shared = self.shared = True
 
 
 class Promise(RuleBasedStateMachine):
@@ -420,7 +435,8 @@ class Promise(RuleBasedStateMachine):
         self.banned: set[str] = set()
         #: Message number -> target.
         self.targets: dict[int, str] = {}
-        self.devices = [
+        self.devices: list[Device] = []
+        self.devices += [
             Device(self, offsets=True, stores_offset=True),
             Device(self, offsets=True, stores_offset=False),
             Device(self, offsets=False, stores_offset=False),
