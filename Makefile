@@ -26,7 +26,7 @@ BENCH_PEERS := tests/bench/peers
 TEST_COMMANDS := chromium:chromium chromedriver:chromium-driver firefox-esr:firefox-esr \
     WebKitWebDriver:webkit2gtk-driver Xvfb:xvfb systemd-analyze:systemd \
     systemd-nspawn:systemd-container nsenter:util-linux curl:curl openssl:openssl \
-    node:nodejs npm:npm faketime:faketime nginx:nginx caddy:caddy
+    node:nodejs npm:npm faketime:faketime nginx:nginx caddy:caddy redis-server:redis-server
 
 # Where a release goes, and what it is made with: the Python of the system it will run on.
 PREFIX ?= /opt/game-gateway
