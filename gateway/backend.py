@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from gateway.answers import answer_of
 from gateway.api_types import (
     BanInfo,
     BanRequest,
@@ -43,6 +44,7 @@ from gateway.messages import (
     check_room_name,
 )
 from gateway.minting import Minting
+from gateway.presence_view import Page, Payload
 from gateway.store import Ban, Store
 from gateway.texts import clean_text
 
@@ -230,7 +232,7 @@ class Backend:
         ban = await self._store.ban_of(true_id, now)
         unread = view.head - max(view.confirmed, view.first - 1)
         return PlayerInfo(
-            **self._services.presence.get(true_id),  # type: ignore[arg-type]
+            **await self._presence_of(true_id),  # type: ignore[arg-type]
             rooms=self._services.rooms.rooms_of(true_id),
             sessions=tuple(
                 SessionInfo(
@@ -248,23 +250,26 @@ class Backend:
 
     async def players(self, request: ListPlayers) -> PlayersPage:
         """Return one page of who is here or away."""
-        cursor = request.cursor or "0"
-        if not (cursor.isascii() and cursor.isdigit()):
-            raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
         presence = self._services.presence
-        found, following = presence.page(int(cursor), request.limit)
-        return PlayersPage(
-            msgspec.convert(found, tuple[PresenceInfo, ...]),
-            presence.online,
-            None if following is None else str(following),
+        page: Page = await answer_of(
+            lambda done: presence.page(request.cursor, request.limit, done)
         )
+        return PlayersPage(
+            msgspec.convert(page.players, tuple[PresenceInfo, ...]), page.online, page.cursor
+        )
+
+    async def _presence_of(self, true_id: TrueId) -> Payload:
+        known: dict[TrueId, Payload] = await answer_of(
+            lambda done: self._services.presence.look((true_id,), done)
+        )
+        return known[true_id]
 
     # Rooms
 
     async def room(self, room: str, request: ListRoom) -> RoomInfo:
         """Return one page of who is in a room; one that nobody is in has no members."""
         check_room_name(room)
-        found = self._services.rooms.page(ListMembers(room, request.limit, request.cursor))
+        found = await self._services.rooms.page(ListMembers(room, request.limit, request.cursor))
         return msgspec.convert(found, RoomInfo)
 
     async def add_member(self, room: str, true_id: TrueId) -> MembershipInfo:

@@ -43,6 +43,7 @@ from gateway.messages import (
 )
 from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService
+from gateway.presence_view import Page, Payload
 from gateway.registry import Registry
 from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
 from gateway.revocation import Revocation
@@ -418,15 +419,27 @@ class Connection:
             self._catch_up()
 
     def _on_presence_watch(self, request: PresenceWatch, ack_id: int | None) -> None:
-        known = self._services.presence.watch(self, request.true_ids)
-        self.answer(ack_id, {"ok": True, "presence": known})
+        def done(known: dict[TrueId, Payload] | RequestRefused) -> None:
+            if isinstance(known, RequestRefused):
+                self.refuse(known, ack_id, "presence_watch")
+            else:
+                self.answer(ack_id, {"ok": True, "presence": known})
+
+        self._services.presence.watch(self, request.true_ids, done)
 
     def _on_presence_unwatch(self, request: PresenceWatch, ack_id: int | None) -> None:
         self._services.presence.unwatch(self, request.true_ids)
         self.answer(ack_id, {"ok": True, "presence": {}})
 
     def _on_players(self, request: ListPlayers, ack_id: int | None) -> None:
-        self.answer(ack_id, {"ok": True, **self._services.presence.list_players(request)})
+        def done(page: Page | RequestRefused) -> None:
+            if isinstance(page, RequestRefused):
+                self.refuse(page, ack_id, "players")
+                return
+            found = {"players": page.players, "online": page.online, "cursor": page.cursor}
+            self.answer(ack_id, {"ok": True, **found})
+
+        self._services.presence.list_players(request, done)
 
     def _on_logout(self, request: Logout, ack_id: int | None) -> None:
         self._services.revocation.log_out(

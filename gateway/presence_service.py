@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.errors import RequestRefused
+from gateway.errors import RequestRefused, StoreUnavailable
 from gateway.messages import (
     ConnectionId,
     ListPlayers,
@@ -23,10 +23,13 @@ from gateway.messages import (
 )
 from gateway.metrics import Metrics
 from gateway.presence import Presence
+from gateway.presence_view import LocalView, LookDone, Page, PageDone, Payload, PresenceView
 from gateway.texts import clean_text
 from gateway.watching import Turn, Watching
 
 _STATUS_BYTES: Final = 128
+#: How long a client is asked to wait when nobody can say how players are, in seconds.
+_RETRY_AFTER: Final = 1.0
 #: How long watchers are told without a pause, in seconds.
 _SLICE: Final = 0.01
 #: The pause after a slice, as a multiple of the time that it took until all was written.
@@ -66,6 +69,15 @@ class PresenceSettings:
     listing: bool
 
 
+class _Asked:
+    """A `presence_watch` that waits for its answer."""
+
+    __slots__ = ("true_ids",)
+
+    def __init__(self, true_ids: Sequence[TrueId]) -> None:
+        self.true_ids = set(true_ids)
+
+
 class PresenceService:
     """Presence with its watchers. `call_later(seconds, callback)` is the event loop's.
 
@@ -87,7 +99,9 @@ class PresenceService:
         self._monotonic = monotonic
         self._call_later = call_later
         self._presence = Presence(settings.grace, settings.settle, clock, monotonic, on_here)
-        self._watching: Watching[Watcher] = Watching(settings.interval)
+        self._view: PresenceView = LocalView(self._presence, clock, self._on_changed)
+        self._watching: Watching[Watcher] = Watching(settings.interval, self._on_unwatched)
+        self._asking: dict[Watcher, list[_Asked]] = {}
         self._timer: Timer | None = None
         self._timer_due = 0.0
         self._slice_began = 0.0
@@ -101,14 +115,15 @@ class PresenceService:
         """A connection of a player is here."""
         true_id = connection.true_id
         if self._presence.on_connected(true_id, session_id, connection.id, name):
-            self._on_changed(true_id)
+            self._view.on_changed(true_id, left=False)
         self._arm()
 
     def on_disconnected(self, connection: Watcher, *, left: bool) -> None:
         """A connection is gone, and with it what it watched; see Presence.on_disconnected."""
+        self._asking.pop(connection, None)
         self._watching.forget(connection, self._monotonic())
         if self._presence.on_disconnected(connection.true_id, connection.id, left=left):
-            self._on_changed(connection.true_id)
+            self._view.on_changed(connection.true_id, left=left)
         self._arm()
 
     def on_drained(self, connection: Watcher) -> None:
@@ -116,8 +131,11 @@ class PresenceService:
         self._watching.on_caught_up(connection, self._monotonic())
         self._arm()
 
-    def _on_changed(self, true_id: TrueId) -> None:
-        self._watching.on_changed(true_id, self._clock(), self._monotonic())
+    def _on_changed(self, true_id: TrueId, changed_at: float) -> None:
+        self._watching.on_changed(true_id, changed_at, self._monotonic())
+
+    def _on_unwatched(self, true_id: TrueId) -> None:
+        self._view.unwatch((true_id,))
 
     # What players ask
 
@@ -130,60 +148,92 @@ class PresenceService:
             except ValueError as error:
                 raise RequestRefused("bad_request", str(error), "status") from None
         if self._presence.set_state(connection.true_id, connection.id, request.state, status):
-            self._on_changed(connection.true_id)
+            self._view.on_changed(connection.true_id, left=False)
         self._arm()
 
-    def watch(self, connection: Watcher, true_ids: Sequence[TrueId]) -> dict[str, object]:
-        """Take `presence_watch`; return how these players are.
+    def watch(
+        self,
+        connection: Watcher,
+        true_ids: Sequence[TrueId],
+        done: Callable[[dict[TrueId, Payload] | RequestRefused], None],
+    ) -> None:
+        """Take `presence_watch`; tell `done` how these players are, or `unavailable`.
 
-        Raises RequestRefused (`too_large`) when it would be more than `presence.max_watched`.
+        The connection is told of what changes after that. Raises RequestRefused (`too_large`)
+        when it would be more than `presence.max_watched`.
         """
         limit = self._settings.max_watched
-        if limit and len(self._watching.watched_by(connection).union(true_ids)) > limit:
+        if limit and len(self.watched_by(connection).union(true_ids)) > limit:
             self._metrics.limit_hit("presence.max_watched")
             raise RequestRefused("too_large", f"a connection watches {limit} at most", "true_ids")
-        self._watching.watch(connection, true_ids)
-        return {true_id: self._presence.get(true_id) for true_id in true_ids}
+        asked = _Asked(true_ids)
+        self._asking.setdefault(connection, []).append(asked)
+
+        def on_known(known: dict[TrueId, Payload] | StoreUnavailable) -> None:
+            wanted = self._stop_asking(connection, asked)
+            if isinstance(known, StoreUnavailable):
+                done(_unavailable())
+                return
+            self._watching.watch(connection, known)
+            if unwanted := known.keys() - wanted:
+                self._watching.unwatch(connection, unwanted, self._monotonic())
+                self._arm()
+            done(known)
+
+        self._view.watch(true_ids, on_known)
+
+    def _stop_asking(self, connection: Watcher, asked: _Asked) -> set[TrueId]:
+        """Return whom a connection still wants to watch: nobody once it is closed."""
+        asking = self._asking.get(connection, [])
+        if asked not in asking:
+            return set()
+        asking.remove(asked)
+        if not asking:
+            del self._asking[connection]
+        return asked.true_ids
 
     def unwatch(self, connection: Watcher, true_ids: Sequence[TrueId]) -> None:
         """Take `presence_unwatch`."""
+        for asked in self._asking.get(connection, ()):
+            asked.true_ids.difference_update(true_ids)
         self._watching.unwatch(connection, true_ids, self._monotonic())
         self._arm()
 
     def watched_by(self, connection: Watcher) -> frozenset[TrueId]:
-        """Return whom a connection watches."""
-        return self._watching.watched_by(connection)
+        """Return whom a connection watches, or has asked to."""
+        watched = self._watching.watched_by(connection)
+        return watched.union(*(asked.true_ids for asked in self._asking.get(connection, ())))
 
-    def list_players(self, request: ListPlayers) -> dict[str, object]:
-        """Take `players`. Raises RequestRefused when the cursor or the whole event is not ours."""
+    def list_players(
+        self,
+        request: ListPlayers,
+        done: Callable[[Page | RequestRefused], None],
+    ) -> None:
+        """Take `players`; tell `done` a page, or `unavailable`.
+
+        Raises RequestRefused when the cursor or the whole event is not ours.
+        """
         if not self._settings.listing:
             raise RequestRefused("forbidden", "listing players is switched off on this gateway")
-        cursor = request.cursor or "0"
-        if not (cursor.isascii() and cursor.isdigit()):
-            raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
-        players, following = self._presence.page(int(cursor), request.limit)
-        return {
-            "players": players,
-            "online": self._presence.online,
-            "cursor": None if following is None else str(following),
-        }
+
+        def on_page(page: Page | StoreUnavailable) -> None:
+            done(_unavailable() if isinstance(page, StoreUnavailable) else page)
+
+        self._view.page(request.cursor, request.limit, on_page)
+
+    # What others ask
 
     def is_here(self, true_id: TrueId) -> bool:
-        """See Presence.is_here."""
+        """See Presence.is_here: at this node."""
         return self._presence.is_here(true_id)
 
-    def get(self, true_id: TrueId) -> dict[str, object]:
-        """See Presence.get."""
-        return self._presence.get(true_id)
+    def look(self, true_ids: Sequence[TrueId], done: LookDone) -> None:
+        """See PresenceView.look."""
+        self._view.look(true_ids, done)
 
-    def page(self, cursor: int, limit: int) -> tuple[list[dict[str, object]], int | None]:
-        """See Presence.page."""
-        return self._presence.page(cursor, limit)
-
-    @property
-    def online(self) -> int:
-        """See Presence.online."""
-        return self._presence.online
+    def page(self, cursor: str | None, limit: int, done: PageDone) -> None:
+        """See PresenceView.page."""
+        self._view.page(cursor, limit, done)
 
     # Telling
 
@@ -214,7 +264,7 @@ class PresenceService:
         self._telling = True
         try:
             for true_id in self._presence.expire():
-                self._on_changed(true_id)
+                self._view.on_changed(true_id, left=False)
             now = began
             while now - began <= _SLICE and (turn := self._watching.next_turn(now)):
                 self._take(turn)
@@ -226,7 +276,7 @@ class PresenceService:
             self._timer = self._call_later(0.0, self._on_written)
 
     def _take(self, turn: Turn[Watcher]) -> None:
-        presence = self._presence.get(turn.true_id)
+        presence = self._view.get(turn.true_id)
         if presence["since"] is None:
             presence["since"] = turn.changed_at
         array = encode_event("presence", presence)
@@ -239,3 +289,7 @@ class PresenceService:
         now = self._monotonic()
         self._not_before = now + _PAUSE * (now - self._slice_began)
         self._arm()
+
+
+def _unavailable() -> RequestRefused:
+    return RequestRefused("unavailable", "nobody can say now: try again", None, _RETRY_AFTER)

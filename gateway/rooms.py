@@ -7,16 +7,19 @@ without a connection for `presence.grace`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.errors import GatewayError, RequestRefused
+from gateway.absence import Absence, LocalAbsence
+from gateway.answers import answer_of
+from gateway.errors import GatewayError, RequestRefused, StoreUnavailable
 from gateway.joining import Client, Joining
-from gateway.membership import Memberships, RoomLimitReached
+from gateway.membership import RoomLimitReached
 from gateway.messages import Join, Leave, ListMembers, TrueId, check_room_name, encode_event
 from gateway.metrics import Metrics
+from gateway.presence_service import PresenceService
+from gateway.presence_view import Payload, bad_cursor
 from gateway.store import Membership, RoomStore
 
 RoomRequest = Join | Leave | ListMembers
@@ -33,17 +36,14 @@ class RoomSettings:
 
 
 class Rooms:
-    """Memberships and their events.
-
-    `connections_of` is the registry's, `presence_of` returns what is told of a player.
-    """
+    """Memberships and their events. `connections_of` is the registry's."""
 
     def __init__(
         self,
         store: RoomStore,
         joining: Joining,
         connections_of: Callable[[TrueId], Iterable[Client]],
-        presence_of: Callable[[TrueId], dict[str, object]],
+        presence: PresenceService,
         metrics: Metrics,
         monotonic: Callable[[], float],
         settings: RoomSettings,
@@ -51,14 +51,17 @@ class Rooms:
         self._store = store
         self._joining = joining
         self._connections_of = connections_of
-        self._presence_of = presence_of
+        self._look = presence.look
         self._metrics = metrics
-        self._monotonic = monotonic
         self._settings = settings
-        #: Members without a connection, and since when, longest first.
-        self._absent: dict[TrueId, float] = {}
-        #: The memberships whose absent members are in there.
-        self._seen: Memberships | None = None
+        self._absence: Absence = LocalAbsence(
+            store,
+            lambda true_id: any(connections_of(true_id)),
+            presence.is_here,
+            self._end,
+            monotonic,
+            settings.grace,
+        )
 
     # Events of clients
 
@@ -70,7 +73,7 @@ class Rooms:
             case Leave(room):
                 self._leave(room, client, ack_id)
             case ListMembers():
-                client.answer(ack_id, self._page(request, client.true_id))
+                self._page(request, client, ack_id)
 
     def _join(self, room: str, client: Client, ack_id: int | None) -> None:
         true_id = client.true_id
@@ -106,34 +109,49 @@ class Rooms:
 
         self._remove(room, client.true_id, done)
 
-    def _page(self, request: ListMembers, true_id: TrueId) -> dict[str, object]:
-        if true_id not in self._store.memberships.members_of(request.room):
+    def _page(self, request: ListMembers, client: Client, ack_id: int | None) -> None:
+        if client.true_id not in self._store.memberships.members_of(request.room):
             raise RequestRefused("not_member", "you are not in this room", "room")
-        return {"ok": True, **self.page(request)}
 
-    def page(self, request: ListMembers) -> dict[str, object]:
-        """Return a page of who is in a room. Raises RequestRefused for a cursor not of ours."""
+        def done(page: dict[str, object] | StoreUnavailable) -> None:
+            if isinstance(page, StoreUnavailable):
+                client.refuse(_unknown(), ack_id, "members")
+            else:
+                client.answer(ack_id, {"ok": True, **page})
+
+        self._find_page(request, done)
+
+    async def page(self, request: ListMembers) -> dict[str, object]:
+        """Return a page of who is in a room.
+
+        Raises RequestRefused for a cursor not of ours, and StoreUnavailable.
+        """
+        page: dict[str, object] = await answer_of(lambda done: self._find_page(request, done))
+        return page
+
+    def _find_page(
+        self, request: ListMembers, done: Callable[[dict[str, object] | StoreUnavailable], None]
+    ) -> None:
         memberships = self._store.memberships
-        members = memberships.members_of(request.room)
+        members = len(memberships.members_of(request.room))
         cursor = request.cursor or "0"
         if not (cursor.isascii() and cursor.isdigit()):
-            raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
-        page, following = memberships.page(request.room, int(cursor), request.limit)
-        return {
-            "room": request.room,
-            "members": len(members),
-            "players": [self._entry(each) for each in page],
-            "cursor": None if following is None else str(following),
-        }
+            raise bad_cursor()
+        found, following = memberships.page(request.room, int(cursor), request.limit)
 
-    def _entry(self, true_id: TrueId) -> dict[str, object]:
-        known = self._presence_of(true_id)
-        # After a restart presence does not know those who are not back yet: they have their grace.
-        state = "away" if known["state"] == "offline" else known["state"]
-        entry: dict[str, object] = {"true_id": true_id, "state": state}
-        if "name" in known:
-            entry["name"] = known["name"]
-        return entry
+        def on_known(known: dict[TrueId, Payload] | StoreUnavailable) -> None:
+            if isinstance(known, StoreUnavailable):
+                done(known)
+                return
+            page: dict[str, object] = {
+                "room": request.room,
+                "members": members,
+                "players": [_entry(true_id, known[true_id]) for true_id in found],
+                "cursor": None if following is None else str(following),
+            }
+            done(page)
+
+        self._look(found, on_known)
 
     # The backend
 
@@ -168,18 +186,11 @@ class Rooms:
         return self._store.memberships.rooms_of(true_id)
 
     async def _ask(self, ask: Callable[[Callable[[Membership | GatewayError], None]], None]) -> int:
-        answer: asyncio.Future[Membership | GatewayError]
-        answer = asyncio.get_running_loop().create_future()
-
-        def done(result: Membership | GatewayError) -> None:
-            if not answer.done():
-                answer.set_result(result)
-
-        ask(done)
-        result = await answer
-        if isinstance(result, Membership):
-            return result.members
-        raise self._refusal(result)
+        try:
+            result: Membership = await answer_of(ask)
+        except GatewayError as error:
+            raise self._refusal(error) from None
+        return result.members
 
     # Changes
 
@@ -195,7 +206,7 @@ class Rooms:
             then(result)
             if isinstance(result, Membership) and result.changed:
                 if not any(self._connections_of(true_id)):
-                    self._absent.setdefault(true_id, self._monotonic())
+                    self._absence.on_added(true_id)
                 self._announce(room, "joined", true_id, result.members, tell)
 
         self._store.join(room, true_id, done)
@@ -246,49 +257,48 @@ class Rooms:
 
     def on_connected(self, true_id: TrueId) -> None:
         """The player has a connection."""
-        self._absent.pop(true_id, None)
+        self._absence.on_connected(true_id)
 
     def on_disconnected(self, client: Client) -> None:
-        """A player has lost this connection; if presence has them offline already, they left."""
-        true_id = client.true_id
+        """A player has lost this connection."""
         self._joining.on_disconnected(client)
-        if not any(self._connections_of(true_id)) and self.rooms_of(true_id):
-            self._absent.pop(true_id, None)
-            self._absent[true_id] = self._monotonic()
-            if self._presence_of(true_id)["state"] == "offline":
-                self._end(true_id)
+        if not any(self._connections_of(client.true_id)):
+            self._absence.on_disconnected(client.true_id)
 
     def expire(self) -> None:
-        """End the memberships of players who have been away for the grace; call it often.
+        """End the memberships of players who have been away for the grace; call it often."""
+        self._absence.expire()
 
-        Members that are found in a store that was just opened are away from now on.
-        """
-        now = self._monotonic()
-        memberships = self._store.memberships
-        if memberships is not self._seen:
-            self._seen = memberships
-            for true_id in memberships.players():
-                if not any(self._connections_of(true_id)):
-                    self._absent.setdefault(true_id, now)
-        gone = []
-        for true_id, since in self._absent.items():
-            if since > now - self._settings.grace:
-                break
-            gone.append(true_id)
-        for true_id in gone:
-            self._end(true_id)
-
-    def _end(self, true_id: TrueId) -> None:
-        since = self._absent.pop(true_id, None)
+    def _end(self, true_id: TrueId, then: Callable[[bool], None]) -> None:
+        """Take a player out of all rooms; tell `then` whether that was done."""
+        rooms = self.rooms_of(true_id)
+        missing, failed = len(rooms), False
+        if not missing:
+            then(True)
 
         def done(result: Membership | GatewayError) -> None:
-            if isinstance(result, GatewayError) and since is not None:
-                # The store is away: the next sweep tries again.
-                self._absent.setdefault(true_id, since)
+            nonlocal missing, failed
+            missing -= 1
+            failed = failed or isinstance(result, GatewayError)
+            if not missing:
+                then(not failed)
 
-        for room in self.rooms_of(true_id):
+        for room in rooms:
             self._remove(room, true_id, done, tell=True)
 
     async def close(self) -> None:
         """Stop what waits for the policy's answer."""
         await self._joining.close()
+
+
+def _entry(true_id: TrueId, known: Payload) -> dict[str, object]:
+    # After a restart presence does not know those who are not back yet: they have their grace.
+    state = "away" if known["state"] == "offline" else known["state"]
+    entry: dict[str, object] = {"true_id": true_id, "state": state}
+    if "name" in known:
+        entry["name"] = known["name"]
+    return entry
+
+
+def _unknown() -> RequestRefused:
+    return RequestRefused("unavailable", "nobody can say now: try again", None, 1.0)

@@ -132,7 +132,7 @@ class Gateway:
             self._store,
             build_joining(config, self._room_inquiries, self.metrics),
             self._registry.connections_of,
-            self._presence.get,
+            self._presence,
             self.metrics,
             time.monotonic,
             room_settings(config),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
 from typing import Final, Generic, TypeVar
@@ -51,10 +51,18 @@ class Turn(Generic[W]):
 
 
 class Watching(Generic[W]):
-    """Keeps watchers and whose turn it is. `now` is monotonic, `interval` in seconds."""
+    """Keeps watchers and whose turn it is. `now` is monotonic, `interval` in seconds.
 
-    def __init__(self, interval: float) -> None:
+    `on_unwatched` is told of a player who has had no watchers for a moment.
+    """
+
+    def __init__(
+        self,
+        interval: float,
+        on_unwatched: Callable[[TrueId], None] = lambda true_id: None,
+    ) -> None:
         self._interval = interval
+        self._on_unwatched = on_unwatched
         self._players: dict[TrueId, _Watched[W]] = {}
         self._watching: dict[W, set[TrueId]] = {}
         self._missed: dict[W, set[TrueId]] = {}
@@ -167,4 +175,5 @@ class Watching(Generic[W]):
                 return Turn(player.true_id, player.changed_at, tuple(told))
             if not player.watchers:
                 del self._players[player.true_id]
+                self._on_unwatched(player.true_id)
         return None

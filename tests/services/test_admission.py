@@ -274,7 +274,7 @@ async def test_the_late_close_of_a_fenced_connection_changes_nothing() -> None:
     first.lose()
     assert list(world.registry.connections_of(first.true_id)) == [second.link]
     assert second.link.session.connection_id == second.link.id
-    assert world.presence.get(first.true_id)["connections"] == 1
+    assert world.look(first.true_id)["connections"] == 1
     assert (await world.connect(pid=first.pid)).greeting["connections"] == 1
     assert second.closed == ("taken_over", False)
 

@@ -273,7 +273,7 @@ async def test_a_logout_everywhere_ends_all_sessions_of_the_player_only() -> Non
     for client in (first, second, third):
         assert (await world.refused({"token": client.token})).code == "session_revoked"
     assert bob.closed is None
-    assert world.presence.get(TrueId("acc-ann"))["state"] == "offline"
+    assert world.look(TrueId("acc-ann"))["state"] == "offline"
 
 
 # What is refused

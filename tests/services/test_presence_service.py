@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.errors import RequestRefused
 from gateway.messages import ConnectionId, PresenceSet, SessionId, TrueId
 from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService, PresenceSettings
+from gateway.presence_view import Payload
 from tests.services.world import GRACE, INTERVAL, SETTLE, Client, Clock, Timers, World, scenario
 
 
@@ -153,9 +155,9 @@ class Stage:
         self.watchers = [Slow(number, self.clock) for number in range(count)]
         for watcher in self.watchers:
             self.service.on_connected(watcher, SessionId(f"s{watcher.id}"), "P")
-        self.service.watch(self.watchers[0], [])
+        self.watch(self.watchers[0], [])
         for watcher in self.watchers:
-            self.service.watch(watcher, [each.true_id for each in self.watchers])
+            self.watch(watcher, [each.true_id for each in self.watchers])
 
     def pass_by(self, seconds: float, step: float = 0.005) -> None:
         end = self.clock.now + seconds
@@ -163,6 +165,12 @@ class Stage:
         while self.clock.now < end:
             self.clock.now += step
             self.timers.run()
+
+    def watch(self, watcher: Slow, true_ids: list[TrueId]) -> dict[TrueId, Payload]:
+        answers: list[dict[TrueId, Payload] | RequestRefused] = []
+        self.service.watch(watcher, true_ids, answers.append)
+        assert isinstance(answers[0], dict)
+        return answers[0]
 
     def set(self, number: int, status: str) -> None:
         watcher = self.watchers[number]
@@ -230,7 +238,7 @@ def test_the_last_event_is_the_truth_and_no_two_come_too_soon(
     stage.pass_by(1.0)
     service = stage.service
     watcher = Slow(99, stage.clock)
-    known = service.watch(watcher, [each.true_id for each in stage.watchers])
+    known = stage.watch(watcher, [each.true_id for each in stage.watchers])
     here = dict.fromkeys(range(4), True)
     next_id = 100
     for step, (action, number) in enumerate(steps):
@@ -264,7 +272,7 @@ def test_the_last_event_is_the_truth_and_no_two_come_too_soon(
             for payload, time in zip(watcher.heard, watcher.times, strict=True)
             if payload["true_id"] == each.true_id
         ]
-        truth = service.get(each.true_id)
+        truth = stage.watch(watcher, [each.true_id])[each.true_id]
         last = events[-1][0] if events else known[each.true_id]
         if truth["state"] == "offline":
             assert isinstance(last, dict)

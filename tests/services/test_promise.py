@@ -156,7 +156,7 @@ class Gateway:
             store,
             Joining(OpenRooms(), 0, metrics),
             connections_of,
-            presence.get,
+            presence,
             metrics,
             clock,
             RoomSettings(0.0, 0),

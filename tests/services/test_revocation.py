@@ -197,7 +197,7 @@ async def test_a_ban_closes_all_that_the_player_has_open_and_nothing_else() -> N
     assert bob.closed is None
     assert list(world.registry) == [bob.link]
     assert world.metric("closed_connections", "banned") == 3
-    assert world.presence.get(first.true_id)["connections"] == 0
+    assert world.look(first.true_id)["connections"] == 0
 
 
 @scenario

@@ -28,6 +28,7 @@ from gateway.membership import RoomLimits
 from gateway.messages import Receipt, SendMessage, SessionId, TrueId, encode
 from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService, PresenceSettings
+from gateway.presence_view import Payload
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.rooms import Rooms, RoomSettings
@@ -460,7 +461,7 @@ class World:
             self.store,
             Joining(policy or OpenRooms(), 2, self.metrics),
             connections_of,
-            self.presence.get,
+            self.presence,
             self.metrics,
             self.monotonic,
             RoomSettings(GRACE, announce),
@@ -549,6 +550,13 @@ class World:
     async def sessions(self, true_id: TrueId) -> tuple[Session, ...]:
         """Return the player's sessions, without a call that counts."""
         return await MemoryStore.sessions_of(self.store, true_id)
+
+    def look(self, true_id: TrueId) -> Payload:
+        """Return how a player is."""
+        seen: list[dict[TrueId, Payload] | StoreUnavailable] = []
+        self.presence.look([true_id], seen.append)
+        assert isinstance(seen[0], dict)
+        return seen[0][true_id]
 
     async def head(self, true_id: TrueId) -> int:
         """Return the offset of the newest message in a mailbox."""
