@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tests.bench import room, scenarios, watching
 from tests.bench.client import Load
-from tests.bench.servers import LOAD_CORE, Meter, running
+from tests.bench.servers import LOAD_CORE, Meter, allow_many_files, running
 
 PEERS = ("gateway", "gateway-sqlite", "plain", "recovery", "uws", "stock")
 #: What others are compared with: the first of them that has the measure.
@@ -157,8 +156,7 @@ def main() -> int:
 
 
 def _prepare() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_many_files()
     os.sched_setaffinity(0, {LOAD_CORE})
 
 

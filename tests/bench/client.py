@@ -32,19 +32,23 @@ _ENGINE_PONG: Final = frames.frame(b"3")
 
 
 class Load:
-    """The connections to one server, and the loop that reads them."""
+    """The connections to a server, or to several, and the loop that reads them."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        assert parts.port is not None
-        self._address = (parts.hostname, parts.port)
-        self._upgrade = frames.upgrade(parts.netloc)
+        self.use(url)
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         #: What every connection reads into, with room for looking past the end of a chunk.
         self.buffer = bytearray(_CHUNK + 16)
         self.connected = 0
+
+    def use(self, url: str) -> None:
+        """Open further connections to this server."""
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._address = (parts.hostname, parts.port)
+        self._upgrade = frames.upgrade(parts.netloc)
 
     def connect(self, packets: list[bytes]) -> list[Client]:
         """Connect a client for each frame of a CONNECT, and wait for their events `session`."""

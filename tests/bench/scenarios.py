@@ -176,13 +176,13 @@ def replay(load: Load, meter: Meter, count: int) -> float:
         client.last = b""
     targets = [client.session()["true_id"] for client in clients]
     _send_all(load, sender, targets)
-    _wait(load, clients, 1)
+    wait(load, clients, 1)
     packets = [frames.connect(client.recovery()) for client in clients]
     load.close(clients)
     for _ in range(MISSED):
         _send_all(load, sender, targets)
     with meter:
-        _wait(load, load.connect(packets), MISSED)
+        wait(load, load.connect(packets), MISSED)
     return count * MISSED / meter.seconds
 
 
@@ -199,7 +199,7 @@ def _send_all(load: Load, sender: Client, targets: list[str]) -> None:
                 raise TimeoutError("messages were not accepted")
 
 
-def _wait(load: Load, clients: list[Client], count: int) -> None:
+def wait(load: Load, clients: list[Client], count: int) -> None:
     """Wait until each has so many messages."""
     deadline = time.monotonic() + PATIENCE
     while any(client.received < count for client in clients):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import shutil
 import subprocess
@@ -122,14 +123,25 @@ def _other(peer: str) -> Iterator[Server]:
     with process:
         try:
             _pin(process.pid)
-            assert process.stdout is not None
-            ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
-            line = process.stdout.readline() if ready else ""
-            if not line.startswith("Serving "):
-                raise ChildProcessError(f"it did not start: {line!r}")
-            yield Server(process.pid, line.split()[1])
+            yield Server(process.pid, serving(process))
         finally:
             process.kill()
+
+
+def serving(process: subprocess.Popen[str]) -> str:
+    """Wait until a server accepts connections, and return its URL."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+    line = process.stdout.readline() if ready else ""
+    if not line.startswith("Serving "):
+        raise ChildProcessError(f"it did not start: {line!r}")
+    return line.split()[1]
+
+
+def allow_many_files() -> None:
+    """Let this process, and the servers that it starts, open as many files as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _command(peer: str) -> list[str]:

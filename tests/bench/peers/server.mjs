@@ -1,17 +1,33 @@
 // A Socket.IO server with the same job as the gateway's event `message`: a player's message goes
-// to every connection of its target. Usage: node server.mjs plain|recovery|uws
+// to every connection of its target.
+// Usage: node server.mjs plain|recovery|uws, or classic|streams|streams-recovery REDIS_URL: one of
+// several nodes, by the adapter of that name.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { Server } from "socket.io";
 
 const kind = process.argv[2];
 const options = { serveClient: false, pingInterval: 25000, pingTimeout: 20000 };
-if (kind === "recovery") options.connectionStateRecovery = { maxDisconnectionDuration: 120000 };
+if (kind.endsWith("recovery")) options.connectionStateRecovery = { maxDisconnectionDuration: 120000 };
+if (kind === "classic" || kind.startsWith("streams")) {
+  const { createClient } = await import("redis");
+  const client = createClient({ url: process.argv[3] });
+  await client.connect();
+  if (kind === "classic") {
+    const { createAdapter } = await import("@socket.io/redis-adapter");
+    const subscriber = client.duplicate();
+    await subscriber.connect();
+    options.adapter = createAdapter(client, subscriber);
+  } else {
+    const { createAdapter } = await import("@socket.io/redis-streams-adapter");
+    options.adapter = createAdapter(client);
+  }
+}
 
 const io = new Server(options);
 let next = 1;
 io.on("connection", (socket) => {
-  const player = socket.handshake.auth.player ?? `p${next++}`;
+  const player = socket.handshake.auth.player ?? `p${process.pid}-${next++}`;
   socket.join(player);
   socket.emit("session", { true_id: player, token: player });
   socket.on("message", (message, ack) => {
