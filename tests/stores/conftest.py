@@ -19,8 +19,12 @@ from gateway.membership import RoomLimits
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.store import Accepted, Membership, Published, StoreLimits, View
+from gateway.store_url import parse_redis_url
 from gateway.stores.memory import MemoryStore
+from gateway.stores.redis.client import Redis
+from gateway.stores.redis.store import RedisStore
 from gateway.stores.sqlite import SqliteStore
+from tests.redis_servers import RedisServer
 
 LIMITS = StoreLimits(
     mailbox=Retention(max_messages=0, max_bytes=0, retention=0),
@@ -198,6 +202,27 @@ class Driver:
         return [each.id for each in self.run(self.store.sessions_of(true_id))]
 
 
+class RedisDriver(Driver):
+    """The totals of a redis store are those of its last look: here it looks when it is asked."""
+
+    @property
+    def bytes(self) -> int:
+        return self.looked().bytes
+
+    @property
+    def message_count(self) -> int:
+        return self.looked().message_count
+
+    @property
+    def session_count(self) -> int:
+        return self.looked().session_count
+
+    def looked(self) -> RedisStore:
+        self.run(self.store.look())
+        store: RedisStore = self.store
+        return store
+
+
 NewStore = Callable[..., Driver]
 
 
@@ -220,6 +245,20 @@ def sqlite_store(
     )
 
 
+def redis_store(
+    url: str, *, partitions: int = 1, node: str = "node1", **limits: Any
+) -> RedisDriver:
+    return RedisDriver(
+        lambda on_dropped: RedisStore(
+            Redis(parse_redis_url(url), partitions),
+            replace(LIMITS, **limits),
+            node,
+            count(1),
+            on_dropped,
+        )
+    )
+
+
 @pytest.fixture(params=["memory", "sqlite"])
 def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewStore]:
     """Build an empty store with no limits but those that are given."""
@@ -229,6 +268,11 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewSto
         def build(**limits: Any) -> Driver:
             if request.param == "memory":
                 return stack.enter_context(memory_store(**limits))
+            if request.param == "redis":
+                server: RedisServer = request.getfixturevalue("redis_server")
+                prefix = f"{request.getfixturevalue('redis_prefix')}-{next(numbers)}"
+                url = f"{server.url}?prefix={prefix}"
+                return stack.enter_context(redis_store(url, **limits))
             path = tmp_path / f"{next(numbers)}.db"
             return stack.enter_context(sqlite_store(path, **limits))
 

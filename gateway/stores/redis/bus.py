@@ -1,0 +1,52 @@
+"""What nodes tell each other: a kind, and fields with their lengths.
+
+Lua writes it (`payload` in lua/_common.lua), so a length is 4 bytes, the highest first.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.mailbox import StoredMessage
+from gateway.messages import SessionId, TrueId
+
+_length: Final = struct.Struct(">I")
+
+#: A message was stored for a player who has connections at the node.
+MESSAGE: Final = b"m"
+
+
+def encode(kind: bytes, *fields: bytes) -> bytes:
+    """Return what is published."""
+    parts = [kind]
+    for field in fields:
+        parts += (_length.pack(len(field)), field)
+    return b"".join(parts)
+
+
+def decode(payload: bytes) -> tuple[bytes, list[bytes]]:
+    """Return kind and fields. Raises ValueError for what no node has written."""
+    fields = []
+    place, end = 1, len(payload)
+    while place < end:
+        if place + 4 > end:
+            raise ValueError("a field's length is cut off")
+        (size,) = _length.unpack_from(payload, place)
+        place += 4 + size
+        if place > end:
+            raise ValueError("a field is cut off")
+        fields.append(payload[place - size : place])
+    if not payload:
+        raise ValueError("there is no kind")
+    return payload[:1], fields
+
+
+def decode_message(fields: Sequence[bytes]) -> tuple[TrueId, StoredMessage]:
+    """Return a player and the message that was stored for them. Raises ValueError."""
+    true_id, message_id, ts, skip, body = fields
+    _, offset, _ = message_id.split(b".")
+    session_id = SessionId(skip.decode()) if skip else None
+    message = StoredMessage(int(offset), message_id, body, float(ts), session_id)
+    return TrueId(true_id.decode()), message

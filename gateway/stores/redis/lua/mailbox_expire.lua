@@ -1,0 +1,47 @@
+-- needs: keys
+--
+-- Forgets messages, keys and players whose time is over: limits, outbox, now, how many of each.
+-- Returns 1 when there may be more, else 0, and losses.
+local now, most = tonumber(ARGV[6]), tonumber(ARGV[7])
+local more = 0
+
+local function due(name, until_)
+  local found = redis.call('ZRANGE', prefix .. name, '-inf', string.format('(%.17g', until_),
+    'BYSCORE', 'LIMIT', 0, most)
+  if #found == most then
+    more = 1
+  end
+  return found
+end
+
+if retention > 0 then
+  for _, true_id in ipairs(due('old', now - retention)) do
+    local box = open_mailbox(true_id)
+    if box then
+      trim(box, now)
+      save_mailbox(box)
+    else
+      redis.call('ZREM', prefix .. 'old', true_id)
+    end
+  end
+end
+for _, owner in ipairs(due('ko', now - window)) do
+  forget_old_keys(owner, now)
+end
+local gone = redis.call('SPOP', prefix .. 'gone', most)
+if #gone == most then
+  more = 1
+end
+for _, true_id in ipairs(gone) do
+  local player = prefix .. 'p:' .. true_id
+  local why = redis.call('HMGET', player, 'head', 'perm', 'count', 'rooms')
+  if why[1] and not why[2] and tonumber(why[3] or 0) == 0 and tonumber(why[4] or 0) == 0
+    and redis.call('EXISTS', prefix .. 's:' .. true_id, prefix .. 'k:' .. true_id) == 0
+    and redis.call('HEXISTS', prefix .. 'b', true_id) == 0 then
+    redis.call('DEL', player, prefix .. 'm:' .. true_id, prefix .. 'sk:' .. true_id,
+      prefix .. 'r:' .. true_id)
+    redis.call('ZREM', prefix .. 'known', true_id)
+    redis.call('ZREM', prefix .. 'reclaim', true_id)
+  end
+end
+return {more, unpack(losses() or {})}

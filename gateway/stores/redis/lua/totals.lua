@@ -1,0 +1,9 @@
+-- needs: epoch
+--
+-- Returns the totals of the partition.
+local found = redis.call('HMGET', prefix .. 'n',
+  'bytes', 'messages', 'sessions', 'rooms', 'queued', 'dead')
+for index = 1, 6 do
+  found[index] = tonumber(found[index] or 0)
+end
+return found

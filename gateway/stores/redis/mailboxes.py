@@ -1,0 +1,240 @@
+"""Mailboxes in Redis: each call is one script in the player's partition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final
+from zlib import crc32
+
+from gateway.errors import GatewayError, StoreUnavailable
+from gateway.mailbox import Batch, Draft, Hole, Located, Position, StoredMessage, locate
+from gateway.messages import SessionId, TrueId
+from gateway.store import (
+    Accepted,
+    AppendDone,
+    KeysFull,
+    KeyTaken,
+    MailboxFull,
+    ReadDone,
+    StoreLimits,
+    UnknownTarget,
+    View,
+)
+from gateway.stores.redis.client import Redis, Reply, Word
+from gateway.stores.redis.partitions import LOST, Partitions
+from gateway.stores.redis.scripts import load
+from gateway.stores.redis.totals import Totals
+from gateway.stores.redis.turns import Turns
+from gateway.stores.sampling import Sampler
+
+_APPEND: Final = load("append")
+_READ: Final = load("read")
+_VIEW: Final = load("view")
+_KNOW: Final = load("know")
+_EVERYONE: Final = load("everyone")
+_EXPIRE: Final = load("mailbox_expire")
+#: Players in one call.
+_CHUNK: Final = 500
+#: Mailboxes, keys and players that one call expires: Redis does nothing else meanwhile.
+_EXPIRED: Final = 200
+
+
+class MailboxCalls:
+    """The part of RedisStore that is about mailboxes."""
+
+    _limits: StoreLimits
+    _redis: Redis
+    _partitions: Partitions
+    _totals: Totals
+    _turns: Turns
+    _nonces: Iterator[int]
+    _appends: Sampler
+    _on_dropped: Callable[[str, int], None]
+    _on_webhooks: Callable[[int, int], None]
+
+    def epoch_of(self, true_id: TrueId) -> str:
+        """See MailboxStore.epoch_of."""
+        return self._partitions.epoch_of(true_id)
+
+    # Appending
+
+    def append(self, draft: Draft, now: float, done: AppendDone) -> None:
+        """See MailboxStore.append; answers to one sender come in order, whatever others'."""
+        if now >= self._appends.due:
+            done = self._appends.watch(now, done)
+        sender = draft.sender
+        if sender is None or sender not in self._turns:
+            self._append(draft, now, done)
+        elif not self._turns.take(sender, done, partial(self._append, draft, now)):
+            error = StoreUnavailable("too much waits for the store")
+            asyncio.get_running_loop().call_soon(done, draft, error)
+
+    def _append(self, draft: Draft, now: float, done: AppendDone) -> None:
+        true_id = draft.target_id.encode()
+        partitions = self._partitions
+        partition = crc32(true_id) % partitions.count
+        epoch = partitions.epochs[partition]
+        nonce = next(self._nonces)
+        seed: int | bytes = nonce if self._limits.outbox.enabled else b""
+        head = self._totals.heads[partition]
+        owner = draft.key_owner or draft.sender
+        if draft.key is None or owner is None or self._limits.dedupe_window <= 0:
+            args: Sequence[Any] = (*head, seed, true_id, nonce, now, draft.body, epoch)
+        else:
+            args = (*head, seed, true_id, nonce, now, draft.body, owner, draft.key, epoch)
+        answer = partial(self._on_appended, draft, now, done, partition, epoch, nonce)
+        self._redis.call(partition, _APPEND, args, answer)
+
+    def _on_appended(
+        self,
+        draft: Draft,
+        now: float,
+        done: AppendDone,
+        partition: int,
+        epoch: bytes,
+        nonce: int,
+        reply: Reply | StoreUnavailable,
+    ) -> None:
+        remote = 0
+        if isinstance(reply, list):
+            reply, remote, *losses = reply  # type: ignore[assignment]
+            self._note_losses(losses)
+        if isinstance(reply, int):
+            message_id = b"%b.%d.%x" % (epoch, reply, nonce)
+            message = StoredMessage(reply, message_id, draft.body, now)
+            done(draft, Accepted(message_id, message, remote))
+        else:
+            done(draft, self._refusal(draft, now, partition, reply))
+
+    def _refusal(
+        self, draft: Draft, now: float, partition: int, reply: Any
+    ) -> Accepted | GatewayError:
+        """Return what an answer means that is no offset."""
+        if isinstance(reply, GatewayError):
+            return reply
+        if reply == LOST:
+            return self._partitions.lost(partition)
+        if reply == b"UNKNOWN":
+            return UnknownTarget(draft.target_id)
+        if reply.startswith(b"!"):
+            return MailboxFull(reply[1:].decode())
+        known = self._known_key(reply, now)
+        return known if isinstance(known, GatewayError) else Accepted(known, None)
+
+    def _known_key(self, reply: bytes, now: float) -> bytes | GatewayError:
+        """Return what `known_key` in lua/_keys.lua says: a message's id, or why not."""
+        if reply.startswith(b"="):
+            return reply[1:]
+        if reply == b"TAKEN":
+            return KeyTaken("the key has another target")
+        limits = self._limits
+        oldest = float(reply.removeprefix(b"KEYS "))
+        return KeysFull(
+            f"the sender has {limits.dedupe_keys} keys already",
+            oldest + limits.dedupe_window - now,
+        )
+
+    def _note_losses(self, losses: Sequence[Any]) -> None:
+        """Tell what `losses` in lua/_mailbox.lua says."""
+        if losses:
+            trimmed, expired, added, given_up = losses
+            if trimmed:
+                self._on_dropped("trimmed", trimmed)
+            if expired:
+                self._on_dropped("expired", expired)
+            if added:
+                self._on_webhooks(added, given_up)
+
+    # Reading
+
+    def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: ReadDone) -> None:
+        """See MailboxStore.read."""
+        partition = self._partitions.of(true_id)
+        answer = partial(self._on_read, self._partitions.epochs[partition], done)
+        self._partitions.call(partition, _READ, (true_id, after, limit, max_bytes), answer)
+
+    def _on_read(self, epoch: bytes, done: ReadDone, reply: Any) -> None:
+        if isinstance(reply, StoreUnavailable):
+            done(reply)
+            return
+        head, after, lost, *entries = reply
+        done(Batch(tuple(_message(epoch, *each) for each in entries), head, _hole(after, lost)))
+
+    async def view(
+        self,
+        true_id: TrueId,
+        position: Position | None = None,
+        session_id: SessionId | None = None,
+    ) -> View:
+        """See MailboxStore.view."""
+        partition = self._partitions.of(true_id)
+        epoch = self._partitions.epochs[partition].decode()
+        offset = position.offset if position is not None else 0
+        reply: Any = await self._partitions.ask(
+            partition, _VIEW, (true_id, offset, session_id or "")
+        )
+        known, head, count, confirmed, nonce, after, lost, *skipped = reply
+        first = head - count + 1
+        located = Located.FOREIGN
+        if position is not None:
+            stored = b"%b.%d.%x" % (epoch.encode(), offset, int(nonce)) if nonce else None
+            located = locate(position, epoch, first, head, stored)
+        hole = _hole(after, lost)
+        return View(head, first, confirmed, located, bool(known), hole, tuple(skipped))
+
+    # Players
+
+    async def know(self, true_ids: Iterable[TrueId]) -> None:
+        """See MailboxStore.know."""
+        await self._know(true_ids, b"1")
+
+    async def forget(self, true_ids: Iterable[TrueId]) -> None:
+        """See MailboxStore.forget; what is left of the players goes with `expire`."""
+        await self._know(true_ids, b"0")
+
+    async def _know(self, true_ids: Iterable[TrueId], permanent: bytes) -> None:
+        for partition, players in self._partitions.grouped(true_ids).items():
+            for start in range(0, len(players), _CHUNK):
+                args: list[Word] = [permanent, *players[start : start + _CHUNK]]
+                await self._partitions.ask(partition, _KNOW, args)
+
+    async def everyone(self, limit: int) -> AsyncIterator[tuple[TrueId, ...]]:
+        """See MailboxStore.everyone."""
+        page: list[TrueId] = []
+        for partition in range(self._partitions.count):
+            last: Any = b"-inf"
+            while last:
+                wanted = limit - len(page)
+                reply: Any = await self._partitions.ask(partition, _EVERYONE, (last, wanted))
+                last, *found = reply
+                page.extend(TrueId(each.decode()) for each in found)
+                if len(page) >= limit:
+                    yield tuple(page)
+                    page = []
+        if page:
+            yield tuple(page)
+
+    # Expiry
+
+    async def _expire_mailboxes(self, now: float, partition: int) -> None:
+        """Forget messages, keys and players whose time is over. Raises StoreUnavailable."""
+        more = 1
+        while more:
+            seed: int | bytes = next(self._nonces) if self._limits.outbox.enabled else b""
+            args = (*self._totals.heads[partition], seed, now, _EXPIRED)
+            reply: Any = await self._partitions.ask(partition, _EXPIRE, args)
+            more, *losses = reply
+            self._note_losses(losses)
+
+
+def _message(epoch: bytes, name: bytes, fields: Sequence[bytes]) -> StoredMessage:
+    offset, _, nonce = name.partition(b"-")
+    skip = SessionId(fields[5].decode()) if len(fields) > 4 else None
+    message_id = b"%b.%b.%x" % (epoch, offset, int(nonce))
+    return StoredMessage(int(offset), message_id, fields[1], float(fields[3]), skip)
+
+
+def _hole(after: bytes, lost: bytes) -> Hole | None:
+    return Hole(int(after), int(lost)) if lost else None

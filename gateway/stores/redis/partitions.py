@@ -1,0 +1,128 @@
+"""Partitions of the store: which one has what, the epoch of each, and calls to them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+from zlib import crc32
+
+from gateway.errors import StoreUnavailable
+from gateway.stores.redis.client import Done, Redis, Reply, Word
+from gateway.stores.redis.link import settle
+from gateway.stores.redis.scripts import Script, load
+
+_BEGIN: Final = load("epoch")
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+#: What a script answers when the partition has not the epoch that its caller believes in.
+LOST: Final = b"LOST"
+
+Name = TypeVar("Name", bound=str)
+#: Is told which partition began another epoch while this gateway ran.
+OnReplaced = Callable[[int], None]
+
+
+def new_epoch() -> bytes:
+    """Return a name for an epoch that no other one has."""
+    return "".join(secrets.choice(_DIGITS) for _ in range(8)).encode()
+
+
+class Partitions:
+    """The partitions behind `redis`.
+
+    A partition is lost when its server came back empty. Whichever script is asked next says so,
+    its caller is told StoreUnavailable, and the partition begins another epoch. `on_replaced` is
+    called then: what the gateway and its clients know of players in it is wrong.
+    """
+
+    def __init__(self, redis: Redis, on_replaced: OnReplaced) -> None:
+        self.redis = redis
+        self.count = redis.partitions
+        #: The epoch of each, empty while it is not known.
+        self.epochs = [b""] * redis.partitions
+        self._on_replaced = on_replaced
+        self._unknown = redis.partitions
+        self._beginning: set[int] = set()
+
+    def of(self, name: str) -> int:
+        """Return the partition of a player or room."""
+        return crc32(name.encode()) % self.count
+
+    def grouped(self, names: Iterable[Name]) -> dict[int, list[Name]]:
+        """Return players or rooms by their partitions."""
+        groups: dict[int, list[Name]] = {}
+        for name in names:
+            groups.setdefault(self.of(name), []).append(name)
+        return groups
+
+    @property
+    def available(self) -> bool:
+        """Whether all can be asked."""
+        return not self._unknown and self.redis.available
+
+    def epoch_of(self, name: str) -> str:
+        """Return the epoch of a player's or room's partition."""
+        return self.epochs[self.of(name)].decode()
+
+    def call(self, partition: int, script: Script, args: Sequence[Word], done: Done) -> None:
+        """Run a script that needs `epoch`, then call `done` with what it returns: see Redis.call.
+
+        Its last argument is the epoch: it is not to be among `args`.
+        """
+        known = self.epochs[partition]
+        answer = functools.partial(self._answer, partition, done)
+        self.redis.call(partition, script, (*args, known), answer)
+
+    def _answer(self, partition: int, done: Done, reply: Reply | StoreUnavailable) -> None:
+        done(self.lost(partition) if reply == LOST else reply)
+
+    async def ask(self, partition: int, script: Script, args: Sequence[Word] = ()) -> Reply:
+        """Run a script as `call` does, and return its answer. Raises StoreUnavailable."""
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.call(partition, script, args, settle(answer))
+        return await answer
+
+    async def ask_all(self, script: Script, args: Sequence[Word] = ()) -> list[Reply]:
+        """Run a script on every partition and return the answers. Raises StoreUnavailable."""
+        return await asyncio.gather(
+            *(self.ask(partition, script, args) for partition in range(self.count))
+        )
+
+    # Epochs
+
+    async def open(self) -> None:
+        """Learn all epochs, as far as the servers can be reached; `lost` finds the rest."""
+        answers = [asyncio.get_running_loop().create_future() for _ in range(self.count)]
+        for partition, answer in enumerate(answers):
+            self._begin(partition, answer)
+        await asyncio.gather(*answers)
+
+    def lost(self, partition: int) -> StoreUnavailable:
+        """Begin an epoch in a partition that answered LOST; return what its caller is told."""
+        if partition not in self._beginning:
+            self._begin(partition, None)
+        return StoreUnavailable("this part of the store has lost its data, and begins anew")
+
+    def _begin(self, partition: int, answer: asyncio.Future[None] | None) -> None:
+        self._beginning.add(partition)
+        done = functools.partial(self._on_epoch, partition, answer)
+        self.redis.call(partition, _BEGIN, (new_epoch(),), done)
+
+    def _on_epoch(
+        self,
+        partition: int,
+        answer: asyncio.Future[None] | None,
+        reply: Reply | StoreUnavailable,
+    ) -> None:
+        self._beginning.discard(partition)
+        before = self.epochs[partition]
+        if isinstance(reply, bytes) and reply != before:
+            self.epochs[partition] = reply
+            if before:
+                self._on_replaced(partition)
+            else:
+                self._unknown -= 1
+        if answer is not None and not answer.done():
+            answer.set_result(None)

@@ -1,0 +1,130 @@
+"""The redis store: mailboxes, sessions and rooms that several gateway nodes share.
+
+Each call is one script in the partition of the player or room that it is about. Several of them
+to one server are answered in the order in which they were asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+from gateway.messages import TrueId
+from gateway.store import StoreLimits
+from gateway.stores.redis.client import Redis
+from gateway.stores.redis.mailboxes import MailboxCalls
+from gateway.stores.redis.partitions import Partitions
+from gateway.stores.redis.scripts import load
+from gateway.stores.redis.totals import Totals
+from gateway.stores.redis.turns import Turns
+from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
+
+logger = logging.getLogger(__name__)
+
+_CHECK = load("check")
+
+
+class RedisStore(MailboxCalls):
+    """A whole store behind `redis`, as the node `node` sees it.
+
+    `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
+    before any session had confirmed them, and whether they were `expired` or `trimmed`.
+    `on_replaced` is called when some of a running gateway's players turned out to be in a part
+    of the store that has lost its data: it takes a function that tells whether it is about a
+    player. `on_webhooks` is told how many webhooks are new, and how many were given up for lack
+    of room, `on_latency` as Sampler says. Totals are those of the last second.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        limits: StoreLimits,
+        node: str,
+        nonces: Iterator[int],
+        on_dropped: Callable[[str, int], None],
+        on_replaced: Callable[[Callable[[TrueId], bool]], None] = lambda concerns: None,
+        on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
+        on_latency: OnLatency = ignore_latency,
+    ) -> None:
+        self._redis = redis
+        self._limits = limits
+        self._node = node
+        self._nonces = nonces
+        self._on_dropped = on_dropped
+        self.on_replaced = on_replaced
+        self._on_webhooks = on_webhooks
+        self._appends = Sampler("message", on_latency)
+        self._publishes = Sampler("publish", on_latency)
+        self._partitions = Partitions(redis, self._on_partition_replaced)
+        self._totals = Totals(self._partitions, limits, node)
+        self._turns = Turns()
+        self._open = False
+
+    async def open(self) -> None:
+        """See Store.open."""
+        await self._redis.open()
+        await self._partitions.open()
+        await self._totals.look()
+        self._totals.start()
+        self._open = True
+
+    async def close(self) -> None:
+        """See Store.close."""
+        self._open = False
+        self._totals.stop()
+        await self._redis.close()
+
+    @property
+    def available(self) -> bool:
+        """See Store.available."""
+        return self._open and self._partitions.available
+
+    async def check(self) -> None:
+        """See Store.check: every partition answers, after what it was asked before."""
+        await self._partitions.ask_all(_CHECK, ("1",))
+
+    def _on_partition_replaced(self, partition: int) -> None:
+        logger.error(
+            "partition %d of the store has lost its data: its players' clients are told when "
+            "they connect again",
+            partition,
+        )
+        partitions = self._partitions
+
+        def concerns(true_id: TrueId) -> bool:
+            return partitions.of(true_id) == partition
+
+        try:
+            self.on_replaced(concerns)
+        except Exception:
+            logger.exception("on_replaced failed")
+
+    # Totals
+
+    @property
+    def bytes(self) -> int:
+        """See Store.bytes."""
+        return self._totals.of_all("bytes")
+
+    @property
+    def message_count(self) -> int:
+        """See Store.message_count."""
+        return self._totals.of_all("messages")
+
+    @property
+    def session_count(self) -> int:
+        """See Store.session_count."""
+        return self._totals.of_all("sessions")
+
+    async def look(self) -> None:
+        """Learn the totals as they are now. They may be a second old else."""
+        await self._totals.look()
+
+    # Expiry
+
+    async def expire(self, now: float) -> None:
+        """See Store.expire; in small calls, so that appends come in between."""
+        self._appends.restart()
+        self._publishes.restart()
+        for partition in range(self._partitions.count):
+            await self._expire_mailboxes(now, partition)

@@ -1,0 +1,48 @@
+"""What nodes tell each other arrives as it was written, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.mailbox import StoredMessage
+from gateway.messages import SessionId
+from gateway.stores.redis import bus
+
+
+@given(st.lists(st.binary(max_size=300)))
+def test_fields_are_any_bytes(fields: list[bytes]) -> None:
+    assert bus.decode(bus.encode(b"m", *fields)) == (b"m", fields)
+
+
+@given(st.lists(st.binary(max_size=9), min_size=1))
+def test_what_is_cut_off_is_refused(fields: list[bytes]) -> None:
+    whole = bus.encode(b"m", *fields)
+    ends = {len(bus.encode(b"m", *fields[:count])) for count in range(len(fields))}
+    for end in range(len(whole)):
+        if end not in ends:
+            with pytest.raises(ValueError, match=r"cut off|no kind"):
+                bus.decode(whole[:end])
+
+
+def test_a_message_is_that_of_the_store() -> None:
+    for skip in (None, SessionId("s1")):
+        fields = [b"ann", b"e1.12.ff", b"1.5", (skip or "").encode(), b'{"a":1}']
+        message = StoredMessage(12, b"e1.12.ff", b'{"a":1}', 1.5, skip)
+        assert bus.decode_message(fields) == ("ann", message)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [b"ann", b"e1.1.f", b"1.5", b""],
+        [b"ann", b"e1.1", b"1.5", b"", b"{}"],
+        [b"ann", b"e1.x.f", b"1.5", b"", b"{}"],
+        [b"\xff", b"e1.1.f", b"1.5", b"", b"{}"],
+    ],
+)
+def test_what_is_no_message_is_refused(fields: list[bytes]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        bus.decode_message(fields)

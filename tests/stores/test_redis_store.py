@@ -1,0 +1,153 @@
+"""What only the redis store promises: several partitions, several nodes, parts that are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from gateway.errors import StoreUnavailable
+from gateway.mailbox import OVERHEAD, Retention
+from gateway.messages import TrueId
+from gateway.store import MailboxFull, UnknownTarget
+from gateway.stores.redis import bus
+from tests.redis_servers import RedisServer
+from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver, redis_store
+from tests.stores.test_store import accepted, is_duplicate, position_of
+
+PLAYERS = [TrueId(f"p{number}") for number in range(40)]
+
+
+@pytest.fixture
+def nodes(redis_url: str) -> Iterator[NewStore]:
+    """Build nodes that share one store."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(redis_store(redis_url, **settings))
+
+
+def keys_of(server: RedisServer, store: RedisDriver, partition: int) -> list[bytes]:
+    pattern = store.store._redis.prefix(partition) + b"*"
+    found: list[bytes] = server.ask("KEYS", pattern)
+    return found
+
+
+def test_players_of_all_partitions_have_mailboxes(nodes: NewStore) -> None:
+    store = nodes(partitions=16)
+    store.know(PLAYERS)
+    for number, true_id in enumerate(PLAYERS):
+        for _ in range(2):
+            accepted(store.append(b"%d" % number, target=true_id))
+    assert [store.read(each) for each in PLAYERS] == [
+        [b"%d" % number] * 2 for number in range(len(PLAYERS))
+    ]
+    assert store.message_count == 2 * len(PLAYERS)
+    pages = store.everyone(7)
+    assert sorted(each for page in pages for each in page) == sorted(PLAYERS)
+    assert [len(page) for page in pages] == [7, 7, 7, 7, 7, 5]
+    store.forget(PLAYERS)
+    store.expire(0.0)
+    assert store.everyone() == []
+
+
+def test_nodes_see_each_others_messages(nodes: NewStore) -> None:
+    first, second = nodes(node="node1"), nodes(node="node2")
+    first.know([ANN])
+    sent = accepted(first.append(b"1", key="k"))
+    assert is_duplicate(second.append(b"1", key="k"))
+    assert second.batch().messages == (sent.message,)
+    assert first.epoch_of(ANN) == second.epoch_of(ANN) == position_of(sent).epoch
+
+
+def test_a_limit_in_total_holds_over_all_partitions_and_nodes(nodes: NewStore) -> None:
+    stores = [nodes(partitions=16, node=f"node{n}", total_bytes=10 * OVERHEAD) for n in (1, 2)]
+    stores[0].know(PLAYERS)
+    taken = 0
+    for number, true_id in enumerate(PLAYERS):
+        store = stores[number % 2]
+        # What the others took since the last look may be too much.
+        store.looked()
+        result = store.append(b"", target=true_id)
+        taken += not isinstance(result, MailboxFull)
+    assert taken == 10
+    assert stores[0].bytes == stores[1].bytes == 10 * OVERHEAD
+
+
+def test_a_part_that_has_lost_its_data_is_told_and_begins_anew(
+    nodes: NewStore, redis_server: RedisServer
+) -> None:
+    stores = [nodes(partitions=2, node=f"node{n}") for n in (1, 2)]
+    told: list[list[TrueId]] = [[], []]
+    for store, players in zip(stores, told, strict=True):
+
+        def on_replaced(concerns: Any, players: list[TrueId] = players) -> None:
+            players.extend(each for each in PLAYERS if concerns(each))
+
+        store.store.on_replaced = on_replaced
+    store = stores[0]
+    lost = store.store._partitions.of(ANN)
+    here, gone = ([each for each in PLAYERS if store._partitions.of(each) == n] for n in (0, 1))
+    if lost == 0:
+        here, gone = gone, here
+    store.know([ANN, *PLAYERS])
+    before = [accepted(store.append(target=each)) for each in (ANN, *here)]
+    redis_server.ask("DEL", *keys_of(redis_server, store, lost))
+
+    assert isinstance(store.append(), StoreUnavailable)
+    assert isinstance(store.append(), UnknownTarget)
+    assert told == [gone, []]
+    store.know([ANN])
+    after = position_of(store.append())
+    assert (after.epoch != position_of(before[0]).epoch, after.offset) == (True, 1)
+    # The other node finds out, and believes in the same epoch.
+    with pytest.raises(StoreUnavailable):
+        stores[1].look(ANN)
+    assert stores[1].read() == [b"1"]
+    assert told == [gone, gone]
+    assert stores[1].epoch_of(ANN) == after.epoch
+    # Nothing else has changed.
+    assert [store.head(each) for each in here] == [1] * len(here)
+    assert position_of(store.append(target=here[0])).epoch == position_of(before[1]).epoch
+
+
+def test_a_message_is_published_to_the_other_nodes_of_its_player(
+    nodes: NewStore, redis_server: RedisServer
+) -> None:
+    store = nodes(node="node1")
+    store.know([ANN])
+    prefix = store.store._redis.prefix(0)
+    routes = {"node1": 1, "node2": 2, "dead": 4}
+    for node, number in routes.items():
+        redis_server.ask("HSET", prefix + b"r:ann", node, number)
+    with redis_server.client() as client, client.pubsub() as listener:
+        listener.ssubscribe(prefix + b"n:node2", prefix + b"n:node1")
+        for _ in range(2):
+            assert listener.get_sharded_message(timeout=20.0) is not None
+        sent = accepted(store.append(b"[1]", now=5.5))
+        assert sent.remote == 2
+        heard: Any = listener.get_sharded_message(timeout=20.0)
+    assert heard["channel"] == prefix + b"n:node2"
+    kind, fields = bus.decode(heard["data"])
+    assert (kind, bus.decode_message(fields)) == (bus.MESSAGE, (ANN, sent.message))
+    # Nobody listened there.
+    assert redis_server.ask("HKEYS", prefix + b"r:ann") == [b"node1", b"node2"]
+    assert accepted(store.append(target=ANN)).remote == 0
+    assert redis_server.ask("HKEYS", prefix + b"r:ann") == [b"node1"]
+
+
+def test_nothing_is_left_of_players_who_are_gone(
+    nodes: NewStore, redis_server: RedisServer
+) -> None:
+    store = nodes(mailbox=Retention(0, 0, 10.0), dedupe_window=10.0)
+    store.know([ANN, BOB])
+    for number in range(3):
+        store.append(key=str(number))
+    store.forget([ANN, BOB])
+    store.expire(5.0)
+    assert store.head(ANN) == 3
+    store.expire(11.0)
+    prefix = store.store._redis.prefix(0)
+    left = {key.removeprefix(prefix) for key in keys_of(redis_server, store, 0)}
+    assert left <= {b"epoch", b"n"}
+    assert (store.bytes, store.message_count) == (0, 0)
