@@ -5,7 +5,8 @@ The way of a message through the code, one stage a module:
 1. `transport/` speaks HTTP, Engine.IO (`engineio.py` is its state machine) and Socket.IO, by TCP,
    with TLS (`tls.py`), and by Unix domain sockets.
 2. `admission.py` turns a CONNECT (`connect_request.py`) into a player's connection: limits,
-   token or pid (`tokens.py`), credentials (`auth/`), session (`session.py`), takeover or fork.
+   token or pid (`tokens.py`), credentials (`auth/`), session (`session.py`), takeover or fork;
+   `connecting.py` keeps the session and puts the connection in its place.
    `revocation.py` ends sessions, `accounts.py` those of accounts that were removed.
 3. `connection.py` is one connection of a player: it parses events (`messages.py`), keeps
    their rate (`limits.py`) and writes what its cursor (`replay.py`) says is next.

@@ -38,7 +38,7 @@ class Headroom:
         others = [
             connection
             for connection in self._services.registry.connections_of(session.true_id)
-            if connection.id != session.connection_id
+            if connection.session.id != session.id
         ]
         if self._connections and len(others) >= self._connections:
             self._services.metrics.limit_hit("connections_per_player")

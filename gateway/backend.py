@@ -237,7 +237,7 @@ class Backend:
             sessions=tuple(
                 SessionInfo(
                     session.id,
-                    session.connection_id is not None,
+                    session.connection_id is not None or session.elsewhere,
                     session.last_seen,
                     session.name,
                     msgspec.json.decode(session.attributes),

@@ -15,7 +15,6 @@ from typing import Final, cast
 
 from gateway.admin import Admin
 from gateway.admin_sessions import AdminSessions
-from gateway.admission import AdmissionSettings
 from gateway.api_keys import ApiKeysError, ApiKeysFile
 from gateway.attendance import Attendance
 from gateway.auth import Authentication, Authenticator
@@ -33,6 +32,7 @@ from gateway.config import Config
 from gateway.config_checks import GATEWAY_IDS
 from gateway.config_inquiries import InquiryConfig
 from gateway.config_loader import STORED_BESIDE
+from gateway.connecting import AdmissionSettings
 from gateway.connection import Services
 from gateway.errors import ConfigError
 from gateway.extension_modules import load_modules

@@ -28,7 +28,8 @@ class Session:
     opened: 1, or more when a token brought back one that the store no longer had. A generation
     of 0 is that of a session whose first token was minted for a backend and not used yet.
     `attributes` is what the backend says of the player, a JSON object. `node` is the gateway
-    node that has its connection, "" for none or where there is only one node.
+    node that has its connection, "" for none or where there is only one node; `version` is what
+    a store that several nodes share counts its updates by.
     """
 
     id: SessionId
@@ -44,6 +45,12 @@ class Session:
     attributes: str = NO_ATTRIBUTES
     connection_id: ConnectionId | None = field(default=None)
     node: str = field(default="", compare=False)
+    version: int = field(default=0, compare=False)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another gateway node has its connection."""
+        return self.connection_id is None and self.node != ""
 
     @property
     def about(self) -> dict[str, str]:

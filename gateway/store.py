@@ -5,6 +5,7 @@ The implementations are in gateway/stores; one suite of tests runs over all of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -153,6 +154,10 @@ class NotMember(GatewayError):
     """Nothing was stored: the player is not in the room."""
 
 
+class SessionChanged(GatewayError):
+    """Nothing was stored: another gateway node has changed the session. Read it again."""
+
+
 class SessionsFull(GatewayError):
     """The limit on sessions is reached; nothing was stored."""
 
@@ -237,25 +242,29 @@ class SessionStore(Protocol):
     async def session(self, session_id: SessionId, true_id: TrueId) -> Session | None:
         """Return the player's session, or None if it never was, has expired or was revoked.
 
-        While a session has a connection, it is one and the same object for all.
+        While a session has a connection here, it is one and the same object for all.
         """
 
     async def sessions_of(self, true_id: TrueId) -> tuple[Session, ...]:
         """Return the player's sessions, the one longest unseen first."""
 
-    async def add_session(self, session: Session) -> None:
+    async def add_session(self, session: Session, issued_at: float = math.inf) -> None:
         """Keep a new session and make its player known.
 
         At a limit the session longest unseen that has no connection is forgotten for it: one
         of the player's at the player's own limit, which comes first, else anybody's. Raises
-        SessionsFull when all of them have connections.
+        SessionsFull when all of them have connections. Raises SessionChanged when another node
+        has opened the session meanwhile; and, of one that has a connection, when it has revoked
+        the token, signed at `issued_at`, that the session comes from, or banned the player.
         """
 
     async def update_session(self, session: Session) -> bool:
         """Keep the session's generation, pid and start; take it into use if it has a connection.
 
         In use it is not forgotten, to make room or by age, until it is saved without one.
-        Returns False, and keeps nothing, when the store no longer has the session.
+        Its `version` becomes the new one. Returns False, and keeps nothing, when the store no
+        longer has the session. Raises SessionChanged when it has another version, or when
+        another node has banned the player meanwhile.
         """
 
     def save_session(self, session: Session) -> None:

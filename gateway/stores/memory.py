@@ -6,6 +6,7 @@ A restart starts a new epoch with empty mailboxes; clients are told `store_reset
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
@@ -357,8 +358,8 @@ class MemoryStore(RoomCalls, OutboxCalls):
         sessions = player.sessions.values() if player is not None else ()
         return tuple(sorted(sessions, key=lambda session: session.last_seen))
 
-    async def add_session(self, session: Session) -> None:
-        """See SessionStore.add_session."""
+    async def add_session(self, session: Session, issued_at: float = math.inf) -> None:
+        """See SessionStore.add_session; `issued_at` is for stores of several nodes."""
         limits = self._limits
         player = self._players.get(session.true_id)
         if (

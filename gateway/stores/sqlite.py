@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -356,8 +357,8 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
         sessions = [newest for each in found if (newest := self._live.newest(each)) is not None]
         return tuple(sorted(sessions, key=lambda session: session.last_seen))
 
-    async def add_session(self, session: Session) -> None:
-        """See SessionStore.add_session."""
+    async def add_session(self, session: Session, issued_at: float = math.inf) -> None:
+        """See SessionStore.add_session; `issued_at` is for stores of several nodes."""
         place = self._live.place(session)
 
         def then(gone: list[SessionId]) -> None:

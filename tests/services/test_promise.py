@@ -21,9 +21,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from gateway.admission import Admission, AdmissionSettings
+from gateway.admission import Admission
 from gateway.auth import Authentication
 from gateway.auth.guest import GuestAuthenticator
+from gateway.connecting import AdmissionSettings
 from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, GatewayError, StoreUnavailable

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -14,9 +15,10 @@ from typing import Any, ParamSpec
 import pytest
 from msgspec import Raw
 
-from gateway.admission import Admission, AdmissionSettings, Admitted
+from gateway.admission import Admission
 from gateway.auth import Authentication, Identity
 from gateway.auth.guest import GuestAuthenticator
+from gateway.connecting import AdmissionSettings, Admitted
 from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.errors import ConnectRefused, RequestRefused, StoreUnavailable
@@ -39,6 +41,7 @@ from gateway.store import (
     MembershipDone,
     PublishDone,
     ReadDone,
+    SessionChanged,
     StoreLimits,
     View,
 )
@@ -157,6 +160,8 @@ class Store(MemoryStore):
         self.broken: set[str | int] = set()
         #: Told what `update_session` was given.
         self.on_update: Callable[[Session], object] = lambda session: None
+        #: What another node does, each just before a session is added or updated here.
+        self.rival: list[Callable[[Session], Awaitable[object]]] = []
 
     @asynccontextmanager
     async def _call(self, name: str) -> AsyncIterator[None]:
@@ -237,14 +242,21 @@ class Store(MemoryStore):
         async with self._call("sessions_of"):
             return await super().sessions_of(true_id)
 
-    async def add_session(self, session: Session) -> None:
+    async def add_session(self, session: Session, issued_at: float = math.inf) -> None:
         async with self._call("add_session"):
-            await super().add_session(session)
+            await self._race(session)
+            await super().add_session(session, issued_at)
 
     async def update_session(self, session: Session) -> bool:
         async with self._call("update_session"):
             self.on_update(session)
+            await self._race(session)
             return await super().update_session(session)
+
+    async def _race(self, session: Session) -> None:
+        if self.rival:
+            await self.rival.pop(0)(session)
+            raise SessionChanged(session.id)
 
     async def revoke_session(
         self, session_id: SessionId, true_id: TrueId, now: float, reason: str = "revoked"
