@@ -18,6 +18,9 @@ The way of a message through the code, one stage a module:
    `true_id <-> connections`.
 5. `mailbox.py` defines the mailbox and the store protocol; `stores/` keeps it.
 
+Several gateways may share a store: each is a node. `nodes.py` is how services reach players who
+are connected to another one, `inbound.py` what the others ask of this one.
+
 Beside it stands the game's backend. It calls in by HTTP: `transport/api.py` serves the table
 `api_calls.py`, whose calls are methods of `backend.py`; `api_keys.py` says who may. It is told by
 webhooks: a store writes them (`outbox.py`) with what they report, `attendance.py` adds who comes

@@ -27,6 +27,7 @@ from gateway.connection import Services, Sink
 from gateway.errors import ConnectRefused, StoreUnavailable
 from gateway.locks import KeyedLocks
 from gateway.messages import SessionId, TrueId
+from gateway.nodes import Arrivals
 from gateway.session import Gap, Outcome, ReplayStart, Session
 from gateway.store import SessionChanged
 from gateway.tokens import Pid, ResumeToken, Tokens
@@ -57,7 +58,6 @@ class Admission:
         self._services = services
         self._authentication = authentication
         self._tokens = tokens
-        self._settings = settings
         self._new_session_id = new_session_id
         self._connecting = Connecting(services, tokens, settings, locks)
         self._locks = locks
@@ -66,8 +66,12 @@ class Admission:
     def reconfigure(self, settings: AdmissionSettings, authentication: Authentication) -> None:
         """Admit by other settings and methods from now on."""
         self._connecting.reconfigure(settings)
-        self._settings = settings
         self._authentication = authentication
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """What other nodes say of sessions that are on their way in is to be told to this."""
+        return self._connecting.arrivals
 
     async def admit(self, auth: object, address: str, sink: Sink) -> Admitted:
         """Decide on a CONNECT. Raises ConnectRefused; then nothing has changed."""
@@ -123,7 +127,7 @@ class Admission:
         if self._authentication.is_permanent(identity.method):
             await store.know([identity.true_id])
         view = await store.view(identity.true_id)
-        here = self._services.registry.connections_of(identity.true_id)
+        here = view.remote or self._services.registry.connections_of(identity.true_id)
         session_id = self._new_session_id()
         async with self._locks.hold(session_id):
             return await self._connecting.open(
@@ -150,10 +154,10 @@ class Admission:
             if session is None or (session.opened, epoch) != (pid.opened, pid.epoch):
                 return None
             await self._connecting.check_ban(session.true_id)
-            self._connecting.check_connections(session)
             # A client without trailing offsets cannot say what it has: trust the heartbeat.
             wanted = session.start if request.recovery else session.confirmed
             start, view = await self._connecting.start(session.true_id, request, wanted, session.id)
+            self._connecting.check_connections(session, view.remote)
             return await self._connecting.resume(
                 session, session, request, sink, start, view, "pid"
             )
@@ -166,7 +170,6 @@ class Admission:
             if session is None:
                 return await self._reopen(request, token, sink)
             await self._connecting.check_ban(session.true_id)
-            self._connecting.check_connections(session)
             epoch = self._services.store.epoch_of(session.true_id)
             try:
                 generation = self._tokens.rotate(session, token, epoch)
@@ -179,13 +182,13 @@ class Admission:
                 )
                 await self._services.revocation.revoke_held(session, "token_reused")
                 raise
-            live = self._connecting.live_connection(session)
-            if live is not None and await live.answers(self._settings.probe_timeout):
+            if await self._connecting.answers(session):
                 # The original still holds the token that the newcomer copied.
                 return await self._fork(session, token, request, sink)
             start, view = await self._connecting.start(
                 session.true_id, request, session.confirmed, session.id
             )
+            self._connecting.check_connections(session, view.remote)
             if token.epoch != epoch and start.gap is None:
                 # The reply that would have told it of the loss was itself lost.
                 start = ReplayStart(start.after, "store_reset", Gap(request.offset, None))

@@ -33,14 +33,18 @@ class Headroom:
             new_sessions_per_minute / 60, new_sessions_per_minute, _MAX_NETWORKS
         )
 
-    def check_connections(self, session: Session) -> None:
-        """Raise ConnectRefused (`rate_limited`) if the session's player has too many others."""
+    def check_connections(self, session: Session, remote: int) -> None:
+        """Raise ConnectRefused (`rate_limited`) if the session's player has too many others.
+
+        `remote` is how many there are at other nodes.
+        """
         others = [
             connection
             for connection in self._services.registry.connections_of(session.true_id)
             if connection.session.id != session.id
         ]
-        if self._connections and len(others) >= self._connections:
+        there = remote - session.elsewhere
+        if self._connections and len(others) + there >= self._connections:
             self._services.metrics.limit_hit("connections_per_player")
             raise ConnectRefused(
                 "rate_limited",

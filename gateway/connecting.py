@@ -17,6 +17,7 @@ from gateway.limits import ConnectionLimits
 from gateway.locks import KeyedLocks, player_key
 from gateway.mailbox import Position
 from gateway.messages import ConnectionId, SessionId, TrueId
+from gateway.nodes import Arrival, Arrivals
 from gateway.session import (
     NO_ATTRIBUTES,
     Gap,
@@ -55,7 +56,10 @@ class Admitted:
 
 
 class Connecting:
-    """Connects sessions, new ones and those that are resumed. The caller holds their locks."""
+    """Connects sessions, new ones and those that are resumed. The caller holds their locks.
+
+    What other nodes say of sessions meanwhile is to be told to `arrivals`.
+    """
 
     def __init__(
         self, services: Services, tokens: Tokens, settings: AdmissionSettings, locks: KeyedLocks
@@ -68,6 +72,8 @@ class Connecting:
             services, settings.connections_per_player, settings.new_sessions_per_minute
         )
         self._locks = locks
+        self._nodes = services.store.nodes
+        self.arrivals = Arrivals()
 
     def reconfigure(self, settings: AdmissionSettings) -> None:
         """Connect by other settings from now on."""
@@ -91,9 +97,9 @@ class Connecting:
         if await sessions.is_revoked(token.session_id, token.true_id, token.issued_at):
             raise session_revoked()
 
-    def check_connections(self, session: Session) -> None:
+    def check_connections(self, session: Session, remote: int) -> None:
         """See Headroom.check_connections."""
-        self._headroom.check_connections(session)
+        self._headroom.check_connections(session, remote)
 
     # Building the connection
 
@@ -134,32 +140,26 @@ class Connecting:
         connection_id = ConnectionId(next(self._connection_ids))
         sessions = self._services.sessions
         kept = replace(changed, connection_id=connection_id)
-        try:
-            # Kept before the client learns of it: after a crash its token must still be good.
-            if not await sessions.update_session(kept):
-                return None
-        except SessionChanged:
-            raise
-        except BaseException:
-            # It may be in use by now: it is not.
-            sessions.save_session(session)
-            raise
-        if self.live_connection(session) is not None or session.elsewhere:
-            self._services.metrics.takeover(means)
-        session.generation, session.start, session.pid = kept.generation, kept.start, kept.pid
-        session.version = kept.version
-        session.confirm(start.arrived)
-        return self._connect(
-            session,
-            connection_id,
-            request,
-            sink,
-            view,
-            start.after,
-            start.outcome,
-            start.gap,
-            resumed=start.outcome != "new",
-        )
+        with self.arrivals.enter(session.true_id, session.id) as arrival:
+            try:
+                # Kept before the client learns of it: after a crash its token must still be good.
+                if not await sessions.update_session(kept):
+                    return None
+            except SessionChanged:
+                raise
+            except BaseException:
+                # It may be in use by now: it is not.
+                sessions.save_session(session)
+                raise
+            elsewhere = session.elsewhere
+            if self.live_connection(session) is not None or elsewhere:
+                self._services.metrics.takeover(means)
+            session.generation, session.start, session.pid = kept.generation, kept.start, kept.pid
+            session.version = kept.version
+            session.confirm(start.arrived)
+            remote = view.remote - elsewhere
+            admitted = self._connect(session, connection_id, request, sink, view, start, remote)
+            return self._check_arrival(arrival, admitted)
 
     async def open(
         self,
@@ -209,34 +209,44 @@ class Connecting:
             await self.check_ban(true_id)
             if token is not None:
                 await self.check_revoked(token)
-            self._headroom.check_connections(session)
+            self._headroom.check_connections(session, view.remote)
             self._headroom.check_new_sessions(request.address)
-            try:
-                issued_at = math.inf if token is None else token.issued_at
-                await self._services.sessions.add_session(session, issued_at)
-            except SessionsFull:
-                self._services.metrics.limit_hit("sessions")
-                raise ConnectRefused(
-                    "server_full", "too many sessions: try again later", RETRY_AFTER
-                ) from None
-            except SessionChanged:
-                raise
-            except BaseException:
-                # It may be kept by now, in use: it is not.
-                session.connection_id = None
-                self._services.sessions.save_session(session)
-                raise
-            return self._connect(
-                session,
-                connection_id,
-                request,
-                sink,
-                view,
-                after,
-                outcome,
-                gap,
-                resumed=False,
-            )
+            with self.arrivals.enter(true_id, session_id) as arrival:
+                try:
+                    issued_at = math.inf if token is None else token.issued_at
+                    await self._services.sessions.add_session(session, issued_at)
+                except SessionsFull:
+                    self._services.metrics.limit_hit("sessions")
+                    raise ConnectRefused(
+                        "server_full", "too many sessions: try again later", RETRY_AFTER
+                    ) from None
+                except SessionChanged:
+                    raise
+                except BaseException:
+                    # It may be kept by now, in use: it is not.
+                    session.connection_id = None
+                    self._services.sessions.save_session(session)
+                    raise
+                start = ReplayStart(after, outcome, gap)
+                admitted = self._connect(
+                    session, connection_id, request, sink, view, start, view.remote, opened=True
+                )
+                return self._check_arrival(arrival, admitted)
+
+    def _check_arrival(self, arrival: Arrival, admitted: Admitted) -> Admitted:
+        """Close the connection if other nodes have said so before it was there.
+
+        Raises ConnectRefused then.
+        """
+        connection = admitted.connection
+        if arrival.ended is not None:
+            connection.on_closed(arrival.ended, final=True)
+            raise session_revoked()
+        if arrival.fenced > connection.session.version:
+            connection.on_closed("taken_over", final=True)
+            # Its client has left this connection, and has another one by now.
+            raise ConnectRefused("unavailable", "the session is at another node", cut=True)
+        return admitted
 
     def _connect(
         self,
@@ -245,13 +255,18 @@ class Connecting:
         request: ConnectRequest,
         sink: Sink,
         view: View,
-        after: int,
-        outcome: Outcome,
-        gap: Gap | None,
+        start: ReplayStart,
+        remote: int,
         *,
-        resumed: bool,
+        opened: bool = False,
     ) -> Admitted:
+        """Connect a session, which the store says is here now, and close what it had here.
+
+        `remote` is how many connections its player has at other nodes; `opened` tells that the
+        store did not have the session before.
+        """
         services = self._services
+        after = start.after
         # Found by the session's id: one that was opened again has forgotten its connection.
         siblings = services.registry.connections_of(session.true_id)
         old = [each for each in siblings if each.session.id == session.id]
@@ -272,7 +287,7 @@ class Connecting:
         services.registry.add(connection)
         services.rooms.on_connected(session.true_id)
         missed = view.head - after - sum(offset > after for offset in view.skipped)
-        services.metrics.resume(outcome, missed)
+        services.metrics.resume(start.outcome, missed)
         services.presence.on_connected(connection, session.id, session.name)
         # Only now: a player with a newcomer in place is not seen to leave.
         for each in old:
@@ -281,10 +296,10 @@ class Connecting:
             session,
             self._sign_token(session),
             self._tokens.lifetime,
-            ReplayStart(after, outcome, gap),
-            resumed=resumed,
+            start,
+            resumed=not opened and start.outcome != "new",
             missed=missed,
-            connections=len(services.registry.connections_of(session.true_id)),
+            connections=len(services.registry.connections_of(session.true_id)) + remote,
             limits=self._settings.announced_limits,
         )
         return Admitted(connection, session.pid, greeting)
@@ -296,6 +311,14 @@ class Connecting:
         """Return the pid of a session in the present epoch of its player."""
         epoch = self._services.store.epoch_of(true_id)
         return self._tokens.sign_pid(true_id, session_id, opened, epoch)
+
+    async def answers(self, session: Session) -> bool:
+        """Probe the connection that a session has, at whichever node."""
+        timeout = self._settings.probe_timeout
+        live = self.live_connection(session)
+        if live is not None:
+            return await live.answers(timeout)
+        return self._nodes.has(session) and await self._nodes.answers(session, timeout)
 
     def live_connection(self, session: Session) -> Connection | None:
         """Return the connection that a session has on this node."""

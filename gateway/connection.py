@@ -49,7 +49,7 @@ from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
 from gateway.revocation import Revocation
 from gateway.rooms import RoomRequest, Rooms
 from gateway.session import Session
-from gateway.store import MailboxStore, SessionStore
+from gateway.store import SessionStore, Store
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Sink(Protocol):
 class Services:
     """What every connection works with; built once, in server.py."""
 
-    store: MailboxStore
+    store: Store
     sessions: SessionStore
     registry: Registry[Connection]
     delivery: Delivery
@@ -269,11 +269,11 @@ class Connection:
                         continue
                     array = encode_message(message.id, message.body)
                     self._write(array if self.offsets else without_offset(message.id, array))
-            case Read(after):
+            case Read(after, head):
 
                 def on_batch(batch: Batch | StoreUnavailable) -> None:
                     if isinstance(batch, Batch):
-                        self._run(self._cursor.on_batch(after, batch))
+                        self._run(self._cursor.on_batch(after, batch, head))
                     else:
                         # It comes back, and is told to wait while the store is away.
                         self.close("store_unavailable", reconnect=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, Protocol
 
 from gateway.errors import GatewayError, RequestRefused
@@ -18,6 +18,7 @@ from gateway.messages import (
     encode_volatile,
 )
 from gateway.metrics import Metrics
+from gateway.nodes import Nodes
 from gateway.store import (
     Accepted,
     KeysFull,
@@ -63,8 +64,10 @@ class Delivery:
         metrics: Metrics,
         clock: Callable[[], float],
         message_bytes: int,
+        nodes: Nodes,
     ) -> None:
         self._store = store
+        self._nodes = None if nodes.alone else nodes
         self._connections_of = connections_of
         self._metrics = metrics
         self._message_counts = metrics.messages.message
@@ -156,9 +159,22 @@ class Delivery:
         self, target_id: TrueId, body: bytes, origin: Origin | None, ack_id: int | None
     ) -> None:
         array = encode_volatile(body)
+        written = self.offer_volatile(target_id, array)
+        if self._nodes is None:
+            self._on_volatile(written, origin, ack_id)
+            return
+        self._nodes.send_volatile(
+            target_id, array, lambda told: self._on_volatile(written + told, origin, ack_id)
+        )
+
+    def offer_volatile(self, true_id: TrueId, array: bytes) -> int:
+        """Hand an event to a player's connections here; return how many wrote it at once."""
         written = 0
-        for connection in self._connections_of(target_id):
+        for connection in self._connections_of(true_id):
             written += connection.offer_volatile(array)
+        return written
+
+    def _on_volatile(self, written: int, origin: Origin | None, ack_id: int | None) -> None:
         status: Final = "delivered" if written else "dropped"
         self._volatile_counts[status] += 1
         if origin is not None and ack_id is not None:
@@ -239,6 +255,15 @@ class Delivery:
         for true_id in result.full:
             for connection in self._connections_of(true_id):
                 connection.on_hole()
+
+    def offer(self, message: StoredMessage, true_ids: Sequence[TrueId]) -> None:
+        """Hand a message that another node has stored to the connections of those who have it."""
+        array: bytes | None = None
+        for true_id in true_ids:
+            for connection in self._connections_of(true_id):
+                if array is None:
+                    array = encode_message(message.id, message.body)
+                connection.offer(message, array)
 
     def _offer(self, published: Published) -> int:
         """Hand a message to all connections of those who have it; return how many there are."""

@@ -65,7 +65,8 @@ class Minting:
             )
         name = self._name(request)
         view = await self._store.view(true_id)
-        after = view.head if self._is_here(true_id) else min(view.confirmed, view.head)
+        here = view.remote or self._is_here(true_id)
+        after = view.head if here else min(view.confirmed, view.head)
         session_id = self._new_session_id()
         session = Session(
             id=session_id,

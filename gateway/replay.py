@@ -8,7 +8,7 @@ head. The same path serves replay after a reconnect and a slow reader that drain
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.mailbox import Batch, Hole, StoredMessage
@@ -29,9 +29,13 @@ _LIVE: Final = CursorState.LIVE
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read from the store after this offset and hand the batch to `on_batch`."""
+    """Read from the store after this offset and hand the batch to `on_batch`, with `head`.
+
+    `head` is the newest offset that is known.
+    """
 
     after: int
+    head: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Cursor:
     def on_started(self) -> list[Command]:
         """The client has been greeted: replay may begin."""
         self.state = CursorState.READING
-        return [Read(self.position)]
+        return [Read(self.position, self.head)]
 
     def on_live(self, offset: int) -> bool:
         """Take a message that was just stored; return True to write it now.
@@ -91,13 +95,16 @@ class Cursor:
         """Look again after `on_live` said False: read if nothing else will."""
         if self.state is CursorState.LIVE and self.head > self.position:
             self.state = CursorState.READING
-            return [Read(self.position)]
+            return [Read(self.position, self.head)]
         return []
 
-    def on_batch(self, after: int, batch: Batch) -> list[Command]:
-        """Take what Read(after) returned; a batch that was overtaken is ignored."""
+    def on_batch(self, after: int, batch: Batch, known: int = 0) -> list[Command]:
+        """Take what Read(after, known) returned; a batch that was overtaken is ignored."""
         if self.state is not CursorState.READING or after != self.position:
             return []
+        if batch.head < known:
+            # The store had more: it has gone back to an older state of itself.
+            return [Lost(known - batch.head)]
         self.head = max(self.head, batch.head)
         hole = batch.hole
         if hole is not None and hole.after >= after and hole != self._told:
@@ -113,7 +120,7 @@ class Cursor:
 
     def _caught_up(self) -> list[Command]:
         if self.position < self.head:
-            return [Read(self.position)]
+            return [Read(self.position, self.head)]
         self.state = CursorState.LIVE
         return []
 
@@ -127,4 +134,4 @@ class Cursor:
         if self.state is not CursorState.CONGESTED:
             return []
         self.state = CursorState.READING
-        return [Read(self.position)]
+        return [Read(self.position, self.head)]

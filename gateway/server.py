@@ -51,6 +51,7 @@ from gateway.draining import Draining
 from gateway.errors import ConfigError
 from gateway.gauges import add_gauges
 from gateway.history import SAMPLE_SECONDS, History
+from gateway.inbound import PlayersHere
 from gateway.lifecycle import Periodic
 from gateway.locks import KeyedLocks
 from gateway.loop_lag import LoopLag
@@ -138,7 +139,8 @@ class Gateway:
             room_settings(config),
         )
         locks = KeyedLocks()
-        revocation = Revocation(self._store, self._registry.connections_of, time.time, locks)
+        nodes = self._store.nodes
+        revocation = Revocation(self._store, self._registry.connections_of, time.time, locks, nodes)
         self._revocation = revocation
         self._accounts: Accounts | None = None
         users = load_users(config, self._state_dir)
@@ -151,6 +153,7 @@ class Gateway:
             self.metrics,
             time.time,
             message_bytes(config),
+            nodes,
         )
         self._services = Services(
             store=self._store,
@@ -180,6 +183,7 @@ class Gateway:
             new_session_id,
             locks,
         )
+        nodes.attach(PlayersHere(self._registry, self._delivery, self.admission.arrivals))
         api_keys = load_api_keys(config, self._state_dir)
         minting = Minting(
             self._store,
@@ -349,7 +353,9 @@ class Gateway:
     def _not_ready(self) -> str | None:
         if self._draining:
             return "draining"
-        return None if self._store.available else "the store is not available"
+        return self._store.nodes.trouble or (
+            None if self._store.available else "the store is not available"
+        )
 
     def _on_store_replaced(self) -> None:
         """Send everybody away: they come back and are told what became of their messages."""
@@ -451,6 +457,7 @@ class Gateway:
         draining = Draining(
             self._registry, self._store.check, self._late, self._tell_status, random.SystemRandom()
         )
+        await self._store.nodes.leave()
         await draining.run(server.reconnects_per_second, server.shutdown_grace)
 
     def _late(self) -> int:

@@ -25,6 +25,7 @@ from gateway.mailbox import (
 )
 from gateway.membership import Memberships, RoomLimits
 from gateway.messages import SessionId, TrueId
+from gateway.nodes import Nodes
 from gateway.outbox import NO_OUTBOX, OutboxLimits, OutboxStore
 from gateway.session import Session
 
@@ -98,7 +99,8 @@ class View(msgspec.Struct, frozen=True, gc=False):
     oldest one kept, head + 1 if there is none; `confirmed` the newest that any session of the
     player has confirmed; `located` what became of the position that was asked about; `known`
     whether there is such a player; `hole` where messages are missing; `skipped` what the
-    session that was asked about passes over.
+    session that was asked about passes over; `remote` how many connections the player has at
+    other nodes.
     """
 
     head: int
@@ -108,6 +110,7 @@ class View(msgspec.Struct, frozen=True, gc=False):
     known: bool = True
     hole: Hole | None = None
     skipped: tuple[int, ...] = ()
+    remote: int = 0
 
 
 class Ban(msgspec.Struct, frozen=True):
@@ -322,6 +325,10 @@ class RoomStore(Protocol):
 
 class Store(MailboxStore, SessionStore, RoomStore, OutboxStore, Protocol):
     """A whole store, from its opening to its close."""
+
+    @property
+    def nodes(self) -> Nodes:
+        """The other gateways that use this store at the same time."""
 
     @property
     def available(self) -> bool:

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.mailbox import (
@@ -22,6 +23,7 @@ from gateway.mailbox import (
 )
 from gateway.membership import Memberships
 from gateway.messages import SessionId, TrueId
+from gateway.nodes import Alone
 from gateway.outbox import message_expired, session_new, session_revoked
 from gateway.session import Session
 from gateway.store import (
@@ -60,6 +62,7 @@ class MemoryStore(RoomCalls, OutboxCalls):
     """
 
     available = True
+    nodes: Final = Alone()
 
     def __init__(
         self,

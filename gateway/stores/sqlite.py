@@ -20,6 +20,7 @@ from gateway.errors import GatewayError, StoreUnavailable
 from gateway.mailbox import Draft, Located, Position, locate
 from gateway.membership import Memberships
 from gateway.messages import SessionId, TrueId
+from gateway.nodes import Alone
 from gateway.session import Session
 from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
 from gateway.stores.revocations import Revocations
@@ -65,6 +66,8 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
     and its clients know of mailboxes and sessions is wrong then. `on_webhooks` is told how many
     webhooks are new, and how many were given up for lack of room, `on_latency` as Sampler says.
     """
+
+    nodes: Final = Alone()
 
     def __init__(
         self,

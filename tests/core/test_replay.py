@@ -91,6 +91,21 @@ def test_a_live_message_before_the_greeting_is_read_later() -> None:
     assert cursor.on_batch(0, batch(1, head=1)) == [write(1)]
 
 
+def test_a_store_that_has_lost_what_it_had_ends_the_connection() -> None:
+    cursor = live_cursor(3)
+    assert not cursor.on_live(6)
+    (read,) = cursor.on_behind()
+    assert isinstance(read, Read)
+    assert cursor.on_batch(read.after, batch(4, head=4), read.head) == [Lost(2)]
+
+
+def test_a_store_that_is_behind_the_client_ends_the_connection() -> None:
+    cursor = Cursor(5)
+    (read,) = cursor.on_started()
+    assert isinstance(read, Read)
+    assert cursor.on_batch(read.after, batch(head=4), read.head) == [Lost(1)]
+
+
 def test_a_live_message_during_a_read_is_read_too() -> None:
     cursor = Cursor(0)
     cursor.on_started()
@@ -174,7 +189,7 @@ class Seam(RuleBasedStateMachine):
         self.trimmed = 0
         self.cursor = Cursor(1)
         self.written: list[int] = []
-        self.questions: deque[tuple[int, Batch | None]] = deque()
+        self.questions: deque[tuple[Read, Batch | None]] = deque()
         self.untold: deque[int] = deque()
         self.room = 3
         self.full = False
@@ -194,8 +209,8 @@ class Seam(RuleBasedStateMachine):
                 case Write(messages):
                     for each in messages:
                         self.write(each.offset)
-                case Read(after):
-                    self.questions.append((after, None))
+                case Read():
+                    self.questions.append((command, None))
                 case Lost(count):
                     self.lost = count
 
@@ -231,16 +246,17 @@ class Seam(RuleBasedStateMachine):
     def look_up(self) -> None:
         """The store fixes what it will answer to all questions so far."""
         self.questions = deque(
-            (after, found if found is not None else self.batch_after(after))
-            for after, found in self.questions
+            (read, found if found is not None else self.batch_after(read.after))
+            for read, found in self.questions
         )
 
     @alive
     @precondition(lambda self: self.questions)
     @rule()
     def answer(self) -> None:
-        after, found = self.questions.popleft()
-        self.execute(self.cursor.on_batch(after, found or self.batch_after(after)))
+        read, found = self.questions.popleft()
+        batch = found or self.batch_after(read.after)
+        self.execute(self.cursor.on_batch(read.after, batch, read.head))
 
     @alive
     @precondition(lambda self: self.full)
@@ -268,7 +284,7 @@ class Seam(RuleBasedStateMachine):
     @invariant()
     def nothing_is_waited_for_in_vain(self) -> None:
         if self.cursor.state is CursorState.READING and self.lost is None:
-            assert any(after == self.cursor.position for after, _ in self.questions)
+            assert any(read.after == self.cursor.position for read, _ in self.questions)
         if self.cursor.state is CursorState.CONGESTED:
             assert self.full
         if self.cursor.state is CursorState.LIVE:

@@ -11,6 +11,7 @@ from gateway.delivery import Delivery
 from gateway.errors import RequestRefused
 from gateway.mailbox import Retention, StoredMessage
 from gateway.messages import Receipt, SendMessage, TrueId
+from gateway.nodes import Alone
 from tests.services.world import Sender, World, scenario
 
 ANN = TrueId("acc-ann")
@@ -258,7 +259,7 @@ async def test_a_message_is_encoded_once_for_all_connections() -> None:
     world = await known(World())
     recipients = [Recorder(), Recorder()]
     delivery = Delivery(
-        world.store, lambda true_id: tuple(recipients), world.metrics, world.clock, 0
+        world.store, lambda true_id: tuple(recipients), world.metrics, world.clock, 0, Alone()
     )
     for volatile in (False, True):
         delivery.send(None, SendMessage(BOB, Raw(b"1"), "chat", volatile=volatile))

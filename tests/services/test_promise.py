@@ -143,9 +143,9 @@ class Gateway:
         self.registry: Registry[Connection] = Registry()
         metrics = Metrics()
         connections_of = self.registry.connections_of
-        self.delivery = Delivery(store, connections_of, metrics, clock, 0)
+        self.delivery = Delivery(store, connections_of, metrics, clock, 0, store.nodes)
         locks = KeyedLocks()
-        self.revocation = Revocation(store, connections_of, clock, locks)
+        self.revocation = Revocation(store, connections_of, clock, locks, store.nodes)
         presence = PresenceService(
             PresenceSettings(0.0, 0.0, 0.0, 0, False),
             metrics,

@@ -1,0 +1,58 @@
+"""What other nodes ask of this one: see nodes.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.connection import Connection
+from gateway.delivery import Delivery
+from gateway.mailbox import StoredMessage
+from gateway.messages import SessionId, TrueId
+from gateway.nodes import Arrivals
+from gateway.registry import Registry
+
+
+class PlayersHere:
+    """The Inbound of a gateway: its players, and those on their way in."""
+
+    def __init__(
+        self, registry: Registry[Connection], delivery: Delivery, arrivals: Arrivals
+    ) -> None:
+        self._registry = registry
+        self._delivery = delivery
+        self._arrivals = arrivals
+
+    def on_message(self, message: StoredMessage, true_ids: Sequence[TrueId]) -> None:
+        """See Inbound.on_message."""
+        self._delivery.offer(message, true_ids)
+
+    def on_volatile(self, true_id: TrueId, array: bytes) -> None:
+        """See Inbound.on_volatile."""
+        self._delivery.offer_volatile(true_id, array)
+
+    def on_fenced(self, true_id: TrueId, session_id: SessionId, version: int) -> None:
+        """See Inbound.on_fenced."""
+        self._arrivals.on_fenced(true_id, session_id, version)
+        for connection in self._registry.connections_of(true_id):
+            session = connection.session
+            if session.id == session_id and session.version < version:
+                connection.close("taken_over", reconnect=False)
+
+    def on_ended(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
+        """See Inbound.on_ended."""
+        self._arrivals.on_ended(true_id, session_id, reason)
+        for connection in self._registry.connections_of(true_id):
+            if session_id in (None, connection.session.id):
+                connection.close(reason, reconnect=False)
+
+    async def answers(self, true_id: TrueId, session_id: SessionId, timeout: float) -> bool:
+        """See Inbound.answers."""
+        for connection in self._registry.connections_of(true_id):
+            if connection.session.id == session_id:
+                return await connection.answers(timeout)
+        return False
+
+    def on_cut_off(self, reason: str) -> None:
+        """See Inbound.on_cut_off."""
+        for connection in self._registry:
+            connection.close(reason, reconnect=True)

@@ -1,0 +1,157 @@
+"""Several gateways on one store: how a node reaches players who are connected to others.
+
+A node is one running gateway. Services act on their own connections first and then ask
+`Nodes` to do the same elsewhere; what other nodes ask of this one comes in through `Inbound`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NewType, Protocol
+
+from gateway.mailbox import StoredMessage
+from gateway.messages import SessionId, TrueId
+from gateway.session import Session
+
+#: Names one run of a gateway; another run of it is another node.
+NodeId = NewType("NodeId", str)
+#: Where a session is that no node has a connection of.
+NOWHERE: Final = NodeId("")
+
+
+class Inbound(Protocol):
+    """What other nodes ask of this one. Nothing here blocks or raises."""
+
+    def on_message(self, message: StoredMessage, true_ids: Sequence[TrueId]) -> None:
+        """A message was stored for these players."""
+
+    def on_volatile(self, true_id: TrueId, array: bytes) -> None:
+        """The event of a message that is stored nowhere is for this player."""
+
+    def on_fenced(self, true_id: TrueId, session_id: SessionId, version: int) -> None:
+        """Another node has the session's connection, from this version of the session on."""
+
+    def on_ended(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
+        """A session, or with None every one, of this player is to be disconnected for good."""
+
+    async def answers(self, true_id: TrueId, session_id: SessionId, timeout: float) -> bool:
+        """Tell whether the session's client answers a ping within `timeout` seconds."""
+
+    def on_cut_off(self, reason: str) -> None:
+        """The others take this node for dead: all its connections go and come back elsewhere."""
+
+
+class Nodes(Protocol):
+    """The other nodes, as the services of this one see them."""
+
+    @property
+    def id(self) -> NodeId:
+        """This node's own id."""
+
+    @property
+    def alone(self) -> bool:
+        """True where no other node can ever be: then nothing else need be asked."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why this node should get no players now, in words; None when it may."""
+
+    def attach(self, inbound: Inbound) -> None:
+        """Hand to `inbound` what other nodes ask of this one; called once, before all else."""
+
+    def has(self, session: Session) -> bool:
+        """Tell whether another node that is alive has the session's connection."""
+
+    async def answers(self, session: Session, timeout: float) -> bool:
+        """Probe a client at another node: see Inbound.answers. No word is a no."""
+
+    def send_volatile(self, true_id: TrueId, array: bytes, done: Callable[[int], None]) -> None:
+        """Hand an event to the player's connections elsewhere; `done` is told how many."""
+
+    def end(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
+        """Disconnect a session, or with None every one, of a player wherever it is."""
+
+    async def leave(self) -> None:
+        """Give up what the others are to take over; clients may stay on for a while."""
+
+
+class Alone:
+    """There are no other nodes: the store belongs to one process."""
+
+    id: Final = NOWHERE
+    alone: Final = True
+    trouble: Final = None
+
+    def attach(self, inbound: Inbound) -> None:
+        """See Nodes.attach: nobody asks."""
+
+    def has(self, session: Session) -> bool:
+        """See Nodes.has."""
+        return False
+
+    async def answers(self, session: Session, timeout: float) -> bool:
+        """See Nodes.answers."""
+        return False
+
+    def send_volatile(self, true_id: TrueId, array: bytes, done: Callable[[int], None]) -> None:
+        """See Nodes.send_volatile."""
+        done(0)
+
+    def end(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
+        """See Nodes.end."""
+
+    async def leave(self) -> None:
+        """See Nodes.leave."""
+
+
+class Arrival:
+    """A session on its way in: what other nodes say of it before it has a connection."""
+
+    __slots__ = ("ended", "fenced")
+
+    def __init__(self) -> None:
+        #: The newest version that another node has said to have.
+        self.fenced = 0
+        #: Why the session is to be disconnected.
+        self.ended: str | None = None
+
+
+class Arrivals:
+    """Sessions on their way in.
+
+    The store says that this node has a session's connection a moment before the node knows
+    it: in between, other nodes may speak of a connection that is not there yet.
+    """
+
+    def __init__(self) -> None:
+        self._arrivals: dict[TrueId, list[tuple[SessionId, Arrival]]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._arrivals.values()))
+
+    @contextmanager
+    def enter(self, true_id: TrueId, session_id: SessionId) -> Iterator[Arrival]:
+        """Watch what is said of a session until the block ends."""
+        arrival = Arrival()
+        entry = (session_id, arrival)
+        self._arrivals.setdefault(true_id, []).append(entry)
+        try:
+            yield arrival
+        finally:
+            entries = self._arrivals[true_id]
+            entries.remove(entry)
+            if not entries:
+                del self._arrivals[true_id]
+
+    def on_fenced(self, true_id: TrueId, session_id: SessionId, version: int) -> None:
+        """See Inbound.on_fenced."""
+        for each, arrival in self._arrivals.get(true_id, ()):
+            if each == session_id:
+                arrival.fenced = max(arrival.fenced, version)
+
+    def on_ended(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
+        """See Inbound.on_ended."""
+        for each, arrival in self._arrivals.get(true_id, ()):
+            if session_id in (None, each):
+                arrival.ended = reason

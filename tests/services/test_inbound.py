@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from gateway.inbound import PlayersHere
+from gateway.mailbox import Draft, StoredMessage
+from gateway.messages import SessionId, TrueId
+from tests.services.world import World, scenario
+
+
+def inbound(world: World) -> PlayersHere:
+    return PlayersHere(world.registry, world.delivery, world.admission.arrivals)
+
+
+@scenario
+async def test_a_message_stored_by_another_node_reaches_all_connections_of_its_players() -> None:
+    world = World()
+    first, second = await world.guest(), await world.guest()
+    message = StoredMessage(1, b"e1.1.1", b'"from":null,"data":"hi","ts":1.0}', 1.0)
+    inbound(world).on_message(message, [first.true_id, second.true_id, TrueId("nobody")])
+    assert first.data == second.data == ["hi"]
+
+
+@scenario
+async def test_what_was_missed_before_a_message_of_another_node_is_read_from_the_store() -> None:
+    world = World()
+    client = await world.guest()
+    # Stored, and nobody here was told.
+    for number in (1, 2):
+        draft = Draft(client.true_id, None, b'"from":null,"data":%d,"ts":1.0}' % number)
+        world.store.append(draft, world.clock.now, lambda draft, result: None)
+    message = StoredMessage(2, b"e1.2.2", b'"from":null,"data":2,"ts":1.0}', 1.0)
+    inbound(world).on_message(message, [client.true_id])
+    assert client.data == [1, 2]
+
+
+@scenario
+async def test_a_message_that_the_store_has_lost_ends_the_connection() -> None:
+    world = World()
+    client = await world.guest()
+    message = StoredMessage(9, b"e1.9.9", b'"from":null,"data":9,"ts":1.0}', 1.0)
+    inbound(world).on_message(message, [client.true_id])
+    assert client.closed == ("slow_consumer", True)
+
+
+@scenario
+async def test_an_event_of_another_node_is_written_as_it_is() -> None:
+    world = World()
+    client = await world.guest()
+    inbound(world).on_volatile(client.true_id, b'["message",{"from":null,"data":5,"ts":1.0}]')
+    assert client.data == [5]
+
+
+@scenario
+async def test_a_fence_closes_what_is_older_and_nothing_else() -> None:
+    world = World()
+    client, other = await world.guest(), await world.guest()
+    client.link.session.version = 4
+    players = inbound(world)
+    players.on_fenced(client.true_id, client.session_id, 4)
+    players.on_fenced(client.true_id, other.session_id, 9)
+    assert client.closed is None
+    players.on_fenced(client.true_id, client.session_id, 5)
+    assert client.closed == ("taken_over", False)
+    assert other.closed is None
+
+
+@scenario
+async def test_an_end_closes_one_session_or_all_for_good() -> None:
+    world = World()
+    one, other = [await world.connect(username="ann") for _ in range(2)]
+    players = inbound(world)
+    players.on_ended(one.true_id, one.session_id, "revoked")
+    assert one.closed == ("revoked", False)
+    assert other.closed is None
+    players.on_ended(one.true_id, None, "banned")
+    assert other.closed == ("banned", False)
+
+
+@scenario
+async def test_a_probe_is_answered_by_the_client_itself() -> None:
+    world = World()
+    alive, dead = await world.guest(), await world.guest(alive=False)
+    players = inbound(world)
+    assert await players.answers(alive.true_id, alive.session_id, 60.0)
+    assert not await players.answers(dead.true_id, dead.session_id, 0.01)
+    assert not await players.answers(alive.true_id, SessionId("gone"), 60.0)
+
+
+@scenario
+async def test_a_node_that_was_cut_off_sends_everybody_away_to_come_back() -> None:
+    world = World()
+    clients = [await world.guest() for _ in range(3)]
+    inbound(world).on_cut_off("cut_off")
+    assert [client.closed for client in clients] == [("cut_off", True)] * 3
+    assert len(world.registry) == 0
