@@ -217,6 +217,14 @@ class RedisDriver(Driver):
     def session_count(self) -> int:
         return self.looked().session_count
 
+    @property
+    def queued_webhooks(self) -> int:
+        return self.looked().queued_webhooks
+
+    @property
+    def dead_webhooks(self) -> int:
+        return self.looked().dead_webhooks
+
     def looked(self) -> RedisStore:
         self.run(self.store.look())
         store: RedisStore = self.store
@@ -259,7 +267,7 @@ def redis_store(
     )
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewStore]:
     """Build an empty store with no limits but those that are given."""
     numbers = count()

@@ -21,6 +21,7 @@ from gateway.store import (
 )
 from gateway.stores import memory, sqlite_revocations
 from gateway.stores.memory_player import KEY_BYTES
+from gateway.stores.redis import sessions as redis_sessions
 from tests.stores.conftest import ANN, BOB, Driver, NewStore
 
 
@@ -579,6 +580,7 @@ def test_what_no_longer_fits_is_remembered_by_its_time(
 ) -> None:
     monkeypatch.setattr(memory, "_MAX_REVOCATIONS", 2)
     monkeypatch.setattr(sqlite_revocations, "MAX_REVOCATIONS", 2)
+    monkeypatch.setattr(redis_sessions, "MAX_REVOCATIONS", 2)
     store = new_store()
     for number in range(1, 5):
         store.revoke_session(SessionId(f"s{number}"), number * 10.0)
@@ -610,6 +612,7 @@ def test_players_that_no_longer_fit_are_remembered_by_their_time(
 ) -> None:
     monkeypatch.setattr(memory, "_MAX_REVOCATIONS", 2)
     monkeypatch.setattr(sqlite_revocations, "MAX_REVOCATIONS", 2)
+    monkeypatch.setattr(redis_sessions, "MAX_REVOCATIONS", 2)
     store = new_store()
     for number in range(1, 4):
         store.revoke_player(TrueId(f"p{number}"), number * 10.0)

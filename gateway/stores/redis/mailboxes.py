@@ -52,7 +52,9 @@ class MailboxCalls:
     _nonces: Iterator[int]
     _appends: Sampler
     _on_dropped: Callable[[str, int], None]
-    _on_webhooks: Callable[[int, int], None]
+
+    def _note_webhooks(self, partition: int, counts: Sequence[int]) -> None:
+        raise NotImplementedError
 
     def epoch_of(self, true_id: TrueId) -> str:
         """See MailboxStore.epoch_of."""
@@ -100,7 +102,7 @@ class MailboxCalls:
         remote = 0
         if isinstance(reply, list):
             reply, remote, *losses = reply  # type: ignore[assignment]
-            self._note_losses(losses)
+            self._note_losses(partition, losses)
         if isinstance(reply, int):
             message_id = b"%b.%d.%x" % (epoch, reply, nonce)
             message = StoredMessage(reply, message_id, draft.body, now)
@@ -136,7 +138,7 @@ class MailboxCalls:
             oldest + limits.dedupe_window - now,
         )
 
-    def _note_losses(self, losses: Sequence[Any]) -> None:
+    def _note_losses(self, partition: int, losses: Sequence[Any]) -> None:
         """Tell what `losses` in lua/_mailbox.lua says."""
         if losses:
             trimmed, expired, added, given_up = losses
@@ -144,8 +146,7 @@ class MailboxCalls:
                 self._on_dropped("trimmed", trimmed)
             if expired:
                 self._on_dropped("expired", expired)
-            if added:
-                self._on_webhooks(added, given_up)
+            self._note_webhooks(partition, (added, given_up))
 
     # Reading
 
@@ -226,7 +227,7 @@ class MailboxCalls:
             args = (*self._totals.heads[partition], seed, now, _EXPIRED)
             reply: Any = await self._partitions.ask(partition, _EXPIRE, args)
             more, *losses = reply
-            self._note_losses(losses)
+            self._note_losses(partition, losses)
 
 
 def _message(epoch: bytes, name: bytes, fields: Sequence[bytes]) -> StoredMessage:

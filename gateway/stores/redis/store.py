@@ -6,15 +6,23 @@ to one server are answered in the order in which they were asked.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
+from gateway.errors import StoreUnavailable
 from gateway.messages import TrueId
 from gateway.store import StoreLimits
 from gateway.stores.redis.client import Redis
+from gateway.stores.redis.local_outbox import LocalOutbox
+from gateway.stores.redis.local_sessions import LocalSessions
 from gateway.stores.redis.mailboxes import MailboxCalls
+from gateway.stores.redis.outbox import OutboxCalls
 from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.scripts import load
+from gateway.stores.redis.sessions import LiveNodes, SessionCalls
 from gateway.stores.redis.totals import Totals
 from gateway.stores.redis.turns import Turns
 from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
@@ -24,7 +32,7 @@ logger = logging.getLogger(__name__)
 _CHECK = load("check")
 
 
-class RedisStore(MailboxCalls):
+class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
     """A whole store behind `redis`, as the node `node` sees it.
 
     `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
@@ -33,6 +41,11 @@ class RedisStore(MailboxCalls):
     of the store that has lost its data: it takes a function that tells whether it is about a
     player. `on_webhooks` is told how many webhooks are new, and how many were given up for lack
     of room, `on_latency` as Sampler says. Totals are those of the last second.
+
+    `live_nodes` says which nodes are alive: sessions of others count as idle. `owned` are the
+    partitions whose duties this node has at first, all of them without it: `expire` is about
+    those, and so is what is asked of webhooks. `on_webhooks_lost` is told the numbers of webhooks
+    that this node is not to send any more.
     """
 
     def __init__(
@@ -45,6 +58,9 @@ class RedisStore(MailboxCalls):
         on_replaced: Callable[[Callable[[TrueId], bool]], None] = lambda concerns: None,
         on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
         on_latency: OnLatency = ignore_latency,
+        live_nodes: LiveNodes | None = None,
+        owned: Iterable[int] | None = None,
+        on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
     ) -> None:
         self._redis = redis
         self._limits = limits
@@ -58,6 +74,12 @@ class RedisStore(MailboxCalls):
         self._partitions = Partitions(redis, self._on_partition_replaced)
         self._totals = Totals(self._partitions, limits, node)
         self._turns = Turns()
+        self._sessions = LocalSessions(node, self._send_save)
+        self._live_nodes = live_nodes or (lambda: (node,))
+        self.on_webhooks_lost = on_webhooks_lost
+        self._outbox = LocalOutbox(range(redis.partitions) if owned is None else owned)
+        self._outbox_lock = asyncio.Lock()
+        self._buried = OrderedDict()
         self._open = False
 
     async def open(self) -> None:
@@ -69,9 +91,12 @@ class RedisStore(MailboxCalls):
         self._open = True
 
     async def close(self) -> None:
-        """See Store.close."""
+        """See Store.close: what was asked before is answered first, as far as Redis answers."""
         self._open = False
         self._totals.stop()
+        self._sessions.retry()
+        with suppress(StoreUnavailable):
+            await self.check()
         await self._redis.close()
 
     @property
@@ -90,6 +115,9 @@ class RedisStore(MailboxCalls):
             partition,
         )
         partitions = self._partitions
+        if partition in self._outbox.partitions:
+            self.disown_partitions((partition,))
+            self.own_partitions((partition,))
 
         def concerns(true_id: TrueId) -> bool:
             return partitions.of(true_id) == partition
@@ -126,5 +154,8 @@ class RedisStore(MailboxCalls):
         """See Store.expire; in small calls, so that appends come in between."""
         self._appends.restart()
         self._publishes.restart()
-        for partition in range(self._partitions.count):
+        self._sessions.retry()
+        for partition in self._outbox.partitions:
+            newest = await self._expire_sessions(now, partition)
             await self._expire_mailboxes(now, partition)
+            self._look_for_webhooks(partition, newest)

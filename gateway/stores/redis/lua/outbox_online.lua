@@ -1,0 +1,4 @@
+-- needs: epoch
+--
+-- Who was reported online.
+return redis.call('SMEMBERS', prefix .. 'here')

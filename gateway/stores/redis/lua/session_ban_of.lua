@@ -1,0 +1,4 @@
+-- needs: epoch
+--
+-- A player's ban.
+return redis.call('HGET', prefix .. 'b', ARGV[1])

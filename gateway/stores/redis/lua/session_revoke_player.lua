@@ -1,0 +1,6 @@
+-- needs: sessions
+--
+-- Remembers that a player's tokens are worth nothing: player, now, how many revocations are
+-- remembered.
+remember_revocation('p:' .. ARGV[1], ARGV[2], tonumber(ARGV[3]))
+return 1

@@ -1,0 +1,308 @@
+"""Sessions, revocations and bans in Redis: each call is one script in the player's partition."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from gateway.errors import GatewayError
+from gateway.messages import SessionId, TrueId
+from gateway.outbox import session_new, session_revoked
+from gateway.session import Session
+from gateway.store import Ban, SessionChanged, SessionsFull, StoreLimits
+from gateway.stores.redis.client import Reply, Word
+from gateway.stores.redis.local_sessions import LocalSessions, Save
+from gateway.stores.redis.partitions import Partitions
+from gateway.stores.redis.scripts import load
+from gateway.stores.redis.session_records import decode_record, encode_record
+from gateway.stores.redis.totals import Totals
+
+_ADD: Final = load("session_add")
+_BAN: Final = load("session_ban")
+_BAN_OF: Final = load("session_ban_of")
+_EXPIRE: Final = load("session_expire")
+_IDLE: Final = load("session_idle")
+_READ: Final = load("session_read")
+_RENEW: Final = load("session_renew")
+_REVOKE: Final = load("session_revoke")
+_REVOKE_PLAYER: Final = load("session_revoke_player")
+_REVOKED: Final = load("session_revoked")
+_SAVE: Final = load("session_save")
+_UPDATE: Final = load("session_update")
+
+#: In each partition. Beyond it, tokens older than the oldest revocation dropped count as revoked.
+MAX_REVOCATIONS = 4096
+#: Sessions and bans that one call expires: Redis does nothing else meanwhile.
+_EXPIRED: Final = 200
+#: Sessions that one call renews.
+_RENEWED: Final = 200
+#: How long no partition is asked again for room that none had, in seconds.
+_CROWDED: Final = 1.0
+
+_encode_ban: Final = msgspec.json.Encoder().encode
+_decode_ban: Final = msgspec.json.Decoder(Ban).decode
+
+#: Returns the nodes that are alive; None: that is not known, nobody is taken for dead.
+LiveNodes = Callable[[], Collection[str] | None]
+
+
+class SessionCalls:
+    """The part of RedisStore that is about sessions, revocations and bans."""
+
+    _node: str
+    _limits: StoreLimits
+    _partitions: Partitions
+    _totals: Totals
+    _sessions: LocalSessions
+    _live_nodes: LiveNodes
+    #: Until when, by the loop's clock, all sessions are taken to be in use.
+    _crowded_until: float = -math.inf
+
+    def _outbox_args(self, partition: int) -> tuple[Word, ...]:
+        raise NotImplementedError
+
+    def _note_webhooks(self, partition: int, counts: Sequence[int]) -> None:
+        raise NotImplementedError
+
+    def _live(self) -> str:
+        """Return the live nodes as scripts want them, this one among them."""
+        nodes = self._live_nodes()
+        return "*" if nodes is None else f" {' '.join({*nodes, self._node})} "
+
+    # Reading
+
+    async def session(self, session_id: SessionId, true_id: TrueId) -> Session | None:
+        """See SessionStore.session: Redis is asked each time, another node may have changed it."""
+        self._sessions.flush(session_id)
+        found = await self._read_sessions(true_id, session_id)
+        if not found:
+            self._sessions.dropped(session_id)
+            return None
+        return found[0]
+
+    async def sessions_of(self, true_id: TrueId) -> tuple[Session, ...]:
+        """See SessionStore.sessions_of."""
+        self._sessions.flush_player(true_id)
+        found = await self._read_sessions(true_id, SessionId(""))
+        return tuple(sorted(found, key=lambda each: (each.last_seen, each.version)))
+
+    async def _read_sessions(self, true_id: TrueId, session_id: SessionId) -> list[Session]:
+        partition = self._partitions.of(true_id)
+        reply: Any = await self._partitions.ask(partition, _READ, (true_id, session_id))
+        return [
+            self._sessions.found(SessionId(key.decode()), true_id, decode_record(record))
+            for key, record in zip(reply[::2], reply[1::2], strict=True)
+        ]
+
+    # Keeping
+
+    async def add_session(self, session: Session, issued_at: float = math.inf) -> None:
+        """See SessionStore.add_session."""
+        limits = self._limits
+        partition = self._partitions.of(session.true_id)
+        in_use = session.connection_id is not None
+        room: int | None = None
+        if limits.sessions:
+            room = self._totals.left_for("sessions", limits.sessions, partition)
+        if in_use:
+            self._sessions.claim(session.id)
+        reply = await self._add(partition, session, in_use, issued_at, room)
+        if reply == b"ALL" and room is not None and await self._make_room():
+            reply = await self._add(partition, session, in_use, issued_at, room + 1)
+        if isinstance(reply, bytes):
+            self._sessions.unclaim(session.id)
+            if reply == b"CHANGED":
+                raise SessionChanged(session.id)
+            if reply == b"PLAYER":
+                raise SessionsFull(f"the player has {limits.sessions_per_player} sessions already")
+            raise SessionsFull(f"{limits.sessions} sessions are in use already")
+        session.version = reply[0]
+        self._sessions.added(session)
+        self._note_webhooks(partition, reply[1:])
+
+    async def _add(
+        self, partition: int, session: Session, in_use: bool, issued_at: float, room: int | None
+    ) -> Any:
+        return await self._partitions.ask(
+            partition,
+            _ADD,
+            (
+                *self._outbox_args(partition),
+                session.true_id,
+                session.id,
+                encode_record(session),
+                self._node if in_use else "",
+                session.last_seen,
+                issued_at if math.isfinite(issued_at) else "",
+                self._limits.sessions_per_player,
+                "" if room is None else room,
+                self._live(),
+                session_new(session).data,
+            ),
+        )
+
+    async def _make_room(self) -> bool:
+        """Forget the session longest unseen without connection in any partition, if there is one.
+
+        That takes a call to each: only when the player's own partition has none.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._partitions.count == 1 or now < self._crowded_until:
+            return False
+        live = self._live()
+        replies: list[Any] = await self._partitions.ask_all(_IDLE, (live, "0"))
+        seen = [(float(each), partition) for partition, each in enumerate(replies) if each]
+        if not seen:
+            self._crowded_until = now + _CROWDED
+            return False
+        return bool(await self._partitions.ask(min(seen)[1], _IDLE, (live, "1")))
+
+    async def update_session(self, session: Session) -> bool:
+        """See SessionStore.update_session."""
+        in_use = session.connection_id is not None
+        self._sessions.flush(session.id)
+        if in_use:
+            self._sessions.claim(session.id)
+        reply: Any = await self._partitions.ask(
+            self._partitions.of(session.true_id),
+            _UPDATE,
+            (
+                session.true_id,
+                session.id,
+                session.version,
+                encode_record(session),
+                self._node if in_use else "",
+            ),
+        )
+        if reply > 0:
+            session.version = reply
+            self._sessions.claimed(session.id, reply)
+            return True
+        self._sessions.unclaim(session.id)
+        if reply < 0:
+            raise SessionChanged(session.id)
+        return False
+
+    def save_session(self, session: Session) -> None:
+        """See SessionStore.save_session."""
+        self._sessions.save(session)
+
+    def _send_save(self, save: Save, on_answer: Callable[[GatewayError | None], None]) -> None:
+        args = (
+            self._node,
+            save.true_id,
+            save.session_id,
+            save.version,
+            save.confirmed,
+            save.last_seen,
+            int(save.in_use),
+        )
+        partition = self._partitions.of(save.true_id)
+        self._partitions.call(partition, _SAVE, args, partial(_on_saved, on_answer))
+
+    async def renew_sessions(self, partitions: Collection[int]) -> list[Session]:
+        """Tell Redis again which sessions of partitions this node has; return those it has not.
+
+        They were taken over by other nodes or ended while this one did not hear of it. To be
+        called before messages that were missed are read. Raises StoreUnavailable.
+        """
+        self._sessions.retry()
+        groups: dict[int, list[Session]] = {}
+        for session in self._sessions.in_use():
+            partition = self._partitions.of(session.true_id)
+            if partition in partitions:
+                groups.setdefault(partition, []).append(session)
+        lost = []
+        for partition, sessions in groups.items():
+            # Those of a player together: the script counts them.
+            sessions.sort(key=lambda session: session.true_id)
+            for start in range(0, len(sessions), _RENEWED):
+                chunk = sessions[start : start + _RENEWED]
+                args: list[Word] = [self._node]
+                for session in chunk:
+                    args += (session.true_id, session.id, session.version)
+                places: Any = await self._partitions.ask(partition, _RENEW, args)
+                lost += [chunk[place - 1] for place in places]
+        for session in lost:
+            if session.connection_id is not None:
+                self._sessions.dropped(session.id)
+        return lost
+
+    # Revocations and bans
+
+    async def revoke_session(
+        self, session_id: SessionId, true_id: TrueId, now: float, reason: str = "revoked"
+    ) -> None:
+        """See SessionStore.revoke_session."""
+        self._sessions.flush(session_id)
+        partition = self._partitions.of(true_id)
+        data = session_revoked(session_id, true_id, reason, now).data
+        reply: Any = await self._partitions.ask(
+            partition,
+            _REVOKE,
+            (
+                *self._outbox_args(partition),
+                true_id,
+                session_id,
+                now,
+                reason,
+                MAX_REVOCATIONS,
+                data,
+            ),
+        )
+        self._sessions.dropped(session_id)
+        self._note_webhooks(partition, reply)
+
+    async def revoke_player(self, true_id: TrueId, now: float) -> None:
+        """See SessionStore.revoke_player."""
+        partition = self._partitions.of(true_id)
+        await self._partitions.ask(partition, _REVOKE_PLAYER, (true_id, now, MAX_REVOCATIONS))
+
+    async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
+        """See SessionStore.is_revoked."""
+        partition = self._partitions.of(true_id)
+        reply: Any = await self._partitions.ask(partition, _REVOKED, (true_id, session_id))
+        session, player, until = reply
+        return session is not None or issued_at <= max(float(player or 0.0), float(until or 0.0))
+
+    async def set_ban(self, true_id: TrueId, ban: Ban | None) -> None:
+        """See SessionStore.set_ban."""
+        partition = self._partitions.of(true_id)
+        text = _encode_ban(ban) if ban is not None else b""
+        ends: Word = "" if ban is None or ban.until is None else ban.until
+        await self._partitions.ask(partition, _BAN, (self._node, true_id, text, ends))
+
+    async def ban_of(self, true_id: TrueId, now: float) -> Ban | None:
+        """See SessionStore.ban_of."""
+        partition = self._partitions.of(true_id)
+        reply: Any = await self._partitions.ask(partition, _BAN_OF, (true_id,))
+        ban = _decode_ban(reply) if reply is not None else None
+        return ban if ban is not None and (ban.until is None or ban.until > now) else None
+
+    # Expiry
+
+    async def _expire_sessions(self, now: float, partition: int) -> int:
+        """Forget what has outlived its time; return the number of the newest webhook.
+
+        Raises StoreUnavailable.
+        """
+        limits = self._limits
+        # A token's age is counted in whole seconds, so it may live up to one second longer.
+        oldest = now - limits.token_lifetime - 1
+        more = 1
+        while more:
+            args = (now, now - limits.session_lifetime, oldest, _EXPIRED, self._live())
+            reply: Any = await self._partitions.ask(partition, _EXPIRE, args)
+            more, newest = reply
+        return int(newest)
+
+
+def _on_saved(
+    on_answer: Callable[[GatewayError | None], None], reply: Reply | GatewayError
+) -> None:
+    on_answer(reply if isinstance(reply, GatewayError) else None)
