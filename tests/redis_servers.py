@@ -44,8 +44,9 @@ def free_port(*, bus: bool = False) -> int:
 class RedisServer:
     """`redis-server` in the folder `cwd`, with a port and data that survive restarts.
 
-    `appendonly` is no, everysec or always. `options` are of the command line, such as
-    "--maxmemory", "8mb". As a context manager it is started, and killed in the end.
+    `appendonly` is no, everysec or always. `tls` is a certificate, its key and the authority
+    that clients' certificates must have. `options` are of the command line. As a context
+    manager it is started, and killed in the end.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class RedisServer:
         replicaof: RedisServer | None = None,
         cluster: bool = False,
         sentinel: bool = False,
+        password: str = "",
+        tls: tuple[Path, Path, Path] | None = None,
     ) -> None:
         self.cwd = cwd
         self.port = free_port(bus=cluster)
@@ -70,6 +73,16 @@ class RedisServer:
             self._options += ["--replicaof", "127.0.0.1", str(replicaof.port)]
         if cluster:
             self._options += ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]
+        self._password = password
+        if password:
+            self._options += ["--requirepass", password]
+        #: The port for TLS, beside the other one.
+        self.tls_port = 0
+        if tls is not None:
+            self.tls_port = free_port()
+            certificate, key, authority = map(str, tls)
+            self._options += ["--tls-port", str(self.tls_port), "--tls-cert-file", certificate]
+            self._options += ["--tls-key-file", key, "--tls-ca-cert-file", authority]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -91,7 +104,8 @@ class RedisServer:
 
     def client(self, **options: Any) -> redis.Redis:
         """Return a client for tests; close it after use, or use it as a context manager."""
-        return redis.Redis(port=self.port, socket_timeout=TIMEOUT, **options)
+        settings = {"socket_timeout": TIMEOUT, "password": self._password or None}
+        return redis.Redis(port=self.port, **settings | options)
 
     def ask(self, *words: str | bytes | int | float) -> Any:
         """Return the answer of one command."""
@@ -162,10 +176,14 @@ class RedisServer:
         """Start it again after `kill` or `stop`: same port, same data."""
         self.start()
 
+    def pause(self) -> None:
+        """Stop it from running, its connections left as they are, until `close` or `kill`."""
+        os.kill(self.pid, signal.SIGSTOP)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop it from running, its connections left as they are."""
-        os.kill(self.pid, signal.SIGSTOP)
+        """Pause it meanwhile."""
+        self.pause()
         try:
             yield
         finally:
@@ -222,11 +240,15 @@ class RedisServers:
 
     def replica(self, master: RedisServer, *options: str, **settings: Any) -> RedisServer:
         """Start a replica of a server, and wait until it is in step."""
+        before = master.ask("INFO", "replication")["connected_slaves"]
         replica = self.start(*options, replicaof=master, **settings)
-        wait_until(
-            lambda: replica.ask("INFO", "replication")["master_link_status"] == "up",
-            "the replica is in step",
-        )
+
+        def in_step() -> bool:
+            about = master.ask("INFO", "replication")
+            names = [f"slave{number}" for number in range(before + 1)]
+            return all(about.get(name, {}).get("state") == "online" for name in names)
+
+        wait_until(in_step, "the replica is in step")
         return replica
 
     def sentinels(self, master: RedisServer, name: str, number: int = 3) -> list[RedisServer]:
@@ -268,9 +290,12 @@ class RedisServers:
             capture_output=True,
             timeout=TIMEOUT * 2,
         )
-        wait_until(lambda: all(map(_knows_all_slots, nodes)), "the Cluster is well")
+        wait_until(lambda: all(_is_well(node, replicas) for node in nodes), "the Cluster is well")
         return nodes
 
 
-def _knows_all_slots(node: RedisServer) -> bool:
-    return b"cluster_state:ok" in node.ask("CLUSTER", "INFO")
+def _is_well(node: RedisServer, replicas: int) -> bool:
+    slots = node.ask("CLUSTER", "SLOTS")
+    # What is beside a range's ends are its servers.
+    whole = all(len(servers) == 1 + replicas for _, _, *servers in slots)
+    return whole and b"cluster_state:ok" in node.ask("CLUSTER", "INFO")

@@ -3,50 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.store_url import parse_redis_url
-from gateway.stores.redis.client import Redis, Reply
-from gateway.stores.redis.scripts import Script, script
+from gateway.stores.redis.client import Redis
+from gateway.stores.redis.scripts import script
+from tests.certificates import Authority
 from tests.redis_servers import RedisServer, RedisServers
+from tests.stores.redis_client import ECHO, PUSH, SAY, Opened, events, listening, pushes, run, until
 
-GUARD = 30.0
-ECHO = script("echo", "return {KEYS[1], ARGV[1], ARGV[2]}")
-PUSH = script("push", "return redis.call('RPUSH', prefix .. 'list', ARGV[1])")
 FAULTY = script("faulty", "return redis.call('HGET', prefix .. 'list', 'x')")
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(GUARD):
-        while not holds():  # noqa: ASYNC110 - what it looks at has no event
-            await asyncio.sleep(0.01)
-
-
-class Opened:
-    """A client that is open inside `async with`."""
-
-    def __init__(self, url: str, partitions: int = 4) -> None:
-        self.redis = Redis(parse_redis_url(url), partitions)
-
-    async def __aenter__(self) -> Redis:
-        await self.redis.open()
-        return self.redis
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.redis.close()
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(coroutine, GUARD * 2))
-
-
-def pushes(redis: Redis, numbers: range, which: Script = PUSH) -> list[asyncio.Future[Reply]]:
-    """Ask for one push each; the futures have the answers."""
-    return [asyncio.ensure_future(redis.ask(1, which, [number])) for number in numbers]
 
 
 def test_a_script_gets_the_prefix_of_its_partition_and_its_arguments(redis_url: str) -> None:
@@ -165,5 +135,227 @@ def test_a_server_that_evicts_keys_is_refused(redis_servers: RedisServers) -> No
     async def test() -> None:
         with pytest.raises(ConfigError, match="set maxmemory-policy to noeviction"):
             await Redis(parse_redis_url(server.url)).open()
+
+    run(test())
+
+
+# Channels
+
+ALL = frozenset(range(4))
+
+
+def test_what_a_script_tells_a_node_is_heard_on_the_partition_where_it_ran(
+    redis_url: str,
+) -> None:
+    async def test() -> None:
+        opened = Opened(redis_url)
+        heard = listening(opened.redis)
+        told = events(opened.redis)
+        async with opened as redis:
+            assert await redis.ask(2, SAY, ["me", "é", ""]) == 1
+            assert await redis.ask(0, SAY, ["nobody", "x", "y"]) == 0
+            assert await redis.ask(1, SAY, ["me", "x", "y"]) == 1
+            await until(lambda: len(heard) == 2)
+        assert heard == [
+            (2, b"n:me", b"m\0\0\0\x02\xc3\xa9\0\0\0\0"),
+            (1, b"n:me", b"m\0\0\0\x01x\0\0\0\x01y"),
+        ]
+        assert told[1:] == []  # the start is no event, the end may be
+
+    run(test())
+
+
+@pytest.mark.parametrize("kind", ["normal", "pubsub"])
+def test_a_link_that_broke_is_made_anew_and_channels_are_heard_again_on_the_same_server(
+    kind: str, redis_servers: RedisServers
+) -> None:
+    server = redis_servers.start()
+
+    async def test() -> None:
+        opened = Opened(server.url)
+        heard = listening(opened.redis)
+        told = events(opened.redis)
+        async with opened as redis:
+            server.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+            await until(lambda: len(told) == 2)
+            assert told == [("lost", ALL, False), ("restored", ALL, True)]
+            assert redis.available
+            assert await redis.ask(3, SAY, ["me", "x", "y"]) == 1
+            await until(lambda: heard)
+
+    run(test())
+
+
+def test_a_server_that_was_started_again_is_another_one(redis_servers: RedisServers) -> None:
+    server = redis_servers.start()
+
+    async def test() -> None:
+        opened = Opened(server.url)
+        heard = listening(opened.redis)
+        told = events(opened.redis)
+        async with opened as redis:
+            server.kill()
+            await until(lambda: told)
+            server.restart()
+            await until(lambda: len(told) == 2)
+            assert told == [("lost", ALL, False), ("restored", ALL, False)]
+            assert await redis.ask(3, SAY, ["me", "x", "y"]) == 1
+            await until(lambda: heard)
+
+    run(test())
+
+
+def test_a_server_that_was_a_replica_meanwhile_is_another_one(
+    redis_servers: RedisServers,
+) -> None:
+    server, other = redis_servers.start(), redis_servers.start()
+
+    async def test() -> None:
+        opened = Opened(server.url)
+        told = events(opened.redis)
+        listening(opened.redis)
+        async with opened as redis:
+            await redis.ask(1, PUSH, [0])
+            server.ask("REPLICAOF", "127.0.0.1", other.port)
+            # It goes on talking to us, and keeps our subscriptions: its first refusal tells.
+            with pytest.raises(StoreUnavailable):
+                await redis.ask(1, PUSH, [0])
+            await until(lambda: told)
+            assert not redis.available
+            server.ask("REPLICAOF", "NO", "ONE")
+            await until(lambda: len(told) == 2)
+            assert told == [("lost", ALL, False), ("restored", ALL, False)]
+            await redis.ask(1, PUSH, [0])
+
+    run(test())
+
+
+# What a server refuses, and one that does not answer
+
+
+def test_a_full_server_refuses_what_would_grow_and_answers_the_rest(
+    redis_servers: RedisServers, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = redis_servers.start(maxmemory="3mb")
+    count = script("count", "return redis.call('LLEN', prefix .. 'list')")
+
+    async def test() -> None:
+        async with Opened(server.url) as redis:
+            kept, refused = 0, ""
+            while not refused:
+                try:
+                    kept = await redis.ask(1, PUSH, ["x" * 50_000])
+                except StoreUnavailable as error:
+                    refused = str(error)
+            assert "OOM" in refused
+            assert not redis.available
+            assert await redis.ask(1, count) == kept
+            server.ask("CONFIG", "SET", "maxmemory", "100mb")
+            await until(lambda: redis.available)
+            assert await redis.ask(1, PUSH, ["x"]) == kept + 1
+
+    run(test())
+    assert caplog.text.count("takes no writes: OOM") == 1
+    assert caplog.text.count("takes writes again") == 1
+
+
+def test_a_server_that_does_not_answer_is_given_up_after_the_timeout(
+    redis_servers: RedisServers, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = redis_servers.start()
+
+    async def test() -> None:
+        async with Opened(f"{server.url}?timeout=0.4") as redis:
+            await redis.ask(1, PUSH, [0])
+            with server.paused():
+                asked = pushes(redis, range(10))
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+                assert {type(answer) for answer in answers} == {StoreUnavailable}
+                assert not redis.available
+                with pytest.raises(StoreUnavailable):
+                    await redis.ask(1, PUSH, [0])
+            await until(lambda: redis.available)
+            # What was on its way when it was given up may have been done all the same.
+            assert await redis.ask(1, PUSH, [1]) in {2, 12}
+
+    run(test())
+    assert "did not answer for 0.4 seconds" in caplog.text
+
+
+def test_a_silent_link_is_noticed_without_a_call(redis_servers: RedisServers) -> None:
+    server = redis_servers.start()
+
+    async def test() -> None:
+        async with Opened(f"{server.url}?timeout=0.4") as redis:
+            with server.paused():
+                await until(lambda: not redis.available)
+            await until(lambda: redis.available)
+
+    run(test())
+
+
+# Replicas
+
+
+def test_with_wait_what_too_few_replicas_have_is_not_told_as_done(
+    redis_servers: RedisServers,
+) -> None:
+    master = redis_servers.start()
+    replica = redis_servers.replica(master)
+
+    async def test() -> None:
+        async with Opened(f"{master.url}?wait=1&wait_timeout=0.3") as redis:
+            answers = await asyncio.gather(*pushes(redis, range(500)))
+            assert answers == [*range(1, 501)]
+            assert len(replica.ask("LRANGE", redis.prefix(1) + b"list", 0, -1)) == 500
+            with replica.paused():
+                failed = await asyncio.gather(*pushes(redis, range(50)), return_exceptions=True)
+                assert all(isinstance(each, StoreUnavailable) for each in failed)
+                assert "0 of 1 replicas" in str(failed[0])
+                assert not redis.available
+            await until(lambda: redis.available)
+            assert await redis.ask(1, PUSH, [1]) == 551
+
+    run(test())
+
+
+# Passwords and TLS
+
+
+def test_a_password_opens_and_a_wrong_one_is_an_error_that_does_not_tell_it(
+    redis_servers: RedisServers, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = redis_servers.start(password="s3cret/?@")
+
+    async def test() -> None:
+        host = f"127.0.0.1:{server.port}"
+        async with Opened(f"redis://:s3cret%2F%3F%40@{host}") as redis:
+            assert await redis.ask(1, PUSH, [1]) == 1
+        for wrong in ("redis://:wr0ng@", "redis://"):
+            with pytest.raises(ConfigError) as caught:
+                await Opened(f"{wrong}{host}").redis.open()
+            assert "wr0ng" not in str(caught.value)
+
+    run(test())
+    assert "wr0ng" not in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_tls_trusts_the_authority_that_the_url_names(
+    redis_servers: RedisServers, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("redis")
+    server = redis_servers.start(tls=(certificate, key, authority.ca_file))
+    url = f"rediss://127.0.0.1:{server.tls_port}/"
+    own = f"certificate_file={certificate}&key_file={key}"
+
+    async def test() -> None:
+        async with Opened(f"{url}?ca_file={authority.ca_file}&{own}") as redis:
+            assert await redis.ask(1, PUSH, [1]) == 1
+        with pytest.raises(ConfigError, match="certificate verify failed"):
+            await Opened(f"{url}?{own}").redis.open()
+        with pytest.raises(ConfigError, match="file for TLS"):
+            Opened(f"{url}?ca_file={tmp_path}/none.pem")
 
     run(test())

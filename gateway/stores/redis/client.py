@@ -5,20 +5,39 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Protocol
 
 from gateway.errors import ConfigError
 from gateway.store_url import RedisUrl
+from gateway.stores.redis.cluster import Cluster, Owner
 from gateway.stores.redis.handshake import LinkFailed, access_of
+from gateway.stores.redis.hearing import Hearing
 from gateway.stores.redis.keys import PARTITIONS, prefix_of
 from gateway.stores.redis.link import Done, Reply, Word, pack, settle
-from gateway.stores.redis.master import Master
+from gateway.stores.redis.master import Parts
 from gateway.stores.redis.scripts import Script
+from gateway.stores.redis.single import Followed, Sentinels, Single, fixed
+from gateway.stores.redis.subscriber import Channels, OnMessage
 
 __all__ = ["Done", "OnMessage", "Redis", "Reply", "Word"]
 
-#: Takes a partition, a channel (without the partition's prefix) and what was published there.
-OnMessage: TypeAlias = Callable[[int, bytes, bytes], None]
+
+class Topology(Protocol):
+    """Who has which partition."""
+
+    @property
+    def owners(self) -> Sequence[Owner]:
+        """Who takes the calls, by partition; always the same object."""
+
+    @property
+    def available(self) -> bool:
+        """Whether all partitions can be written, as far as is known."""
+
+    async def open(self) -> None:
+        """Connect. Raises LinkFailed if trying again is of no use."""
+
+    async def close(self) -> None:
+        """End all links."""
 
 
 class Redis:
@@ -27,41 +46,40 @@ class Redis:
     A player or room belongs to one of `partitions`; tests take fewer. `on_lost` is told of
     partitions whose channels are not heard any more; `on_restored` that they are again, and
     whether by the same server: if not, the last that was acknowledged may be lost. Both are
-    called on the loop.
+    called on the loop. Raises ConfigError for files of TLS that cannot be used.
     """
 
     def __init__(self, url: RedisUrl, partitions: int = PARTITIONS) -> None:
         self.partitions = partitions
         self.on_lost: Callable[[frozenset[int]], None] = _ignore_lost
         self.on_restored: Callable[[frozenset[int], bool], None] = _ignore_restored
-        self._prefixes = [prefix_of(url.prefix, number) for number in range(partitions)]
-        try:
-            access = access_of(url)
-        except OSError as error:
-            raise ConfigError(f"store.url: a file for TLS cannot be used: {error}") from None
-        probe_key = self._prefixes[0] + b"probe"
-        chance = random.Random().random  # noqa: S311 - it spreads tries, and keeps no secret
-        self._master = Master(url.hosts[0], access, probe_key, chance)
-        self._masters = [self._master] * partitions
+        self._hearing = Hearing(self)
+        self._prefixes = tuple(prefix_of(url.prefix, number) for number in range(partitions))
+        self._channels = Channels(self._prefixes)
+        self._topology = _topology(url, self._prefixes, self._channels, self._hearing)
+        self._owners = self._topology.owners
 
     @property
     def available(self) -> bool:
         """Whether every partition can be read and written, as far as is known."""
-        return self._master.writable
+        return self._topology.available
 
     async def open(self) -> None:
         """Connect; a server that is out of reach is tried again from then on.
 
-        Raises ConfigError when trying again is of no use: a wrong password, an old version.
+        `on_restored` is not told of what is heard by the end of this. Raises ConfigError when
+        trying again is of no use: a wrong password, an old version.
         """
         try:
-            await self._master.open()
+            await self._topology.open()
         except LinkFailed as failed:
+            await self._topology.close()
             raise ConfigError(f"store.url: the server cannot be used: {failed}") from None
+        self._hearing.opened()
 
     async def close(self) -> None:
         """End all links; what waits is told StoreUnavailable."""
-        await self._master.close()
+        await self._topology.close()
 
     def prefix(self, partition: int) -> bytes:
         """Return what the keys of a partition begin with."""
@@ -75,7 +93,7 @@ class Redis:
         within the timeout: in the last case it may have been run.
         """
         words = (b"EVALSHA", script.sha, b"1", self._prefixes[partition], *args)
-        self._masters[partition].send((pack(words), done, partition, script))
+        self._owners[partition].send((pack(words), done, partition, script))
 
     async def ask(self, partition: int, script: Script, args: Sequence[Word] = ()) -> Reply:
         """Run a script as `call` does, and return its answer. Raises StoreUnavailable."""
@@ -85,14 +103,34 @@ class Redis:
 
     def command(self, partition: int, *words: Word, done: Done) -> None:
         """Run a plain command, whose keys are all of the partition; otherwise as `call`."""
-        self._masters[partition].send((pack(words), done, partition, None))
+        self._owners[partition].send((pack(words), done, partition, None))
 
     def listen(
         self, partition_channels: Iterable[tuple[int, bytes]], on_message: OnMessage
     ) -> None:
-        """Hear what is published on these channels of partitions, from `open` on."""
-        self._channels = [*partition_channels]
-        self._on_message = on_message
+        """Hear what is published on these channels of partitions; to be called before `open`.
+
+        They are heard when `open` returns, if the servers are in reach, and whenever
+        `on_restored` says so.
+        """
+        self._channels.add(partition_channels, on_message)
+
+
+def _topology(
+    url: RedisUrl, prefixes: tuple[bytes, ...], channels: Channels, hearing: Hearing
+) -> Topology:
+    try:
+        access = access_of(url)
+    except OSError as error:
+        raise ConfigError(f"store.url: a file for TLS cannot be used: {error}") from None
+    chance = random.Random().random  # noqa: S311 - it spreads tries, and keeps no secret
+    cluster = url.mode == "cluster"
+    parts = Parts(access, cluster, url.wait, url.wait_timeout, prefixes, channels, chance)
+    if cluster:
+        return Cluster(url.hosts, parts, hearing)
+    if url.mode == "sentinel":
+        return Followed(Sentinels(url.hosts, url.service, access), parts, hearing)
+    return Single(fixed(url.hosts[0]), parts, hearing)
 
 
 def _ignore_lost(partitions: frozenset[int]) -> None:

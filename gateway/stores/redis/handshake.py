@@ -42,6 +42,7 @@ class Server:
     run_id: str
     history: str
     master: bool
+    cluster: bool
     evicts: bool
 
 
@@ -131,6 +132,7 @@ def _server(about: dict[str, str]) -> Server:
         run_id=about.get("run_id", ""),
         history=about.get("master_replid", ""),
         master=about.get("role") == "master",
+        cluster=about.get("redis_mode") == "cluster",
         evicts=about.get("maxmemory_policy", "").startswith("allkeys")
         and about.get("maxmemory", "0") != "0",
     )

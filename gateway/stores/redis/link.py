@@ -30,9 +30,10 @@ _MAX_CALLS: Final = 50_000
 _MAX_BYTES: Final = 256 * 1024 * 1024
 #: How often in its timeout a link looks whether the server still answers.
 _LOOKS: Final = 4
-_NOTHING: Final = object()
+NOTHING: Final = object()
 #: Of a call that is about the link or its server.
 NO_PARTITION: Final = -1
+_PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
 # hiredis' own types have a tuple of one word.
 pack: Callable[[tuple[Word, ...]], bytes] = cast("Any", hiredis.pack_command)
@@ -62,7 +63,7 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
-        self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
+        self._reader: Any = hiredis.Reader(notEnoughData=NOTHING)
         self._waiting: deque[Call] = deque()
         self._out: list[bytes] = []
         self._scheduled = False
@@ -81,13 +82,16 @@ class Link(asyncio.Protocol):
             reason = "too much waits for the store" if self.open else "the store is out of reach"
             self._loop.call_soon(call[1], StoreUnavailable(reason))
             return
+        self._put(call)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _put(self, call: Call) -> None:
         self._waiting.append(call)
         self._out.append(call[0])
         self._bytes += len(call[0])
         self._asked += 1
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
 
     def ask(self, *words: Word) -> asyncio.Future[Reply]:
         """Ask for a plain command's answer; the future may raise Refused or StoreUnavailable."""
@@ -117,21 +121,23 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        reader, waiting = self._reader, self._waiting
-        reader.feed(data)
+        gets, take = self._reader.gets, self._take
+        self._reader.feed(data)
         try:
-            while (reply := reader.gets()) is not _NOTHING:
-                call = waiting.popleft()
-                self._answered += 1
-                self._bytes -= len(call[0])
-                self._answer(call, reply)
+            while (reply := gets()) is not NOTHING:
+                take(reply)
         except (hiredis.ProtocolError, IndexError):
             # IndexError: an answer to nothing, or a `done` has ended the link.
             self._end("it does not speak Redis' protocol")
         asked_by = self._asked_by
         while asked_by and asked_by[0][0] <= self._answered:
             asked_by.popleft()
-            self._late = False
+
+    def _take(self, reply: Any) -> None:
+        call = self._waiting.popleft()
+        self._answered += 1
+        self._bytes -= len(call[0])
+        self._answer(call, reply)
 
     def _answer(self, call: Call, reply: Any) -> None:
         try:
@@ -154,6 +160,7 @@ class Link(asyncio.Protocol):
         """End the link when the oldest question is overdue at two looks.
 
         At the first one this process itself may have been stopped, with the answer not read yet.
+        With nothing to wait for, the server is asked for a sign of life.
         """
         self._watch = self._loop.call_later(self._timeout / _LOOKS, self._look)
         overdue = bool(self._asked_by) and (
@@ -161,6 +168,8 @@ class Link(asyncio.Protocol):
         )
         if overdue and self._late:
             self._end(f"it did not answer for {self._timeout:g} seconds")
+        elif not self._waiting:
+            self.send((_PING, _ignore, NO_PARTITION, None))
         self._late = overdue
 
     def _end(self, reason: str) -> None:
@@ -172,12 +181,79 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._out.clear()
-        while self._waiting:
-            error = StoreUnavailable(f"the link to the store has ended: {reason}")
-            self._answer(self._waiting.popleft(), error)
+        self._give_up(StoreUnavailable(f"the link to the store has ended: {reason}"))
         # A task that waits for it may have been cancelled.
         if not self.ended.done():
             self.ended.set_result(reason)
+
+    def _give_up(self, error: StoreUnavailable) -> None:
+        while self._waiting:
+            self._answer(self._waiting.popleft(), error)
+
+
+class ReplicatedLink(Link):
+    """A link whose answers count when `replicas` have what was written, within `within` seconds.
+
+    They are asked for at once for all that was written at once; what is asked meanwhile is
+    written after that, so a busy link asks no more often than an idle one.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        on_refused: Callable[[Call, Refused], None],
+        replicas: int,
+        within: float,
+    ) -> None:
+        super().__init__(timeout + within, on_refused)
+        self._replicas = replicas
+        self._wait: Call = (
+            pack(("WAIT", replicas, max(1, round(within * 1000)))),
+            self._on_replicated,
+            NO_PARTITION,
+            None,
+        )
+        self._answers: list[tuple[Call, Any]] = []
+        self._held = False
+
+    def _flush(self) -> None:
+        if self._held or not self._out:
+            self._scheduled = False
+            return
+        if any(call[2] != NO_PARTITION for call in self._waiting):
+            self._held = True
+            self._put(self._wait)
+        super()._flush()
+
+    def _answer(self, call: Call, reply: Any) -> None:
+        if call[2] == NO_PARTITION or not self.open:
+            super()._answer(call, reply)
+        else:
+            self._answers.append((call, reply))
+
+    def _on_replicated(self, reply: Reply | StoreUnavailable) -> None:
+        answers, self._answers = self._answers, []
+        enough = isinstance(reply, int) and reply >= self._replicas
+        for call, answer in answers:
+            if enough or type(answer) is hiredis.ReplyError:
+                super()._answer(call, answer)
+            else:
+                super()._answer(call, hiredis.ReplyError(self._too_few(reply)))
+        self._held = False
+        self._flush()
+
+    def _too_few(self, reply: object) -> str:
+        return f"NOREPLICAS {reply} of {self._replicas} replicas have it"
+
+    def _give_up(self, error: StoreUnavailable) -> None:
+        answers, self._answers = self._answers, []
+        for call, _ in answers:
+            self._answer(call, error)
+        super()._give_up(error)
+
+
+def _ignore(reply: object) -> None:
+    """That there is an answer is all that matters."""
 
 
 def settle(answer: asyncio.Future[Reply]) -> Done:

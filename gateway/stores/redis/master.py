@@ -1,19 +1,31 @@
-"""A server that is written to: a link that is made anew when it ends, and whether it may write."""
+"""A server that is written to: links that are made anew when they end, and whether it may write."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from gateway.circuit import Backoff
 from gateway.errors import StoreUnavailable
 from gateway.failure_log import FailureLog
+from gateway.stores.redis import subscriber
 from gateway.stores.redis.handshake import Access, Address, LinkFailed, Server, connect
-from gateway.stores.redis.link import NO_PARTITION, Call, Link, Refused, pack
+from gateway.stores.redis.link import (
+    NO_PARTITION,
+    Call,
+    Link,
+    Refused,
+    ReplicatedLink,
+    Reply,
+    Word,
+    pack,
+)
 from gateway.stores.redis.scripts import load_all
+from gateway.stores.redis.subscriber import Channels, SubscriberLink
 
 logger = logging.getLogger(__name__)
 
@@ -23,35 +35,78 @@ _LONGEST_PAUSE: Final = 2.0
 #: Between two looks whether a server that refused writes takes them again, in seconds.
 _PROBE_PAUSE: Final = 1.0
 #: A server that answers so takes no writes for now: memory is full (OOM), the disk is (MISCONF),
-#: too few replicas (NOREPLICAS), it is no master any more (READONLY, MASTERDOWN), it starts
-#: (LOADING), or is not alone responsible (the others).
+#: too few replicas have it (NOREPLICAS), it is no master any more (READONLY, MASTERDOWN), it
+#: starts (LOADING) or is at something else (BUSY, TRYAGAIN), its Cluster is not whole.
 _NO_WRITES: Final = frozenset(
     {
         *("OOM", "MISCONF", "NOREPLICAS", "READONLY", "MASTERDOWN", "LOADING", "BUSY"),
-        *("CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN"),
+        *("TRYAGAIN", "CLUSTERDOWN"),
     }
 )
+#: It has not got the partition, or not all of it: a Cluster moves it.
+_ELSEWHERE: Final = frozenset({"MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN"})
+
+
+class Watcher(Protocol):
+    """Is told what becomes of a master."""
+
+    def on_up(self, master: Master) -> None:
+        """It can be asked, and all channels of its partitions are heard."""
+
+    def on_down(self, master: Master) -> None:
+        """Neither holds any more."""
+
+    def on_elsewhere(self, master: Master, partition: int) -> None:
+        """It has not got this partition, which it was thought to have."""
+
+    def on_unheard(self, master: Master, partition: int) -> None:
+        """It has ended the subscription of a channel of this partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all masters of a store have in common. `random` returns numbers from 0 to 1.
+
+    `wait` replicas must have what was written, within `wait_timeout` seconds.
+    """
+
+    access: Access
+    cluster: bool
+    wait: int
+    wait_timeout: float
+    prefixes: tuple[bytes, ...]
+    channels: Channels
+    random: Callable[[], float]
 
 
 class Master:
-    """Keeps a link to the server at `address`. `send` asks it, whatever its state.
+    """Keeps a link to the server that `locate` finds, and one that hears its channels.
 
-    `probe_key` may be written to find out whether the server takes writes. `random` returns
-    numbers from 0 to 1.
+    They go together: when one ends, so does the other. `send` asks the server, whatever its
+    state. `partitions` are those that are here; what they are is up to the owner.
     """
 
     def __init__(
-        self, address: Address, access: Access, probe_key: bytes, random: Callable[[], float]
+        self,
+        locate: Callable[[], Awaitable[Address]],
+        partitions: Iterable[int],
+        parts: Parts,
+        watcher: Watcher,
     ) -> None:
-        self.address = address
         self.send: Callable[[Call], None] = self._refuse
         #: The server takes writes, as far as is known.
         self.writable = False
-        self._access = access
-        self._probe_key = probe_key
-        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, random)
+        self.partitions = set(partitions)
+        #: What the server said of itself at the last connect.
+        self.server: Server | None = None
+        self.address: Address | None = None
+        self._locate = locate
+        self._parts = parts
+        self._watcher = watcher
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, parts.random)
         self._failures = FailureLog(logger, time.monotonic)
         self._link: Link | None = None
+        self._subscriber: SubscriberLink | None = None
         self._probe: asyncio.TimerHandle | None = None
         self._told = ""
         self._task: asyncio.Task[None] | None = None
@@ -59,43 +114,63 @@ class Master:
         self._held: list[Call] = []
 
     async def open(self) -> None:
-        """Connect, and stay so from now on. Raises LinkFailed if that will never do.
+        """Connect, and stay so from now on.
 
-        A server that is out of reach is tried again, and no error.
+        A server that is out of reach is tried again, and no error. Raises LinkFailed if that is
+        of no use; it is tried all the same.
         """
         try:
             await self._connect()
         except LinkFailed as failed:
+            self._tell(str(failed))
             if failed.lasting:
                 raise
-            self._tell(str(failed))
-        self._task = asyncio.create_task(self._keep(), name=f"redis {self._where}")
+        finally:
+            self._task = asyncio.create_task(self._keep(), name="redis link")
 
     async def close(self) -> None:
-        """End the link; what waits is told StoreUnavailable."""
+        """End the links; what waits is told StoreUnavailable."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._link is not None:
-            self._link.close("the gateway stops")
-        self._down()
-        # The transport closes its socket in the next turn.
+        self._disconnect("it is not used any more")
+        # The transports close their sockets in the next turn.
         await asyncio.sleep(0)
 
-    @property
-    def _where(self) -> str:
-        host, port = self.address
-        return f"{host}:{port}"
+    def reconnect(self, reason: str) -> None:
+        """End the links; new ones go where `locate` says then."""
+        if self._link is not None:
+            self._link.close(reason)
 
-    # The link
+    @property
+    def up(self) -> bool:
+        """It can be asked."""
+        return self._link is not None
+
+    async def ask(self, *words: Word) -> Reply:
+        """Return the answer of a plain command about the server. Raises StoreUnavailable."""
+        if self._link is None:
+            raise StoreUnavailable("the store is out of reach")
+        return await self._link.ask(*words)
+
+    async def hear(self, partitions: Iterable[int]) -> None:
+        """Hear the channels of partitions that have come here. Raises StoreUnavailable."""
+        if self._subscriber is None:
+            raise StoreUnavailable("the store is out of reach")
+        await self._subscriber.subscribe(self._parts.channels.names(partitions))
+
+    # The links
 
     async def _keep(self) -> None:
         failures = 0
         while True:
-            if self._link is not None:
+            if self._link is not None and self._subscriber is not None:
                 failures = 0
-                self._tell(await self._link.ended)
-                self._down()
+                ends = [self._link.ended, self._subscriber.ended]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                reason = next(end.result() for end in ends if end.done())
+                self._tell(reason)
+                self._disconnect(reason)
             failures += 1
             await asyncio.sleep(self._backoff.pause(failures))
             try:
@@ -104,24 +179,38 @@ class Master:
                 self._tell(str(failed))
 
     async def _connect(self) -> None:
-        link, server = await connect(
-            self.address,
-            self._access,
-            lambda: Link(self._access.timeout, self._on_refused),
-        )
+        self.address = await self._locate()
+        access, parts = self._parts.access, self._parts
+        link, server = await connect(self.address, access, self._new_link)
+        hearing = None
         try:
             self._check(server)
-            loads = [link.ask("SCRIPT", "LOAD", script.source) for script in load_all()]
-            await asyncio.gather(*loads)
-        except LinkFailed:
+            for loading in [link.ask("SCRIPT", "LOAD", script.source) for script in load_all()]:
+                await loading
+            hearing, same = await connect(
+                self.address,
+                access,
+                lambda: SubscriberLink(access.timeout, parts.channels.hear, self._on_unsubscribed),
+                subscriber.PROTOCOL,
+            )
+            await hearing.subscribe(parts.channels.names(self.partitions))
+            if (same.run_id, same.history) != (server.run_id, server.history):
+                raise LinkFailed("it was replaced just now")
+        except BaseException as error:
             link.close()
+            if hearing is not None:
+                hearing.close()
+            if isinstance(error, StoreUnavailable):
+                lasting = isinstance(error, Refused) and error.code not in _ELSEWHERE
+                raise LinkFailed(str(error), lasting=lasting) from None
             raise
-        except StoreUnavailable as error:
-            link.close()
-            raise LinkFailed(str(error), lasting=isinstance(error, Refused)) from None
-        self._up(link)
+        self._up(link, hearing, server)
 
     def _check(self, server: Server) -> None:
+        if server.cluster != self._parts.cluster:
+            what = "a node of a Cluster" if server.cluster else "no node of a Cluster"
+            hint = "add ?cluster=1" if server.cluster else "leave out cluster=1"
+            raise LinkFailed(f"it is {what}; {hint}", lasting=True)
         if not server.master:
             raise LinkFailed("it is a replica, and takes no writes")
         if server.evicts:
@@ -130,35 +219,57 @@ class Master:
                 lasting=True,
             )
 
-    def _up(self, link: Link) -> None:
-        self._link = link
+    def _new_link(self) -> Link:
+        timeout, parts = self._parts.access.timeout, self._parts
+        if not parts.wait:
+            return Link(timeout, self._on_refused)
+        return ReplicatedLink(timeout, self._on_refused, parts.wait, parts.wait_timeout)
+
+    def _up(self, link: Link, hearing: SubscriberLink, server: Server) -> None:
+        self._link, self._subscriber, self.server = link, hearing, server
         self.send = link.send
-        self.writable = link.open
+        self.writable = link.open and hearing.open
         if self._told:
             self._told = ""
             logger.info("the store at %s is back", self._where)
+        self._watcher.on_up(self)
 
-    def _down(self) -> None:
+    def _disconnect(self, reason: str) -> None:
+        link, hearing = self._link, self._subscriber
+        if link is None or hearing is None:
+            return
         self.writable = False
         self.send = self._refuse
-        self._link = None
+        self._link = self._subscriber = None
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None
+        link.close(reason)
+        hearing.close(reason)
         returned, self._returned = self._returned, []
         held, self._held = self._held, []
         for call in (*returned, *held):
             self._refuse(call)
+        self._watcher.on_down(self)
 
     def _refuse(self, call: Call) -> None:
         error = StoreUnavailable("the store is out of reach")
         asyncio.get_running_loop().call_soon(call[1], error)
+
+    @property
+    def _where(self) -> str:
+        return "?" if self.address is None else "{}:{}".format(*self.address)
 
     def _tell(self, reason: str) -> None:
         # Once for each reason in a row: it is tried many times a minute.
         if reason != self._told:
             self._told = reason
             logger.warning("the store at %s is out of reach: %s", self._where, reason)
+
+    def _on_unsubscribed(self, name: bytes) -> None:
+        partition = self._parts.channels.partition(name)
+        if partition is not None:
+            self._watcher.on_unheard(self, partition)
 
     # What the server refuses
 
@@ -170,9 +281,11 @@ class Master:
         call[1](refused)
         if refused.code in _NO_WRITES:
             self._stop_writes(refused)
-        else:
+        elif refused.code not in _ELSEWHERE:
             what = "a command of the store" if call[3] is None else f"the script {call[3].name}"
             self._failures.note(what, refused)
+        if refused.code in _ELSEWHERE:
+            self._watcher.on_elsewhere(self, call[2])
 
     def _load_again(self, link: Link, call: Call) -> None:
         """Load a script that the server has forgotten, and repeat what needs it.
@@ -191,6 +304,8 @@ class Master:
                 link.close(f"it did not load a script: {reply}")
 
         def again(reply: object) -> None:
+            if isinstance(reply, StoreUnavailable):
+                return
             returned, self._returned = self._returned, []
             held, self._held = self._held, []
             self.send = link.send
@@ -205,26 +320,30 @@ class Master:
         if self.writable:
             self.writable = False
             logger.warning("the store at %s takes no writes: %s", self._where, refused.text)
-        if refused.code == "READONLY" and self._link is not None:
-            self._link.close("it has become a replica")
-        elif self._probe is None:
+        if refused.code == "READONLY":
+            self.reconnect("it has become a replica")
+        else:
+            self._probe_later()
+
+    def _probe_later(self) -> None:
+        if self._probe is None:
             loop = asyncio.get_running_loop()
             self._probe = loop.call_later(_PROBE_PAUSE, self._try_write)
 
     def _try_write(self) -> None:
-        link = self._link
+        link, partition = self._link, min(self.partitions, default=None)
         self._probe = None
-        if link is None:
+        if link is None or partition is None:
             return
 
         def tried(reply: object) -> None:
             if link is not self._link:
                 return
             if isinstance(reply, StoreUnavailable):
-                self._probe = asyncio.get_running_loop().call_later(_PROBE_PAUSE, self._try_write)
+                self._probe_later()
             else:
                 self.writable = True
                 logger.info("the store at %s takes writes again", self._where)
 
-        words = pack(("SET", self._probe_key, "1", "PX", 1000))
-        link.send((words, tried, NO_PARTITION, None))
+        key = self._parts.prefixes[partition] + b"probe"
+        link.send((pack(("SET", key, "1", "PX", 1000)), tried, partition, None))
