@@ -34,6 +34,9 @@ from gateway.tokens import Pid, ResumeToken, Tokens
 
 logger = logging.getLogger(__name__)
 
+#: Codes that have nothing to do with the client: soon, or at another node, it is let in.
+_PASSING: Final = frozenset({"draining", "unavailable"})
+
 T = TypeVar("T")
 
 #: How often a session is read again that another node has changed meanwhile.
@@ -78,18 +81,20 @@ class Admission:
         try:
             return await self._admit(auth, address, sink)
         except ConnectRefused as error:
-            self._services.metrics.refused_connect(error.code)
-            raise
+            refused = error
         except StoreUnavailable:
-            self._services.metrics.refused_connect("unavailable")
-            raise ConnectRefused(
+            refused = ConnectRefused(
                 "unavailable", "the gateway's store is not available", RETRY_AFTER
-            ) from None
+            )
+        self._services.metrics.refused_connect(refused.code)
+        # Only a client that has come back by itself presents a pid, and is to try again.
+        if refused.code in _PASSING and isinstance(auth, Mapping) and "pid" in auth:
+            refused.cut = True
+        raise refused
 
     async def _admit(self, auth: object, address: str, sink: Sink) -> Admitted:
         if self.draining:
-            back = isinstance(auth, Mapping) and "pid" in auth
-            raise ConnectRefused("draining", "the gateway is going down", RETRY_AFTER, cut=back)
+            raise ConnectRefused("draining", "the gateway is going down", RETRY_AFTER)
         request = ConnectRequest.parse(auth, address)
         pid = self._tokens.verify_pid(request.pid) if request.pid is not None else None
         token, token_error = self._verify_token(request)

@@ -1069,6 +1069,7 @@ async def test_nobody_gets_in_while_draining() -> None:
         error = await world.refused(auth)
         assert (error.code, error.reconnect) == ("draining", True)
         assert error.retry_after is not None
+        assert error.cut == ("pid" in auth)
     assert client.closed is None
 
 
@@ -1080,6 +1081,8 @@ async def test_a_store_that_is_down_is_told_and_nothing_changed() -> None:
     for auth in ({"pid": client.pid}, {"token": client.token}):
         error = await world.refused(auth)
         assert (error.code, error.reconnect) == ("unavailable", True)
+        # A stock client that is refused would not come back by itself; one that is cut does.
+        assert error.cut == ("pid" in auth)
     assert world.metric("refused_connects", "unavailable") == 2
     world.store.down = False
     assert client.closed is None
