@@ -11,8 +11,9 @@ from typing import Final
 
 _FOLDER: Final = files("gateway.stores.redis") / "lua"
 _COMMON: Final = "common"
-#: The first line of a file that needs others: lua/_NAME.lua, put before it.
-_NEEDS: Final = re.compile(r"-- needs: (\w+(?:, \w+)*)\n")
+#: A line that names parts which what follows needs, each a file lua/_NAME.lua. Functions cost at
+#: every call, so what is needed seldom may come after the point where most calls return.
+_NEEDS: Final = re.compile(r"^-- needs: (\w+(?:, \w+)*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +26,25 @@ class Script:
 
 
 def script(name: str, source: str) -> Script:
-    """Return the script with this source, lua/_common.lua and what it needs put before it."""
-    parts: dict[str, str] = {}
-    _collect(_COMMON, _read(f"_{_COMMON}"), parts)
-    _collect("", source, parts)
-    whole = "\n".join(parts.values()).encode()
+    """Return the script with this source and all that it needs; lua/_common.lua comes first."""
+    included = {_COMMON}
+    whole = f"{_read(f'_{_COMMON}')}\n{_expand(source, included)}".encode()
     digest = hashlib.sha1(whole, usedforsecurity=False).hexdigest()
     return Script(name, whole, digest.encode())
 
 
-def _collect(name: str, source: str, parts: dict[str, str]) -> None:
-    match = _NEEDS.match(source)
-    for needed in match[1].split(", ") if match else ():
-        if needed not in parts:
-            _collect(needed, _read(f"_{needed}"), parts)
-    parts[name] = source
+def _expand(source: str, included: set[str]) -> str:
+    """Put each part that is needed in the place of the line that says so, unless it is there."""
+
+    def parts(match: re.Match[str]) -> str:
+        texts = []
+        for name in match[1].split(", "):
+            if name not in included:
+                included.add(name)
+                texts.append(_expand(_read(f"_{name}"), included))
+        return "\n".join(texts)
+
+    return _NEEDS.sub(parts, source)
 
 
 @functools.cache

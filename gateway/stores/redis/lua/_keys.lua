@@ -1,4 +1,4 @@
--- needs: mailbox
+-- needs: limits, players
 --
 -- Idempotency keys. `k:OWNER` has key -> the message's id, a space, and what it was sent to:
 -- `p` and a player or `r` and a room. `kz:OWNER` has when it was and the key, in this order; `ko`
@@ -52,10 +52,13 @@ local function known_key(owner, key, target, now)
   return nil
 end
 
-local function remember_key(owner, key, ts, id, target)
+-- `counted` says that the caller counts its bytes.
+local function remember_key(owner, key, ts, id, target, counted)
   redis.call('HSET', prefix .. 'k:' .. owner, key, id .. ' ' .. target)
   if redis.call('RPUSH', prefix .. 'kz:' .. owner, ts .. ' ' .. key) == 1 then
     redis.call('ZADD', prefix .. 'ko', ts, owner)
   end
-  total('bytes', key_bytes)
+  if not counted then
+    total('bytes', key_bytes)
+  end
 end

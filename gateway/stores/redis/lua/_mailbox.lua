@@ -1,16 +1,13 @@
--- needs: players, outbox
+-- needs: limits, players, outbox, routes
 --
 -- Mailboxes. `m:T` has the messages: the id is offset-nonce. `p:T` has `head`, `count` and `size`
--- of the messages, the time of the `oldest`, what the player has `confirmed` by any session, and
--- `skips`, if `sk:T` has offsets that sessions pass over.
+-- of the messages, what the player has `confirmed` by any session, and `skips`, if `sk:T` has
+-- offsets that sessions pass over. `oldest` is the time of the oldest message, or earlier: it is
+-- exact again when a message might be too old. Messages before the first that counts may still be
+-- there for a while.
 --
--- A script that needs them begins with these arguments: limits, and what the outbox is opened
--- with. What is decided here is what gateway/stores/memory.py decides.
+-- What is decided here is what gateway/stores/memory.py decides.
 
-local overhead = 160
-local key_bytes = 128
-local max_messages, max_bytes, retention, refuse, room, window, most_keys =
-  struct.unpack('>ddddddd', ARGV[1])
 -- Messages that went before any session had confirmed them.
 local trimmed, expired = 0, 0
 local outbox
@@ -247,25 +244,6 @@ local function put(box, nonce, ts, body, skip)
     box.oldest = tonumber(ts)
     redis.call('ZADD', prefix .. 'old', ts, box.true_id)
   end
-end
-
--- Tells the other nodes on which a player has connections; returns how many these are.
-local function tell_routes(true_id, node, make_text)
-  local key = prefix .. 'r:' .. true_id
-  local routes = redis.call('HGETALL', key)
-  local remote, text = 0, nil
-  for index = 1, #routes, 2 do
-    local other = routes[index]
-    if other ~= node then
-      text = text or make_text()
-      if tell(other, text) > 0 then
-        remote = remote + tonumber(routes[index + 1])
-      else
-        redis.call('HDEL', key, other)
-      end
-    end
-  end
-  return remote
 end
 
 -- What `trim` has to tell: trimmed, expired, webhooks written and given up; nil if nothing.

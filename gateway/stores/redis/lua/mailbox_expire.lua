@@ -1,4 +1,4 @@
--- needs: keys
+-- needs: mailbox, keys
 --
 -- Forgets messages, keys and players whose time is over: limits, outbox, now, how many of each.
 -- Returns 1 when there may be more, else 0, and losses.
@@ -20,6 +20,9 @@ if retention > 0 then
     if box then
       trim(box, now)
       save_mailbox(box)
+      if box.oldest then
+        redis.call('ZADD', prefix .. 'old', box.oldest, true_id)
+      end
     else
       redis.call('ZREM', prefix .. 'old', true_id)
     end

@@ -5,10 +5,12 @@
 -- messages as XRANGE has them.
 local overhead, step = 160, 32
 local true_id, limit, max_bytes = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
-local player = redis.call('HMGET', prefix .. 'p:' .. true_id, 'head', 'hole_after', 'hole_lost')
-local found = {tonumber(player[1] or 0), player[2] or '', player[3] or ''}
+local player = redis.call('HMGET', prefix .. 'p:' .. true_id,
+  'head', 'hole_after', 'hole_lost', 'count')
+local head = tonumber(player[1] or 0)
+local found = {head, player[2] or '', player[3] or ''}
 local size, left = 0, limit
-local from = '(' .. ARGV[2] .. '-18446744073709551615'
+local from = math.max(tonumber(ARGV[2]) + 1, head - tonumber(player[4] or 0) + 1)
 while left > 0 do
   local wanted = math.min(left, step)
   local page = redis.call('XRANGE', prefix .. 'm:' .. true_id, from, '+', 'COUNT', wanted)

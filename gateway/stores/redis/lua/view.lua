@@ -15,10 +15,12 @@ if offset ~= '0' then
     nonce = string.match(entry[1], '%-(%d+)$')
   end
 end
-local found = {known, tonumber(player[1] or 0), tonumber(player[2] or 0), tonumber(player[3] or 0),
-  nonce, player[4] or '', player[5] or ''}
+local head, count = tonumber(player[1] or 0), tonumber(player[2] or 0)
+local found = {known, head, count, tonumber(player[3] or 0), nonce, player[4] or '',
+  player[5] or ''}
 if player[6] and session ~= '' then
-  for _, member in ipairs(redis.call('ZRANGE', prefix .. 'sk:' .. true_id, 0, -1)) do
+  for _, member in ipairs(redis.call('ZRANGE', prefix .. 'sk:' .. true_id,
+    head - count + 1, '+inf', 'BYSCORE')) do
     local colon = string.find(member, ':', 1, true)
     if string.sub(member, colon + 1) == session then
       found[#found + 1] = tonumber(string.sub(member, 1, colon - 1))

@@ -1,0 +1,20 @@
+-- Routes. `r:T` has the nodes at which a player has connections, and how many.
+
+-- Tells the other nodes on which a player has connections; returns how many these are.
+local function tell_routes(true_id, node, make_text)
+  local key = prefix .. 'r:' .. true_id
+  local routes = redis.call('HGETALL', key)
+  local remote, text = 0, nil
+  for index = 1, #routes, 2 do
+    local other = routes[index]
+    if other ~= node then
+      text = text or make_text()
+      if tell(other, text) > 0 then
+        remote = remote + tonumber(routes[index + 1])
+      else
+        redis.call('HDEL', key, other)
+      end
+    end
+  end
+  return remote
+end
