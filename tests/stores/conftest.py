@@ -300,3 +300,10 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewSto
 def store(new_store: NewStore) -> Driver:
     """An empty store without limits."""
     return new_store()
+
+
+@pytest.fixture
+def nodes(redis_url: str) -> Iterator[NewStore]:
+    """Build nodes that share one redis store."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(redis_store(redis_url, **settings))

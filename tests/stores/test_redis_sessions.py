@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +20,6 @@ from tests.stores.test_store import accepted, connect, session
 
 S1 = SessionId("s1")
 BOTH = ("node1", "node2")
-
-
-@pytest.fixture
-def nodes(redis_url: str) -> Iterator[NewStore]:
-    """Build nodes that share one store."""
-    with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(redis_store(redis_url, **settings))
 
 
 @pytest.fixture
