@@ -72,6 +72,15 @@ class Nodes(Protocol):
     def end(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
         """Disconnect a session, or with None every one, of a player wherever it is."""
 
+    def announce(self, address: str) -> None:
+        """Tell the others, from `Store.open` on, where they reach this node: HOST:PORT."""
+
+    def address_of(self, node: NodeId) -> str | None:
+        """Return where a node is reached, also one that has left but may still be there.
+
+        None if that is not known.
+        """
+
     async def leave(self) -> None:
         """Give up what the others are to take over; clients may stay on for a while."""
 
@@ -100,6 +109,13 @@ class Alone:
 
     def end(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
         """See Nodes.end."""
+
+    def announce(self, address: str) -> None:
+        """See Nodes.announce."""
+
+    def address_of(self, node: NodeId) -> str | None:
+        """See Nodes.address_of."""
+        return None
 
     async def leave(self) -> None:
         """See Nodes.leave."""
