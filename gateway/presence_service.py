@@ -78,10 +78,6 @@ class _Asked:
         self.true_ids = set(true_ids)
 
 
-#: Calls back in so many seconds.
-CallLater = Callable[[float, Callable[[], None]], Timer]
-
-
 class PresenceService:
     """Presence with its watchers. `call_later(seconds, callback)` is the event loop's.
 
@@ -94,7 +90,7 @@ class PresenceService:
         metrics: Metrics,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        call_later: CallLater,
+        call_later: Callable[[float, Callable[[], None]], Timer],
         on_here: Callable[[TrueId], None] = lambda true_id: None,
     ) -> None:
         self._settings = settings

@@ -65,9 +65,8 @@ class MemoryOutbox:
     def report_presence(self, changes: Mapping[TrueId, bool], now: float) -> None:
         """See OutboxStore.report_presence."""
         for true_id, online in changes.items():
-            if online != (true_id in self.online):
-                (self.online.add if online else self.online.discard)(true_id)
-                self.add(presence_changed(true_id, online, now))
+            (self.online.add if online else self.online.discard)(true_id)
+            self.add(presence_changed(true_id, online, now))
 
     def list(self, after: int, limit: int) -> tuple[Webhook, ...]:
         """See OutboxStore.webhooks."""

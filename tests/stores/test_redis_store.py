@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -13,10 +14,17 @@ from gateway.messages import TrueId
 from gateway.store import MailboxFull, UnknownTarget
 from gateway.stores.redis import bus
 from tests.redis_servers import RedisServer
-from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver
+from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver, redis_store
 from tests.stores.test_store import accepted, is_duplicate, position_of
 
 PLAYERS = [TrueId(f"p{number}") for number in range(40)]
+
+
+@pytest.fixture
+def nodes(redis_url: str) -> Iterator[NewStore]:
+    """Build nodes that share one store."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(redis_store(redis_url, **settings))
 
 
 def keys_of(server: RedisServer, store: RedisDriver, partition: int) -> list[bytes]:
@@ -66,12 +74,6 @@ def test_a_limit_in_total_holds_over_all_partitions_and_nodes(nodes: NewStore) -
     assert stores[0].bytes == stores[1].bytes == 10 * OVERHEAD
 
 
-def begun(store: RedisDriver) -> None:
-    """Wait until the node knows the epoch that a lost part has begun."""
-    with suppress(StoreUnavailable):
-        store.check()
-
-
 def test_a_part_that_has_lost_its_data_is_told_and_begins_anew(
     nodes: NewStore, redis_server: RedisServer
 ) -> None:
@@ -93,7 +95,6 @@ def test_a_part_that_has_lost_its_data_is_told_and_begins_anew(
     redis_server.ask("DEL", *keys_of(redis_server, store, lost))
 
     assert isinstance(store.append(), StoreUnavailable)
-    begun(store)
     assert isinstance(store.append(), UnknownTarget)
     assert told == [gone, []]
     store.know([ANN])
@@ -102,7 +103,6 @@ def test_a_part_that_has_lost_its_data_is_told_and_begins_anew(
     # The other node finds out, and believes in the same epoch.
     with pytest.raises(StoreUnavailable):
         stores[1].look(ANN)
-    begun(stores[1])
     assert stores[1].read() == [b"1"]
     assert told == [gone, gone]
     assert stores[1].epoch_of(ANN) == after.epoch

@@ -16,6 +16,33 @@ _length: Final = struct.Struct(">I")
 
 #: A message was stored for a player who has connections at the node.
 MESSAGE: Final = b"m"
+#: An event that is stored nowhere is for such a player.
+VOLATILE: Final = b"v"
+#: Another node has a session's connection now.
+FENCE: Final = b"f"
+#: A session was ended, or all of a player's are to be disconnected.
+END: Final = b"x"
+#: Whether a session's client is alive: the question, and the answer.
+PROBE: Final = b"p"
+ANSWER: Final = b"a"
+#: Webhooks were written in a partition whose duties are the node's.
+OUTBOX: Final = b"o"
+#: A node has come, or leaves.
+JOIN: Final = b"j"
+LEAVE: Final = b"l"
+
+#: Kinds by what they are called in metrics.
+KINDS: Final = {
+    "message": MESSAGE,
+    "volatile": VOLATILE,
+    "fence": FENCE,
+    "end": END,
+    "probe": PROBE,
+    "answer": ANSWER,
+    "outbox": OUTBOX,
+    "join": JOIN,
+    "leave": LEAVE,
+}
 
 
 def encode(kind: bytes, *fields: bytes) -> bytes:

@@ -14,11 +14,13 @@ from contextlib import suppress
 
 from gateway.errors import StoreUnavailable
 from gateway.messages import TrueId
+from gateway.nodes import Alone, Nodes
 from gateway.store import StoreLimits
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.local_outbox import LocalOutbox
 from gateway.stores.redis.local_sessions import LocalSessions
 from gateway.stores.redis.mailboxes import MailboxCalls
+from gateway.stores.redis.nodes import RedisNodes
 from gateway.stores.redis.outbox import OutboxCalls
 from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.scripts import load
@@ -45,7 +47,7 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
     `live_nodes` says which nodes are alive: sessions of others count as idle. `owned` are the
     partitions whose duties this node has at first, all of them without it: `expire` is about
     those, and so is what is asked of webhooks. `on_webhooks_lost` is told the numbers of webhooks
-    that this node is not to send any more.
+    that this node is not to send any more. Without `nodes` others are neither heard nor told.
     """
 
     def __init__(
@@ -61,7 +63,10 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
         live_nodes: LiveNodes | None = None,
         owned: Iterable[int] | None = None,
         on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
+        nodes: RedisNodes | None = None,
     ) -> None:
+        self.nodes: Nodes = Alone() if nodes is None else nodes
+        self._others = nodes
         self._redis = redis
         self._limits = limits
         self._node = node
@@ -88,12 +93,16 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
         await self._partitions.open()
         await self._totals.look()
         self._totals.start()
+        if self._others is not None:
+            await self._others.open()
         self._open = True
 
     async def close(self) -> None:
         """See Store.close: what was asked before is answered first, as far as Redis answers."""
         self._open = False
         self._totals.stop()
+        if self._others is not None:
+            await self._others.close()
         self._sessions.retry()
         with suppress(StoreUnavailable):
             await self.check()
