@@ -23,6 +23,8 @@ from gateway.stores.redis.mailboxes import MailboxCalls
 from gateway.stores.redis.nodes import RedisNodes
 from gateway.stores.redis.outbox import OutboxCalls
 from gateway.stores.redis.partitions import Partitions
+from gateway.stores.redis.players import PlayerCalls
+from gateway.stores.redis.reclaiming import Reclaimer
 from gateway.stores.redis.scripts import load
 from gateway.stores.redis.sessions import LiveNodes, SessionCalls
 from gateway.stores.redis.totals import Totals
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 _CHECK = load("check")
 
 
-class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
+class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     """A whole store behind `redis`, as the node `node` sees it.
 
     `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
@@ -76,9 +78,10 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
         self._on_webhooks = on_webhooks
         self._appends = Sampler("message", on_latency)
         self._publishes = Sampler("publish", on_latency)
-        self._partitions = Partitions(redis, self._on_partition_replaced)
+        self._partitions = Partitions(redis, self._on_partitions_replaced)
         self._totals = Totals(self._partitions, limits, node)
         self._turns = Turns()
+        self._reclaimer = Reclaimer(self._partitions, self._totals, limits.total_bytes)
         self._sessions = LocalSessions(node, self._send_save)
         self._live_nodes = live_nodes or (lambda: (node,))
         self.on_webhooks_lost = on_webhooks_lost
@@ -101,6 +104,7 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
         """See Store.close: what was asked before is answered first, as far as Redis answers."""
         self._open = False
         self._totals.stop()
+        await self._reclaimer.close()
         if self._others is not None:
             await self._others.close()
         self._sessions.retry()
@@ -117,19 +121,20 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
         """See Store.check: every partition answers, after what it was asked before."""
         await self._partitions.ask_all(_CHECK, ("1",))
 
-    def _on_partition_replaced(self, partition: int) -> None:
+    def _on_partitions_replaced(self, replaced: frozenset[int]) -> None:
         logger.error(
-            "partition %d of the store has lost its data: its players' clients are told when "
-            "they connect again",
-            partition,
+            "%d of %d partitions of the store have lost their data: their players' clients are "
+            "told when they connect again",
+            len(replaced),
+            self._partitions.count,
         )
         partitions = self._partitions
-        if partition in self._outbox.partitions:
-            self.disown_partitions((partition,))
-            self.own_partitions((partition,))
+        owned = replaced.intersection(self._outbox.partitions)
+        self.disown_partitions(owned)
+        self.own_partitions(owned)
 
         def concerns(true_id: TrueId) -> bool:
-            return partitions.of(true_id) == partition
+            return partitions.of(true_id) in replaced
 
         try:
             self.on_replaced(concerns)
