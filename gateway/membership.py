@@ -64,7 +64,11 @@ class Memberships:
 
     def rooms_of(self, true_id: TrueId) -> tuple[str, ...]:
         """Return the rooms that a player is in, the one joined first at the front."""
-        return tuple(self._players.get(true_id, ()))
+        rooms = self._players.get(true_id)
+        if rooms is None:
+            return ()
+        # Nearly always they are in order: only what `replace` has put in may not be.
+        return tuple(sorted(rooms, key=lambda room: self._rooms[room][true_id]))
 
     def check(self, room: str, true_id: TrueId, limits: RoomLimits) -> None:
         """Raise RoomLimitReached if the player, who is not in the room, may not be added."""
@@ -102,6 +106,13 @@ class Memberships:
             del self._players[true_id]
         self.count -= 1
         return True
+
+    def replace(self, room: str, members: Mapping[TrueId, int]) -> None:
+        """Let a room have these members with their numbers, whoever was in it before."""
+        for true_id in tuple(self.members_of(room)):
+            self.remove(room, true_id)
+        for true_id, number in sorted(members.items(), key=lambda entry: entry[1]):
+            self.add(room, true_id, number)
 
     def page(self, room: str, cursor: int, limit: int) -> tuple[list[TrueId], int | None]:
         """Return members in the order in which they joined, and the next cursor.

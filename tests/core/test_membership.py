@@ -103,3 +103,17 @@ def test_both_ways_and_all_pages_say_the_same(
             assert set(subject.rooms_of(each)) == {name for name in model if each in model[name]}
     assert subject.count == sum(map(len, model.values()))
     assert len(subject) == sum(map(bool, model.values()))
+
+
+def test_replaced_members_are_in_the_order_of_their_numbers() -> None:
+    subject = Memberships()
+    for room, true_id in (("a", ANN), ("b", ANN), ("a", BOB)):
+        subject.add(room, true_id)
+    numbers = {EVE: 9, ANN: 1, TrueId("dan"): 4}
+    subject.replace("a", numbers)
+    assert list(subject.members_of("a").items()) == [(ANN, 1), ("dan", 4), (EVE, 9)]
+    assert (subject.rooms_of(ANN), subject.rooms_of(BOB)) == (("a", "b"), ())
+    assert subject.count == 4
+    assert subject.add("b", BOB) == 10
+    subject.replace("a", {})
+    assert (len(subject), subject.rooms_of(EVE), subject.count) == (1, (), 2)
