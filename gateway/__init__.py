@@ -4,6 +4,8 @@ The way of a message through the code, one stage a module:
 
 1. `transport/` speaks HTTP, Engine.IO (`engineio.py` is its state machine) and Socket.IO, by TCP,
    with TLS (`tls.py`), and by Unix domain sockets.
+   With several nodes on one store, what belongs to another node's session is handed on there
+   (`transport/forwarding.py`), signed by `internal_requests.py`.
 2. `admission.py` turns a CONNECT (`connect_request.py`) into a player's connection: limits,
    token or pid (`tokens.py`), credentials (`auth/`), session (`session.py`), takeover or fork;
    `connecting.py` keeps the session and puts the connection in its place.

@@ -28,6 +28,7 @@ from gateway.auth.users_database import UsersDatabase
 from gateway.auth.users_file import UsersFile
 from gateway.auth.users_format import UsersError
 from gateway.auth.webhook import AuthWebhookSettings, WebhookAuthenticator
+from gateway.backend import Backend, BackendLimits
 from gateway.config import Config
 from gateway.config_checks import GATEWAY_IDS
 from gateway.config_inquiries import InquiryConfig
@@ -40,17 +41,20 @@ from gateway.history import History
 from gateway.inquiries import Inquiries, InquirySettings
 from gateway.joining import ClosedRooms, Joining, OpenRooms, RoomPolicy
 from gateway.limits import ConnectionLimits, HiddenPolicy
+from gateway.locks import KeyedLocks
 from gateway.mailbox import Retention
 from gateway.membership import RoomLimits
 from gateway.messages import SessionId, TrueId
 from gateway.metrics import Metrics
+from gateway.minting import Minting
 from gateway.outbox import OutboxLimits, OutboxStore
-from gateway.presence_service import PresenceSettings
+from gateway.presence_service import CallLater, PresenceService, PresenceSettings
 from gateway.reporting import Reporting
 from gateway.room_webhook import WebhookRooms
 from gateway.rooms import RoomSettings
 from gateway.secret_keys import load_webhook_secrets
-from gateway.store import StoreLimits
+from gateway.store import Store, StoreLimits
+from gateway.tokens import Tokens
 from gateway.transport.admin import admin_routes
 from gateway.transport.admin_door import Door
 from gateway.transport.api import Api, ApiLimits, Routes
@@ -241,6 +245,21 @@ def _webhook_client(section: str, url: str, limits: ClientLimits, ca_file: str) 
         ) from None
 
 
+def build_presence(
+    config: Config, metrics: Metrics, call_later: CallLater, on_here: Callable[[TrueId], None]
+) -> PresenceService:
+    """Return what knows who is here; `on_here` is told of players who come."""
+    presence = config.presence
+    settings = PresenceSettings(
+        grace=presence.grace,
+        settle=presence.settle,
+        interval=presence.interval,
+        max_watched=presence.max_watched,
+        listing=presence.listing,
+    )
+    return PresenceService(settings, metrics, time.time, time.monotonic, call_later, on_here)
+
+
 def load_users(config: Config, state_dir: Path) -> Users | None:
     """Return the accounts, if players may log in with a password. Raises ConfigError."""
     if "password" not in config.auth.methods:
@@ -265,6 +284,23 @@ def users_path(config: Config, state_dir: Path) -> Path:
     """Return where the accounts are: the password file, or their database."""
     password = config.auth.password
     return Path(password.database or password.file or state_dir / "users")
+
+
+def build_backend(
+    config: Config, services: Services, store: Store, tokens: Tokens, locks: KeyedLocks
+) -> Backend:
+    """Return the calls of game backends."""
+    minting = Minting(
+        store,
+        tokens,
+        locks,
+        services.metrics,
+        lambda true_id: bool(services.registry.connections_of(true_id)),
+        new_session_id,
+        time.time,
+        config.limits.name_bytes,
+    )
+    return Backend(services, store, minting, BackendLimits(config.api.broadcasts))
 
 
 def load_api_keys(config: Config, state_dir: Path) -> ApiKeysFile:
@@ -373,18 +409,6 @@ def admission_settings(config: Config) -> AdmissionSettings:
             "dedupe_window": config.mailbox.dedupe_window,
             "presence_grace": config.presence.grace,
         },
-    )
-
-
-def presence_settings(config: Config) -> PresenceSettings:
-    """Return what presence is told."""
-    presence = config.presence
-    return PresenceSettings(
-        grace=presence.grace,
-        settle=presence.settle,
-        interval=presence.interval,
-        max_watched=presence.max_watched,
-        listing=presence.listing,
     )
 
 

@@ -19,6 +19,7 @@ from gateway.config_checks import (
     wrong_address,
     wrong_file_name,
     wrong_host,
+    wrong_internal,
     wrong_mode,
     wrong_module_name,
     wrong_origin,
@@ -79,6 +80,22 @@ class ServerConfig:
         metadata=about(
             "Permissions of that socket, in octal and in quotes: who may write may connect.",
             check=wrong_mode,
+        ),
+    )
+    reuse_port: bool = field(
+        default=False,
+        metadata=about(
+            "Whether other gateways of this machine may listen on host and port, too; the system "
+            "then spreads connections among them (SO_REUSEPORT)."
+        ),
+    )
+    internal: str = field(
+        default="127.0.0.1:0",
+        metadata=about(
+            '"HOST:PORT" for requests from the other gateways on the same store, with a HOST at '
+            "which they reach this one; port 0 is a free one. It must not be open to anybody "
+            "else. Only used with a store that several gateways share.",
+            check=wrong_internal,
         ),
     )
     public_url: str = field(
@@ -255,22 +272,11 @@ class StoreConfig:
 
     url: str = field(
         default="sqlite:///gateway.db",
-        # That of Redis may have a password.
-        repr=False,
         metadata=about(
             "sqlite:///FILE in the state directory, or sqlite:////ABSOLUTE/FILE; behind it "
             "?synchronous=NORMAL is faster and may lose the last moments in a power cut, which "
-            "FULL, the default, survives. redis://HOST:PORT (rediss:// with TLS) is for several "
-            "gateways on one Redis or Valkey. memory:// forgets everything at a restart.",
+            "FULL, the default, survives. memory:// forgets everything at a restart.",
             check=wrong_store_url,
-        ),
-    )
-    node_lease: float = field(
-        default=5.0,
-        metadata=about(
-            "With Redis: a node that the others have not heard of for so long is dead for them.",
-            "seconds",
-            minimum=1,
         ),
     )
 
@@ -345,6 +351,13 @@ class LimitsConfig:
     connect_timeout: float = field(
         default=10.0,
         metadata=seconds("A connection that has not logged in after so long is closed.", "never"),
+    )
+    forwarded_requests: int = field(
+        default=20_000,
+        metadata=limit(
+            "Polls, posts and websockets under way whose session another gateway on the same "
+            "store has."
+        ),
     )
     name_bytes: int = field(default=64, metadata=limit("Length of a player's name.", "bytes"))
 

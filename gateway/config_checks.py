@@ -25,6 +25,7 @@ _URL: Final = re.compile(
     r"https?://(\[[0-9A-Fa-f:.]*\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?(?:[/?][!\"$-\[\]-~]*)?"
 )
 _HOST_NAME: Final = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _MAX_CLAIM: Final = 256
@@ -58,6 +59,14 @@ def wrong_address(address: str) -> str | None:
     if match is None or wrong_host(match[1] or match[2]):
         return "must be HOST:PORT, such as 127.0.0.1:9100 or [::1]:9100"
     return wrong_port(match[3])
+
+
+def wrong_internal(address: str) -> str | None:
+    """HOST:PORT, where HOST is one address that others can be told."""
+    wrong = wrong_address(address)
+    if wrong is None and address.rpartition(":")[0].strip("[]") in _WILDCARDS:
+        return "must name the address at which the other gateways reach this one, not all of them"
+    return wrong
 
 
 def wrong_origin(origin: str) -> str | None:

@@ -230,6 +230,11 @@ class EngineSession:
             self._poll_pending = False
             self._finish("transport close")
 
+    def poll_released(self) -> None:
+        """The pending GET is to end, so that the client asks again; without one do nothing."""
+        if self._poll_pending:
+            self._answer_poll(NOOP)
+
     def payload_posted(self, body: str) -> None:
         """A POST came in.
 

@@ -104,6 +104,11 @@ def _ignore() -> None:
     pass
 
 
+def call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    """Call back in so many seconds, by the event loop that runs."""
+    return asyncio.get_running_loop().call_later(seconds, callback)
+
+
 class Periodic:
     """Actions that are done again and again, each in a task of its own."""
 

@@ -117,7 +117,9 @@ def presence_changed(true_id: str, online: bool, now: float) -> Event:
 class OutboxStore(Protocol):
     """Keeps webhooks until they are sent. Methods raise StoreUnavailable.
 
-    What a method has changed is durable when it returns.
+    What a method has changed is durable when it returns. Of a store that several nodes share each
+    has a part, which it sends: `webhooks` and `reported_online` are about that, and numbers are
+    the node's own.
     """
 
     @property
@@ -129,7 +131,10 @@ class OutboxStore(Protocol):
         """How many that were given up are kept."""
 
     async def report_presence(self, changes: Mapping[TrueId, bool], now: float) -> None:
-        """Remember who is online and who no longer is, and write a webhook for each."""
+        """Remember who is online and who no longer is, and write a webhook of each change.
+
+        What is known already is not said again.
+        """
 
     async def reported_online(self) -> frozenset[TrueId]:
         """Return whom `report_presence` reported online last."""

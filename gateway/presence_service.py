@@ -78,6 +78,10 @@ class _Asked:
         self.true_ids = set(true_ids)
 
 
+#: Calls back in so many seconds.
+CallLater = Callable[[float, Callable[[], None]], Timer]
+
+
 class PresenceService:
     """Presence with its watchers. `call_later(seconds, callback)` is the event loop's.
 
@@ -90,7 +94,7 @@ class PresenceService:
         metrics: Metrics,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        call_later: Callable[[float, Callable[[], None]], Timer],
+        call_later: CallLater,
         on_here: Callable[[TrueId], None] = lambda true_id: None,
     ) -> None:
         self._settings = settings

@@ -40,6 +40,7 @@ RELOADABLE: Final = frozenset(
         "limits.send_buffer_bytes",
         "limits.state_keys",
         "limits.state_bytes",
+        "limits.forwarded_requests",
         "api.keys_file",
         "api.requests_per_second",
         "api.burst",

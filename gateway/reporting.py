@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gateway.attendance import Attendance
 from gateway.messages import TrueId
@@ -56,6 +56,10 @@ class Reporting:
             self._metrics.limit_hit("webhooks.max_queued")
             self._metrics.webhook("dead")
         self._webhooks.wake()
+
+    def on_webhooks_lost(self, numbers: Iterable[int]) -> None:
+        """Another gateway sends the webhooks with these numbers from now on."""
+        self._webhooks.drop(numbers)
 
     def reconfigure(self, secrets: Sequence[str]) -> None:
         """Sign webhooks by other secrets from now on."""

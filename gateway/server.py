@@ -19,14 +19,15 @@ from gateway.admission import Admission
 from gateway.asyncapi import build_asyncapi
 from gateway.auth.jwt_keys import KeySource
 from gateway.auth.users import Users
-from gateway.backend import Backend, BackendLimits
 from gateway.building import (
     admission_settings,
     api_limits,
     auth_inquiries,
     build_admin_routes,
     build_authentication,
+    build_backend,
     build_joining,
+    build_presence,
     build_reporting,
     engine_settings,
     is_compiled,
@@ -38,7 +39,6 @@ from gateway.building import (
     new_session_id,
     new_sid,
     prepare_state_dir,
-    presence_settings,
     room_inquiries,
     room_settings,
     static_path,
@@ -49,17 +49,15 @@ from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.draining import Draining
 from gateway.errors import ConfigError
-from gateway.gauges import add_gauges, heard_from_nodes
+from gateway.gauges import add_gauges
 from gateway.history import SAMPLE_SECONDS, History
 from gateway.inbound import PlayersHere
-from gateway.lifecycle import Periodic
+from gateway.lifecycle import Periodic, call_later
 from gateway.locks import KeyedLocks
 from gateway.loop_lag import LoopLag
 from gateway.messages import TrueId
 from gateway.metrics import Metrics
-from gateway.minting import Minting
 from gateway.openapi import build_openapi
-from gateway.presence_service import PresenceService
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.rooms import Rooms
@@ -71,9 +69,12 @@ from gateway.tls import load_tls
 from gateway.tokens import Tokens
 from gateway.transport.api import Api
 from gateway.transport.app import AppParts, build_app, build_metrics_app
-from gateway.transport.binding import bind, bind_players
+from gateway.transport.binding import bind_players
 from gateway.transport.engine import Engine
+from gateway.transport.forwarding import Directory
+from gateway.transport.handler import Beyond
 from gateway.transport.listeners import Listeners
+from gateway.transport.neighbour import build_neighbour
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.socketio import SocketIOServer
@@ -95,7 +96,13 @@ class Gateway:
     Raises ConfigError when the configuration asks for something that is not there.
     """
 
-    def __init__(self, config: Config, state_dir: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        state_dir: Path,
+        environ: Mapping[str, str],
+        directory: Directory | None = None,
+    ) -> None:
         self.config = config
         self.metrics = Metrics()
         self._extensions = load_extensions(config, self.metrics)  # first: a fault leaves nothing
@@ -115,17 +122,8 @@ class Gateway:
             self._on_store_replaced,
             self._on_webhooks,
             self.metrics.store_latency,
-            node_lease=config.store.node_lease,
-            heard=heard_from_nodes(self.metrics),
         )
-        self._presence = PresenceService(
-            presence_settings(config),
-            self.metrics,
-            time.time,
-            time.monotonic,
-            _call_later,
-            self._on_here,
-        )
+        self._presence = build_presence(config, self.metrics, call_later, self._on_here)
         self._reporting = build_reporting(
             config, environ, self._store, self._presence.is_here, self.metrics
         )
@@ -142,7 +140,7 @@ class Gateway:
         )
         locks = KeyedLocks()
         nodes = self._store.nodes
-        revocation = Revocation(self._store, self._registry.connections_of, time.time, locks)
+        revocation = Revocation(self._store, self._registry.connections_of, time.time, locks, nodes)
         self._revocation = revocation
         self._accounts: Accounts | None = None
         users = load_users(config, self._state_dir)
@@ -187,19 +185,7 @@ class Gateway:
         )
         nodes.attach(PlayersHere(self._registry, self._delivery, self.admission.arrivals))
         api_keys = load_api_keys(config, self._state_dir)
-        minting = Minting(
-            self._store,
-            self._tokens,
-            locks,
-            self.metrics,
-            lambda true_id: bool(self._registry.connections_of(true_id)),
-            new_session_id,
-            time.time,
-            config.limits.name_bytes,
-        )
-        self._backend = Backend(
-            self._services, self._store, minting, BackendLimits(config.api.broadcasts)
-        )
+        self._backend = build_backend(config, self._services, self._store, self._tokens, locks)
         server = config.server
         self._peers = PeerPolicy(server.allowed_origins, server.public_url, server.trusted_proxies)
         self._api = Api(
@@ -210,6 +196,7 @@ class Gateway:
             self.metrics,
             time.monotonic,
         )
+        self._neighbour = build_neighbour(config, directory or nodes, secret_keys, self.metrics)
         self._lag = LoopLag(self.metrics)
         self._history = History(self.metrics, self._lag.take_worst, time.time, time.monotonic)
         self._listeners = Listeners()
@@ -234,10 +221,14 @@ class Gateway:
         Raises OSError when the address is taken or not ours, and ConfigError for a store that
         this release cannot use.
         """
-        await self._store.open()
+        if self._neighbour is not None:
+            self._neighbour.bind()
         try:
+            await self._store.open()
             await self._start()
         except BaseException:
+            if self._neighbour is not None:
+                await self._neighbour.close()
             if self._extensions is not None:
                 await self._extensions.stop()
             await self._store.close()
@@ -257,17 +248,21 @@ class Gateway:
             new_sid,
             loop,
         )
+        neighbour = self._neighbour
         self._engine = Engine(
             engine_settings(config),
             self._socketio.accept,
             self.metrics,
-            new_sid,
+            new_sid if neighbour is None else lambda: neighbour.name(new_sid()),
             loop,
         )
         if config.server.websocket == "picows":
             self._picows = PicowsWebSockets(
                 self._engine.settings.max_payload, config.limits.send_buffer_bytes, loop
             )
+        beyond: Beyond | None = None
+        if neighbour is not None:
+            beyond = neighbour.open(self._engine, self._picows, self._peers)
         if self._jwt_keys is not None:
             self._jwt_keys.prefetch()
         add_gauges(self.metrics, self._engine, self._registry, self._store)
@@ -296,6 +291,7 @@ class Gateway:
                     config, self._services, self._history, self._not_ready, release, self._api
                 ),
                 extensions=extensions,
+                beyond=beyond,
             )
         )
         self._listeners.serve_players(
@@ -314,14 +310,12 @@ class Gateway:
             self._api,
             self._reporting,
             extensions,
+            neighbour,
             self._follow,
         )
         if separate:
-            metrics_sockets = bound.metrics
-            if not metrics_sockets:
-                host, _, port = config.metrics.listen.rpartition(":")
-                metrics_sockets = bind(host.strip("[]"), int(port), config.server.backlog)
-            self._listeners.serve(build_metrics_app(self.metrics), metrics_sockets)
+            metrics_app, address = build_metrics_app(self.metrics), config.metrics.listen
+            self._listeners.serve_metrics(metrics_app, bound, address, config.server.backlog)
         self._periodic.add("room-sweep", _ROOM_SWEEP, self._sweep_rooms)
         if self._reporting is not None:
             self._reporting.start()
@@ -359,16 +353,15 @@ class Gateway:
             None if self._store.available else "the store is not available"
         )
 
-    def _on_store_replaced(self, concerns: Callable[[TrueId], bool]) -> None:
-        """Send players away: they come back and are told what became of their messages."""
-        logger.warning("the store has become another one: its players' connections are closed")
+    def _on_store_replaced(self) -> None:
+        """Send everybody away: they come back and are told what became of their messages."""
+        logger.warning("the store has become another one: all connections are closed")
         if self._accounts is not None:
             self._accounts.start_anew()
         if self._reporting is not None:
             self._reporting.start_anew()
         for connection in self._registry:
-            if concerns(connection.true_id):
-                connection.close("store_replaced", reconnect=True)
+            connection.close("store_replaced", reconnect=True)
 
     def _on_webhooks(self, added: int, given_up: int) -> None:
         if self._reporting is not None:
@@ -461,7 +454,9 @@ class Gateway:
             self._registry, self._store.check, self._late, self._tell_status, random.SystemRandom()
         )
         await self._store.nodes.leave()
-        await draining.run(server.reconnects_per_second, server.shutdown_grace)
+        pace = server.reconnects_per_second, server.shutdown_grace
+        also = [self._neighbour.drain(*pace)] if self._neighbour is not None else []
+        await asyncio.gather(draining.run(*pace), *also)
 
     def _late(self) -> int:
         """Count who was accepted and is not a player yet, if they are still let in."""
@@ -470,6 +465,8 @@ class Gateway:
     async def stop(self) -> None:
         """Close everything; what a client did not get waits for it until the process ends."""
         self._listeners.stop()
+        if self._neighbour is not None:
+            await self._neighbour.release()
         await self._periodic.stop()
         await self._socketio.close()
         self._engine.close()
@@ -490,11 +487,9 @@ class Gateway:
             if inquiries is not None:
                 await inquiries.close()
         await self._listeners.close()
+        if self._neighbour is not None:
+            await self._neighbour.close()
         if self._picows is not None:
             self._picows.close()
         await self._store.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _call_later(seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-    return asyncio.get_running_loop().call_later(seconds, callback)

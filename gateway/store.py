@@ -71,7 +71,9 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 
     `copies` are for the players whose mailboxes stood at one place each; a `duplicate` was
     stored before, under the same key, and has none. `message_id` is that of the sender's own
-    copy, None if there is none; `limit` what the full mailboxes have reached.
+    copy, None if there is none; `limit` what the full mailboxes have reached. `remote` is how
+    many connections at other gateway nodes were told of it, `elsewhere` how many of the players
+    with copies have connections at such nodes only.
     """
 
     message_id: bytes | None
@@ -79,6 +81,8 @@ class Published(msgspec.Struct, frozen=True, gc=False):
     full: Sequence[TrueId] = ()
     limit: str = ""
     duplicate: bool = False
+    remote: int = 0
+    elsewhere: int = 0
 
 
 class Membership(msgspec.Struct, frozen=True, gc=False):

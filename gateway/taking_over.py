@@ -45,6 +45,7 @@ from gateway.transport.api import Api
 from gateway.transport.engine import Engine
 from gateway.transport.extension_host import ExtensionHost
 from gateway.transport.listeners import Listeners
+from gateway.transport.neighbour import Neighbour
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 
@@ -67,6 +68,7 @@ class Parts:
     api: Api
     reporting: Reporting | None
     extensions: ExtensionHost | None
+    neighbour: Neighbour | None
     follow: Callable[[Users | None], None]
 
 
@@ -148,6 +150,9 @@ def take_over(candidate: Candidate, parts: Parts) -> None:
     max_payload = parts.engine.settings.max_payload
     if parts.picows is not None:
         parts.picows.reconfigure(max_payload, config.limits.send_buffer_bytes)
+    if parts.neighbour is not None:
+        limit = config.limits.forwarded_requests
+        parts.neighbour.reconfigure(candidate.secret_keys, limit, max_payload)
     # Where Tornado's own websockets look.
     parts.app.settings["websocket_max_message_size"] = max_payload
     parts.listeners.use_tls(candidate.tls)

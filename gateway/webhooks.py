@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -103,6 +103,26 @@ class Webhooks:
         """There are new webhooks in the store."""
         self._more = True
         self._wake.set()
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Another gateway sends these from now on: no try follows the one that is under way.
+
+        They are all that there are of their players.
+        """
+        for number in numbers:
+            webhook = self._window.pop(number, None)
+            if webhook is None:
+                continue
+            self._failures.pop(number, None)
+            true_id = webhook.event.true_id
+            queue = self._queues[true_id]
+            queue.remove(webhook)
+            if not queue:
+                del self._queues[true_id]
+                self._ready.pop(true_id, None)
+                self._paused.pop(true_id, None)
+        # There may be room for others.
+        self.wake()
 
     def start_anew(self) -> None:
         """The store has become another one: what is here is not its."""
@@ -241,7 +261,7 @@ class Webhooks:
             logger.warning("the backend takes no webhooks, so they wait: %s", _plain(reason))
 
     async def _on_failed(self, webhook: Webhook, life: int, reason: str, refused: bool) -> None:
-        if life != self._life:
+        if not self._is_here(webhook, life):
             return
         failures, refusals = self._failures.get(webhook.seq, (0, 0))
         failures, refusals = failures + 1, refusals + refused
@@ -265,12 +285,16 @@ class Webhooks:
                 self._metrics.webhook("dead")
                 self._done(webhook, life, remove=False)
                 return
-        if life == self._life:
+        if self._is_here(webhook, life):
             self._failures[webhook.seq] = (failures, refusals)
             self._paused[webhook.event.true_id] = self._monotonic() + self._backoff.pause(failures)
 
+    def _is_here(self, webhook: Webhook, life: int) -> bool:
+        """Tell whether the webhook is still to be sent by this gateway."""
+        return life == self._life and webhook.seq in self._window
+
     def _done(self, webhook: Webhook, life: int, *, remove: bool = True) -> None:
-        if life != self._life:
+        if not self._is_here(webhook, life):
             return
         if remove:
             self._sent.append(webhook.seq)

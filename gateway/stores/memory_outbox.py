@@ -65,8 +65,9 @@ class MemoryOutbox:
     def report_presence(self, changes: Mapping[TrueId, bool], now: float) -> None:
         """See OutboxStore.report_presence."""
         for true_id, online in changes.items():
-            (self.online.add if online else self.online.discard)(true_id)
-            self.add(presence_changed(true_id, online, now))
+            if online != (true_id in self.online):
+                (self.online.add if online else self.online.discard)(true_id)
+                self.add(presence_changed(true_id, online, now))
 
     def list(self, after: int, limit: int) -> tuple[Webhook, ...]:
         """See OutboxStore.webhooks."""

@@ -72,8 +72,9 @@ class SqliteOutbox:
         """See OutboxStore.report_presence."""
         self._begin()
         for true_id, online in changes.items():
-            self._connection.execute(_ONLINE if online else _OFFLINE, (escape(true_id),))
-            self.add(presence_changed(true_id, online, now))
+            change = _ONLINE if online else _OFFLINE
+            if self._connection.execute(change, (escape(true_id),)).rowcount:
+                self.add(presence_changed(true_id, online, now))
 
     def remove(self, numbers: Iterable[int]) -> None:
         """See OutboxStore.remove_webhooks."""

@@ -17,7 +17,7 @@ from gateway.transport.api import Api, DocumentHandler, Routes, api_routes
 from gateway.transport.engine import Engine
 from gateway.transport.extension_host import ExtensionHost
 from gateway.transport.extension_routes import ExtensionHandler, Gate
-from gateway.transport.handler import EngineHandler
+from gateway.transport.handler import Beyond, EngineHandler
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.quiet import QuietFaults
@@ -45,7 +45,7 @@ class AppParts:
 
     `admin` are the routes of the operator's page, if it is to be there.
 
-    Without `picows`, websockets are Tornado's.
+    Without `picows`, websockets are Tornado's. `beyond` is there if there may be other nodes.
     """
 
     engine: Engine
@@ -60,6 +60,7 @@ class AppParts:
     asyncapi: bytes
     admin: Routes
     extensions: ExtensionHost | None = None
+    beyond: Beyond | None = None
 
 
 class _QuietHandler(QuietFaults):
@@ -182,7 +183,12 @@ def build_app(parts: AppParts) -> Application:
         (
             "/socket.io/",
             EngineHandler,
-            {"engine": parts.engine, "peers": parts.peers, "picows": parts.picows},
+            {
+                "engine": parts.engine,
+                "peers": parts.peers,
+                "picows": parts.picows,
+                "beyond": parts.beyond,
+            },
         ),
         ("/healthz", HealthHandler, {}),
         ("/readyz", ReadyHandler, {"ready": parts.ready}),

@@ -59,10 +59,10 @@ class Bound:
         return [each for each in self.players if each.family != socket.AF_UNIX]
 
 
-def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
+def bind(host: str, port: int, backlog: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Return sockets that listen. Raises OSError, whose text names the address."""
     try:
-        return bind_sockets(port, host or None, backlog=backlog)
+        return bind_sockets(port, host or None, backlog=backlog, reuse_port=reuse_port)
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
 
@@ -89,7 +89,9 @@ def bind_players(server: ServerConfig, environ: Mapping[str, str]) -> Bound:
             players.append(unix.socket)
         if server.host:
             try:
-                players = bind(server.host, server.port, server.backlog) + players
+                shared = server.reuse_port
+                tcp = bind(server.host, server.port, server.backlog, reuse_port=shared)
+                players = tcp + players
             except OSError:
                 if unix is not None:
                     unix.close()

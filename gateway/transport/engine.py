@@ -200,6 +200,11 @@ class EngineConnection:
             self.session.poll_aborted()
             self._execute()
 
+    def release_poll(self) -> None:
+        """Answer the pending GET with nothing: the client asks again."""
+        self.session.poll_released()
+        self._execute()
+
     def post_payload(self, body: str) -> None:
         """A POST came in. Raises RequestError."""
         try:

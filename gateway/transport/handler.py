@@ -8,13 +8,15 @@ import json
 import logging
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Finish, RequestHandler, stream_request_body
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol13
 
 from gateway.engineio import (
+    NOOP,
     PROTOCOL_VERSION,
     Data,
     RequestError,
@@ -26,8 +28,11 @@ from gateway.engineio import (
     unknown_transport,
     unsupported_version,
 )
+from gateway.nodes import NodeId
 from gateway.transport.close_codes import TOO_BIG, wrong_close
 from gateway.transport.engine import Engine, EngineConnection
+from gateway.transport.exchanges import Exchanges
+from gateway.transport.forwarding import Answer, Forwarder
 from gateway.transport.handshake import asks_for_upgrade, is_key
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
@@ -41,6 +46,17 @@ _DISCARD_BYTES: Final = 8 * 1024 * 1024
 _DISCARD_SECONDS: Final = 5.0
 #: Opcode of a close frame.
 _CLOSE: Final = 0x8
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What a node among others has beside its own engine.
+
+    `forwarder` hands requests on to the others, `exchanges` are answers that went to them.
+    """
+
+    forwarder: Forwarder
+    exchanges: Exchanges
 
 
 class _Protocol(WebSocketProtocol13):
@@ -139,18 +155,26 @@ class EngineHandler(QuietFaults, WebSocketHandler):
     """The endpoint `/socket.io/`: GET and POST of polling, and the upgrade to websocket."""
 
     def initialize(
-        self, engine: Engine, peers: PeerPolicy, picows: PicowsWebSockets | None
+        self,
+        engine: Engine,
+        peers: PeerPolicy,
+        picows: PicowsWebSockets | None,
+        beyond: Beyond | None = None,
     ) -> None:
         """Take what the handler works with.
 
-        Without `picows`, and under TLS, websockets are Tornado's.
+        Without `picows`, and under TLS, websockets are Tornado's. `beyond` is there if there may
+        be other nodes.
         """
         self._picows = picows
+        self._beyond = beyond
         self._engine = engine
         self._peers = peers
         self._connection: EngineConnection | None = None
         self._link: TornadoWebSocket | None = None
         self._poll: asyncio.Future[str] | None = None
+        self._forwarded: asyncio.Future[Answer] | None = None
+        self._gone = False
         self._body = bytearray()
 
     def set_default_headers(self) -> None:
@@ -169,6 +193,9 @@ class EngineHandler(QuietFaults, WebSocketHandler):
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Allow-Credentials", "true")
             self.set_header("Vary", "Origin")
+        self._bound_body()
+
+    def _bound_body(self) -> None:
         if self.request.method == "POST":
             connection = cast(Any, self.request.connection)
             connection.set_max_body_size(_DISCARD_BYTES)
@@ -186,41 +213,54 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         """Handshake, poll or upgrade."""
         try:
             transport, sid = self._parse()
+            node = self._elsewhere(sid)
             if transport == "websocket":
-                await self._upgrade(sid)
+                await (self._tunnel(node, sid) if node and sid else self._upgrade(sid))
             elif sid is None:
                 connection = self._engine.connect("polling", self._address())
                 self.finish(self._engine.open_packet(connection))
+            elif node is not None:
+                await self._forward(node, sid)
             else:
-                self._connection = self._engine.connection(sid)
-                self._poll = self._connection.request_poll()
-                self.finish(await self._poll)
+                connection = await self._settled(sid)
+                if not self._gone:
+                    self._connection = connection
+                    self._poll = connection.request_poll()
+                    self._answer(sid, await self._poll)
         except RequestError as error:
             self._refuse(error)
         except asyncio.CancelledError:
             # The client left its pending GET: see on_connection_close.
-            self._poll = None
+            self._poll = self._forwarded = None
 
     async def post(self) -> None:
         """Packets from a polling client."""
-        if len(self._body) > self._engine.settings.max_payload:
-            self._refuse_body()
         try:
             transport, sid = self._parse()
+            node = self._elsewhere(sid)
+            if node is None and len(self._body) > self._engine.settings.max_payload:
+                self._refuse_body()
             if sid is None:
                 raise bad_method()
             if transport != "polling":
                 raise bad_request()
-            connection = self._engine.connection(sid)
+            if node is not None:
+                # One that is too large, and cut then, is refused where the session is.
+                await self._forward(node, sid)
+                return
+            connection = await self._settled(sid)
             try:
                 body = self._body.decode()
             except UnicodeDecodeError:
                 connection.close("parse error")
                 raise bad_request("the body is not UTF-8") from None
             connection.post_payload(body)
-            self.finish("ok")
+            self._answer(sid, "ok")
         except RequestError as error:
             self._refuse(error)
+
+    def _answer(self, sid: str, payload: str) -> None:
+        self.finish(payload)
 
     def options(self) -> None:
         """Answer a browser's preflight; `prepare` has checked the origin."""
@@ -273,14 +313,72 @@ class EngineHandler(QuietFaults, WebSocketHandler):
 
     def on_connection_close(self) -> None:
         """The client hung up: on its pending poll, or on its websocket."""
+        self._gone = True
         poll, self._poll = self._poll, None
         if poll is not None and self._connection is not None:
             self._connection.poll_aborted(poll)
             poll.cancel()
             return
+        if self._forwarded is not None and self.request.method == "GET":
+            self._forwarded.cancel()
+            return
         # Ends the wait for a body that will not come; WebSocketHandler's own leaves that out.
         RequestHandler.on_connection_close(self)
         super().on_connection_close()
+
+    # Other nodes
+
+    def _elsewhere(self, sid: str | None) -> NodeId | None:
+        """Return the node that has the session, if it is another one."""
+        return self._beyond.forwarder.owner(sid) if self._beyond is not None and sid else None
+
+    async def _settled(self, sid: str) -> EngineConnection:
+        """Return the session's connection. Raises RequestError: none, or none any more.
+
+        None when the answer to the request before this is lost, perhaps, with another node.
+        """
+        connection = self._engine.connection(sid)
+        if self._beyond is not None:
+            method = self.request.method or ""
+            if not await self._beyond.exchanges.settled(sid, method):
+                connection.abort("transport error")
+            connection = self._engine.connection(sid)
+        return connection
+
+    async def _forward(self, node: NodeId, sid: str) -> None:
+        """Have the session's node answer, and tell it that the client has the answer."""
+        forwarder = cast(Beyond, self._beyond).forwarder
+        method = self.request.method or ""
+        if forwarder.leaving:
+            self.set_header("Connection", "close")
+        if forwarder.released and method == "GET":
+            self.finish(NOOP)
+            return
+        body = bytes(self._body)
+        self._forwarded = asyncio.ensure_future(forwarder.fetch(node, method, sid, body))
+        answer = await self._forwarded
+        self._forwarded = None
+        self.set_status(answer.status)
+        self.set_header("Content-Type", answer.content_type)
+        if forwarder.leaving:
+            self.set_header("Connection", "close")
+        stream: IOStream = cast(Any, self.request.connection).stream
+        closed = stream.closed()
+        self.finish(answer.body)
+        # What an open stream takes without an error is on its way: to its client, and to a proxy
+        # in between, the request has been answered.
+        if not closed and stream.error is None:
+            await forwarder.confirm(answer, method, sid)
+
+    async def _tunnel(self, node: NodeId, sid: str) -> None:
+        """Have the session's node accept the websocket, and pass on its bytes."""
+        self._check_handshake()
+        forwarder = cast(Beyond, self._beyond).forwarder
+        key = self.request.headers["Sec-WebSocket-Key"]
+        stream, head = await forwarder.open_tunnel(node, sid, key)
+        client = self.detach()
+        self._auto_finish = False
+        forwarder.run_tunnel(client, stream, head)
 
     # WebSocket
 

@@ -14,7 +14,7 @@ from tornado.log import gen_log
 from tornado.web import Application
 
 from gateway.transport.acceptor import Acceptor
-from gateway.transport.binding import Bound
+from gateway.transport.binding import Bound, bind
 from gateway.transport.engine import Engine
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
@@ -49,6 +49,14 @@ class Listeners:
     def serve(self, app: Application, sockets: Sequence[socket.socket]) -> None:
         """Answer all with this application."""
         self._server(app).add_sockets(sockets)
+
+    def serve_metrics(self, app: Application, bound: Bound, address: str, backlog: int) -> None:
+        """Answer with this application at HOST:PORT, or on the socket systemd has for it.
+
+        Raises OSError, whose text names the address.
+        """
+        host, _, port = address.rpartition(":")
+        self.serve(app, bound.metrics or bind(host.strip("[]"), int(port), backlog))
 
     def serve_players(
         self,

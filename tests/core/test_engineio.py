@@ -127,6 +127,18 @@ def test_a_poll_is_answered_once() -> None:
     assert session.take_commands() == [AnswerPoll("4b")]
 
 
+def test_a_poll_that_is_released_is_answered_with_nothing_and_the_next_one_waits() -> None:
+    session = polling()
+    session.poll_released()
+    assert session.take_commands() == []
+    session.poll_requested()
+    session.poll_released()
+    assert session.take_commands() == [AnswerPoll("6")]
+    session.poll_requested()
+    assert session.take_commands() == []
+    assert session.open
+
+
 def test_a_second_poll_at_a_time_ends_the_session() -> None:
     session = polling()
     session.poll_requested()

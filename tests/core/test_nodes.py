@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gateway.messages import SessionId, TrueId
-from gateway.nodes import Alone, Arrivals
+from gateway.nodes import Alone, Arrivals, NodeId
 from gateway.session import Session
 
 ANN = TrueId("ann")
@@ -52,3 +52,5 @@ def test_where_there_is_one_gateway_nothing_is_elsewhere() -> None:
     assert alone.trouble is None
     session = Session(TAB, ANN, "Ann", "guest", "pid", 0.0, 0, 0, node="another")
     assert not alone.has(session)
+    alone.announce("127.0.0.1:9000")
+    assert alone.address_of(NodeId("another")) is None

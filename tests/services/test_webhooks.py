@@ -317,6 +317,45 @@ async def test_another_store_starts_anew() -> None:
         assert now.store.queued_webhooks == 0
 
 
+@pytest.mark.parametrize("status", [204, 400, 500])
+@scenario
+async def test_what_another_gateway_sends_is_left_alone(status: int) -> None:
+    async with scene(attempts=1) as now:
+        now.gate = asyncio.Event()
+        now.answer = lambda true_id, number: Response(status if true_id == "ann" else 204)
+        for number in (1, 2):
+            now.report(ANN, number)
+        now.report(BOB, 3)
+        await now.until(lambda: now.out == 2)
+        numbers = [each.seq for each in await now.store.webhooks(0, 10)]
+        now.webhooks.drop([*numbers[:2], 999])
+        now.gate.set()
+        await now.until(lambda: now.store.queued_webhooks == 2 and not now.out)
+        now.report(BOB, 4)
+        await now.until(lambda: ("bob", 4) in now.got)
+        assert now.tried == [("ann", 1), ("bob", 3), ("bob", 4)]
+        assert now.store.dead_webhooks == 0
+        # It comes to this gateway again.
+        now.answer = lambda true_id, number: Response(204)
+        now.webhooks.start_anew()
+        await now.quiet()
+        assert now.got[-2:] == [("ann", 1), ("ann", 2)]
+
+
+@scenario
+async def test_what_waits_for_its_next_try_is_left_alone_too() -> None:
+    async with scene(max_backoff=60.0) as now:
+        now.answer = lambda true_id, number: Response(500 if true_id == "ann" else 204)
+        now.report(ANN, 1)
+        await now.until(lambda: now.counted("failed") == 1 and not now.out)
+        now.webhooks.drop([each.seq for each in await now.store.webhooks(0, 10)])
+        now.answer = lambda true_id, number: Response(204)
+        # The same player's, as another gateway's would be after a while.
+        now.report(ANN, 2)
+        await now.until(lambda: ("ann", 2) in now.got)
+        assert now.tried == [("ann", 1), ("ann", 2)]
+
+
 @scenario
 async def test_what_is_under_way_at_the_end_is_kept() -> None:
     async with scene() as now:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
@@ -254,8 +254,15 @@ def sqlite_store(
 
 
 def redis_store(
-    url: str, *, partitions: int = 1, node: str = "node1", **limits: Any
+    url: str,
+    *,
+    partitions: int = 1,
+    node: str = "node1",
+    live: Collection[str] | None = None,
+    owned: Collection[int] | None = None,
+    **limits: Any,
 ) -> RedisDriver:
+    """A node's store; `live` are the nodes that are alive, none but this one by default."""
     return RedisDriver(
         lambda on_dropped: RedisStore(
             Redis(parse_redis_url(url), partitions),
@@ -263,6 +270,8 @@ def redis_store(
             node,
             count(1),
             on_dropped,
+            live_nodes=None if live is None else lambda: live,
+            owned=owned,
         )
     )
 
@@ -291,3 +300,10 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewSto
 def store(new_store: NewStore) -> Driver:
     """An empty store without limits."""
     return new_store()
+
+
+@pytest.fixture
+def nodes(redis_url: str) -> Iterator[NewStore]:
+    """Build nodes that share one redis store."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(redis_store(redis_url, **settings))

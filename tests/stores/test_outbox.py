@@ -103,6 +103,16 @@ def test_presence_is_remembered_and_reported_together(store: Driver) -> None:
     assert [each.event.ts for each in waiting(store)] == [3.0, 3.0, 4.0]
 
 
+def test_presence_that_is_known_is_not_reported_again(store: Driver) -> None:
+    store.report_presence({ANN: True, BOB: False}, 3.0)
+    store.report_presence({ANN: True, BOB: True}, 4.0)
+    assert [(kind, who) for kind, who, _ in told(store)] == [
+        ("player.online", "ann"),
+        ("player.online", "bob"),
+    ]
+    assert store.reported_online() == {ANN, BOB}
+
+
 def test_webhooks_are_read_in_pages_and_forgotten_when_sent(store: Driver) -> None:
     store.report_presence({TrueId(f"p{number}"): True for number in range(5)}, 0.0)
     first = waiting(store, 0, 2)

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.mailbox import StoredMessage
-from gateway.messages import SessionId
+from gateway.messages import SessionId, TrueId
 from gateway.stores.redis import bus
+from gateway.stores.redis.mirror import Change
 
 
 @given(st.lists(st.binary(max_size=300)))
@@ -46,3 +47,24 @@ def test_a_message_is_that_of_the_store() -> None:
 def test_what_is_no_message_is_refused(fields: list[bytes]) -> None:
     with pytest.raises(ValueError, match=r"."):
         bus.decode_message(fields)
+
+
+def test_copies_at_one_place_are_one_message() -> None:
+    fields = [b"e1", b"ff", b"1.5", b"{}", b"ann", b"3", b"bob", b"7", b"eve", b"3"]
+    assert bus.decode_copies(fields) == [
+        (StoredMessage(3, b"e1.3.ff", b"{}", 1.5), ["ann", "eve"]),
+        (StoredMessage(7, b"e1.7.ff", b"{}", 1.5), ["bob"]),
+    ]
+    for wrong in (fields[:3], fields[:-1], [*fields[:4], b"\xff", b"1"], [*fields, b"x", b"y"]):
+        with pytest.raises(ValueError, match=r"."):
+            bus.decode_copies(wrong)
+
+
+def test_a_change_of_members_is_what_was_told() -> None:
+    fields = [b"e1", b"4", b"node1.7", b"-", "r\u00fc".encode(), b"ann", b"12", b"3"]
+    assert bus.decode_membership(fields) == Change(
+        b"e1", 4, b"node1.7", False, "r\u00fc", TrueId("ann"), 12, 3
+    )
+    for wrong in (fields[:-1], [*fields[:7], b"x"]):
+        with pytest.raises(ValueError, match=r"."):
+            bus.decode_membership(wrong)

@@ -21,9 +21,6 @@ from gateway.stores.memory_player import KEY_BYTES
 from tests.stores.conftest import ANN, BOB, Driver, NewStore
 from tests.stores.test_store import accepted, confirm, session
 
-# The redis store has no rooms yet.
-pytestmark = pytest.mark.parametrize("new_store", ["memory", "sqlite"], indirect=True)
-
 EVE = TrueId("eve")
 S1 = SessionId("s1")
 

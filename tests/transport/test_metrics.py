@@ -20,6 +20,7 @@ from tests.gateway_process import ROOT
 from tests.questioned_backend import QuestionedBackend
 from tests.transport.client import Clients
 from tests.transport.conftest import change, nothing_runs
+from tests.transport.nodes import Addresses, FixedDirectory
 from tests.webhook_receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.gen_test(timeout=120)
@@ -87,7 +88,8 @@ def gateway(
         },
         limits={"message_bytes": 1000},
     )
-    gateway = Gateway(config, tmp_path / "state", {})
+    directory = FixedDirectory("aaaaaaaa", Addresses())
+    gateway = Gateway(config, tmp_path / "state", {}, directory)
     io_loop.run_sync(gateway.start)
     yield gateway
     io_loop.run_sync(gateway.stop)

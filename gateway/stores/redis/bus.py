@@ -11,38 +11,19 @@ from typing import Final
 
 from gateway.mailbox import StoredMessage
 from gateway.messages import SessionId, TrueId
+from gateway.store import Copies
+from gateway.stores.redis.mirror import Change
 
 _length: Final = struct.Struct(">I")
 
 #: A message was stored for a player who has connections at the node.
 MESSAGE: Final = b"m"
-#: An event that is stored nowhere is for such a player.
-VOLATILE: Final = b"v"
-#: Another node has a session's connection now.
-FENCE: Final = b"f"
-#: A session was ended, or all of a player's are to be disconnected.
-END: Final = b"x"
-#: Whether a session's client is alive: the question, and the answer.
-PROBE: Final = b"p"
-ANSWER: Final = b"a"
-#: Webhooks were written in a partition whose duties are the node's.
-OUTBOX: Final = b"o"
-#: A node has come, or leaves.
-JOIN: Final = b"j"
-LEAVE: Final = b"l"
-
-#: Kinds by what they are called in metrics.
-KINDS: Final = {
-    "message": MESSAGE,
-    "volatile": VOLATILE,
-    "fence": FENCE,
-    "end": END,
-    "probe": PROBE,
-    "answer": ANSWER,
-    "outbox": OUTBOX,
-    "join": JOIN,
-    "leave": LEAVE,
-}
+#: A message to a room was stored for players who have connections at the node.
+COPIES: Final = b"c"
+#: A message to a room was not stored for players who have connections at the node.
+HOLES: Final = b"h"
+#: A player came into a room, or left it.
+MEMBERSHIP: Final = b"g"
 
 
 def encode(kind: bytes, *fields: bytes) -> bytes:
@@ -77,3 +58,28 @@ def decode_message(fields: Sequence[bytes]) -> tuple[TrueId, StoredMessage]:
     session_id = SessionId(skip.decode()) if skip else None
     message = StoredMessage(int(offset), message_id, body, float(ts), session_id)
     return TrueId(true_id.decode()), message
+
+
+def decode_copies(fields: Sequence[bytes]) -> list[Copies]:
+    """Return a message to a room, and the players who have it at its place. Raises ValueError."""
+    epoch, nonce, ts, body, *places = fields
+    players: dict[int, list[TrueId]] = {}
+    for true_id, offset in zip(places[::2], places[1::2], strict=True):
+        players.setdefault(int(offset), []).append(TrueId(true_id.decode()))
+    return [
+        (StoredMessage(offset, b"%b.%d.%b" % (epoch, offset, nonce), body, float(ts)), true_ids)
+        for offset, true_ids in players.items()
+    ]
+
+
+def decode_players(fields: Sequence[bytes]) -> list[TrueId]:
+    """Return players. Raises ValueError."""
+    return [TrueId(each.decode()) for each in fields]
+
+
+def decode_membership(fields: Sequence[bytes]) -> Change:
+    """Return a change of a room's members. Raises ValueError."""
+    epoch, version, by, sign, room, true_id, number, members = fields
+    joined = sign == b"+"
+    name, player = room.decode(), TrueId(true_id.decode())
+    return Change(epoch, int(version), by, joined, name, player, int(number), int(members))

@@ -11,20 +11,22 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 from gateway.errors import StoreUnavailable
+from gateway.mailbox import RoomDraft
+from gateway.membership import Memberships
 from gateway.messages import TrueId
-from gateway.nodes import Alone, Nodes
-from gateway.store import StoreLimits
+from gateway.store import Copies, MembershipDone, PublishDone, StoreLimits
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.local_outbox import LocalOutbox
 from gateway.stores.redis.local_sessions import LocalSessions
 from gateway.stores.redis.mailboxes import MailboxCalls
-from gateway.stores.redis.nodes import RedisNodes
+from gateway.stores.redis.mirror import OnMembership
 from gateway.stores.redis.outbox import OutboxCalls
 from gateway.stores.redis.partitions import Partitions
-from gateway.stores.redis.players import PlayerCalls
-from gateway.stores.redis.reclaiming import Reclaimer
+from gateway.stores.redis.publishing import OnCopies, Outlets, Publishing
+from gateway.stores.redis.rooms import RoomCalls
 from gateway.stores.redis.scripts import load
 from gateway.stores.redis.sessions import LiveNodes, SessionCalls
 from gateway.stores.redis.totals import Totals
@@ -36,7 +38,7 @@ logger = logging.getLogger(__name__)
 _CHECK = load("check")
 
 
-class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
+class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
     """A whole store behind `redis`, as the node `node` sees it.
 
     `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
@@ -49,7 +51,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     `live_nodes` says which nodes are alive: sessions of others count as idle. `owned` are the
     partitions whose duties this node has at first, all of them without it: `expire` is about
     those, and so is what is asked of webhooks. `on_webhooks_lost` is told the numbers of webhooks
-    that this node is not to send any more. Without `nodes` others are neither heard nor told.
+    that this node is not to send any more.
     """
 
     def __init__(
@@ -65,10 +67,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         live_nodes: LiveNodes | None = None,
         owned: Iterable[int] | None = None,
         on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
-        nodes: RedisNodes | None = None,
     ) -> None:
-        self.nodes: Nodes = Alone() if nodes is None else nodes
-        self._others = nodes
         self._redis = redis
         self._limits = limits
         self._node = node
@@ -78,17 +77,41 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         self._on_webhooks = on_webhooks
         self._appends = Sampler("message", on_latency)
         self._publishes = Sampler("publish", on_latency)
-        self._partitions = Partitions(redis, self._on_partitions_replaced)
+        self._partitions = Partitions(redis, self._on_partition_replaced)
         self._totals = Totals(self._partitions, limits, node)
         self._turns = Turns()
-        self._reclaimer = Reclaimer(self._partitions, self._totals, limits.total_bytes)
         self._sessions = LocalSessions(node, self._send_save)
         self._live_nodes = live_nodes or (lambda: (node,))
         self.on_webhooks_lost = on_webhooks_lost
         self._outbox = LocalOutbox(range(redis.partitions) if owned is None else owned)
         self._outbox_lock = asyncio.Lock()
         self._buried = OrderedDict()
+        #: Is told who came into a room or left it through another node: see OnMembership.
+        self.on_membership: OnMembership = lambda room, true_id, joined, members: None
+        #: Is told of messages that came into mailboxes otherwise than by the answer to a sender.
+        self.on_copies: OnCopies = lambda copies, full: None
+        self._rooms = RoomCalls(
+            self._partitions,
+            self._totals,
+            node,
+            limits.rooms,
+            self._tell_membership,
+        )
+        self._publishing = Publishing(
+            self._partitions,
+            self._totals,
+            self._rooms.mirror,
+            limits,
+            nonces,
+            Outlets(
+                self._tell_copies,
+                on_dropped,
+                self._note_losses,
+                self._known_key,
+            ),
+        )
         self._open = False
+        redis.on_restored = self._on_restored
 
     async def open(self) -> None:
         """See Store.open."""
@@ -96,20 +119,19 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         await self._partitions.open()
         await self._totals.look()
         self._totals.start()
-        if self._others is not None:
-            await self._others.open()
+        await self._rooms.open()
         self._open = True
 
     async def close(self) -> None:
         """See Store.close: what was asked before is answered first, as far as Redis answers."""
         self._open = False
         self._totals.stop()
-        await self._reclaimer.close()
-        if self._others is not None:
-            await self._others.close()
         self._sessions.retry()
         with suppress(StoreUnavailable):
             await self.check()
+            while self._publishing.busy:
+                await self.check()
+        self._rooms.close()
         await self._redis.close()
 
     @property
@@ -121,20 +143,55 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         """See Store.check: every partition answers, after what it was asked before."""
         await self._partitions.ask_all(_CHECK, ("1",))
 
-    def _on_partitions_replaced(self, replaced: frozenset[int]) -> None:
+    # Rooms
+
+    @property
+    def memberships(self) -> Memberships:
+        """See RoomStore.memberships: changes of other nodes are in there as they are told."""
+        return self._rooms.mirror.memberships
+
+    def join(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
+        """See RoomStore.join."""
+        self._rooms.join(room, true_id, done)
+
+    def leave(self, room: str, true_id: TrueId, done: MembershipDone) -> None:
+        """See RoomStore.leave."""
+        self._rooms.leave(room, true_id, done)
+
+    def publish(self, draft: RoomDraft, now: float, done: PublishDone) -> None:
+        """See MailboxStore.publish; what its sender asks next waits for its answer."""
+        if now >= self._publishes.due:
+            done = self._publishes.watch(now, done)
+        start = partial(self._publishing.publish, draft, now)
+        if draft.sender is None:
+            start(done)
+        elif not self._turns.take(draft.sender, done, start, blocks=True):
+            error = StoreUnavailable("too much waits for the store")
+            asyncio.get_running_loop().call_soon(done, draft, error)
+
+    def _tell_membership(self, room: str, true_id: TrueId, joined: bool, members: int) -> None:
+        self.on_membership(room, true_id, joined, members)
+
+    def _tell_copies(self, copies: Sequence[Copies], full: Sequence[TrueId]) -> None:
+        self.on_copies(copies, full)
+
+    def _on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
+        self._rooms.on_restored(partitions, same_server)
+
+    def _on_partition_replaced(self, partition: int) -> None:
+        self._rooms.on_replaced(partition)
         logger.error(
-            "%d of %d partitions of the store have lost their data: their players' clients are "
-            "told when they connect again",
-            len(replaced),
-            self._partitions.count,
+            "partition %d of the store has lost its data: its players' clients are told when "
+            "they connect again",
+            partition,
         )
         partitions = self._partitions
-        owned = replaced.intersection(self._outbox.partitions)
-        self.disown_partitions(owned)
-        self.own_partitions(owned)
+        if partition in self._outbox.partitions:
+            self.disown_partitions((partition,))
+            self.own_partitions((partition,))
 
         def concerns(true_id: TrueId) -> bool:
-            return partitions.of(true_id) in replaced
+            return partitions.of(true_id) == partition
 
         try:
             self.on_replaced(concerns)
@@ -172,4 +229,5 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         for partition in self._outbox.partitions:
             newest = await self._expire_sessions(now, partition)
             await self._expire_mailboxes(now, partition)
+            await self._publishing.finish_stale(partition)
             self._look_for_webhooks(partition, newest)

@@ -11,13 +11,17 @@ local function total(name, by)
 end
 
 -- What one node tells another: the kind, and each field with its length before it.
-local function payload(kind, ...)
+local function payload_of(kind, fields)
   local parts = {kind}
-  for index = 1, select('#', ...) do
-    local field = tostring((select(index, ...)))
+  for index, value in ipairs(fields) do
+    local field = tostring(value)
     parts[index + 1] = struct.pack('>I4c0', #field, field)
   end
   return table.concat(parts)
+end
+
+local function payload(kind, ...)
+  return payload_of(kind, {...})
 end
 
 -- Tells a node, and returns how many heard it: 0 when it listens no more.

@@ -1,0 +1,128 @@
+-- needs: mailbox
+--
+-- Puts a message to a room into mailboxes of members: limits, outbox, room, its number, that of
+-- the last message to the room for this partition, '1' to pass over that one if it never came,
+-- how long to remember this (seconds), nonce, now, body, sender ('' for none), the session that
+-- passes over the sender's copy ('' for none), the members. Returns 'BEHIND' if the last message
+-- has not come yet ('BLANK' if none ever has), '=' and the offset of the sender's copy if this one has, 'PASSED' if a later
+-- one has. Else a list: the limit that full mailboxes have reached, connections on other nodes,
+-- and players who have only such, the offset for each member, 0 if the mailbox is full; losses.
+local node, room, number, before = ARGV[2], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local nonce, ts, body, sender, skip = ARGV[11], ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local now, size = tonumber(ts), overhead + #body
+local state = prefix .. 'q:' .. room
+
+-- `recent` has the last ones: a space, the number, a colon and the offset of the sender's copy.
+local found = redis.call('HMGET', state, 'last', 'recent')
+local last, recent = tonumber(found[1] or 0), found[2] or ''
+if number <= last then
+  local offset = string.match(recent, ' ' .. ARGV[7] .. ':(%d+)')
+  if offset then
+    return '=' .. offset
+  end
+  -- Older than all of these: then it came long ago.
+  local oldest = string.match(recent, '^ (%d+):')
+  return oldest and number < tonumber(oldest) and '=0' or 'PASSED'
+elseif last < before and ARGV[9] ~= '1' then
+  return found[1] and 'BEHIND' or 'BLANK'
+end
+
+-- Without memory Redis refuses this, before anything is done, and not something in the middle.
+redis.call('HSET', state, 'last', found[1] or '0', 'recent', recent)
+
+local limit, remote, elsewhere, own = '', 0, 0, 0
+local offsets, copies, holes = {}, {}, {}
+local hex = string.format('%x', nonce)
+
+local function list_of(lists, other)
+  lists[other] = lists[other] or {}
+  return lists[other]
+end
+
+local function keep(box)
+  local reached = refuse > 0 and limit_reached(box, size, now)
+  if not reached then
+    put(box, nonce, ts, body, box.true_id == sender and skip ~= '' and skip or nil)
+    trim(box, now)
+    return box.head
+  end
+  limit = reached
+  local hole = redis.call('HGET', box.key, 'hole_after')
+  if hole and tonumber(hole) >= read_by_all(box) then
+    redis.call('HINCRBY', box.key, 'hole_lost', 1)
+  else
+    redis.call('HSET', box.key, 'hole_after', box.head, 'hole_lost', 1)
+  end
+  return 0
+end
+
+-- What the nodes are to be told on which a player has connections.
+local function note_routes(true_id, offset)
+  local routes = redis.call('HGETALL', prefix .. 'r:' .. true_id)
+  local here, there = false, 0
+  for index = 1, #routes, 2 do
+    local other = routes[index]
+    if other == node then
+      here = true
+    elseif offset == 0 then
+      table.insert(list_of(holes, other), true_id)
+    else
+      there = there + tonumber(routes[index + 1])
+      local list = list_of(copies, other)
+      list[#list + 1] = true_id
+      list[#list + 1] = offset
+    end
+  end
+  remote = remote + there
+  if there > 0 and not here then
+    elsewhere = elsewhere + 1
+  end
+end
+
+for index = 16, #ARGV - 1 do
+  local true_id = ARGV[index]
+  local box = open_mailbox(true_id)
+  if not box then
+    know_player(true_id)
+    box = open_mailbox(true_id)
+  end
+  local offset = keep(box)
+  save_mailbox(box)
+  offsets[#offsets + 1] = offset
+  if true_id ~= sender then
+    note_routes(true_id, offset)
+  else
+    own = offset
+    if offset > 0 and skip ~= '' then
+      remote = remote + tell_routes(true_id, node, function()
+        return payload('m', true_id, string.format('%s.%d.%s', epoch, offset, hex), ts, skip, body)
+      end)
+    else
+      note_routes(true_id, offset)
+    end
+  end
+end
+
+recent = recent .. ' ' .. ARGV[7] .. ':' .. own
+local _, many = string.gsub(recent, ':', ':')
+if many > 16 then
+  recent = string.match(recent, '^ [^ ]+(.*)$')
+end
+redis.call('HSET', state, 'last', ARGV[7], 'recent', recent)
+redis.call('EXPIRE', state, ARGV[10])
+
+for other, list in pairs(copies) do
+  local fields = {epoch, hex, ts, body}
+  for _, field in ipairs(list) do
+    fields[#fields + 1] = field
+  end
+  if tell(other, payload_of('c', fields)) == 0 then
+    for index = 1, #list, 2 do
+      redis.call('HDEL', prefix .. 'r:' .. list[index], other)
+    end
+  end
+end
+for other, players in pairs(holes) do
+  tell(other, payload_of('h', players))
+end
+return {limit, remote, elsewhere, offsets, unpack(losses() or {})}
