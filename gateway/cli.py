@@ -28,7 +28,7 @@ from gateway.lifecycle import serve
 from gateway.logs import configure_logging
 from gateway.secret_keys import KEY_FILE, load_secret_keys
 from gateway.server import Gateway
-from gateway.store_url import parse_store_url
+from gateway.store_url import RedisUrl, parse_store_url
 from gateway.stores.sqlite_backup import BackupError, make_backup, restore_backup
 from gateway.tokens import Tokens
 
@@ -264,6 +264,8 @@ def _api_keys_list(options: argparse.Namespace) -> int:
 
 def _store_path(config: Config, options: argparse.Namespace) -> Path:
     url = parse_store_url(config.store.url)
+    if isinstance(url, RedisUrl):
+        raise ConfigError("store.url: what Redis keeps is backed up and restored with Redis")
     if url.kind != "sqlite":
         raise ConfigError(
             f"store.url: {config.store.url} keeps nothing in a file, so there is nothing to back "

@@ -272,11 +272,22 @@ class StoreConfig:
 
     url: str = field(
         default="sqlite:///gateway.db",
+        # That of Redis may have a password.
+        repr=False,
         metadata=about(
             "sqlite:///FILE in the state directory, or sqlite:////ABSOLUTE/FILE; behind it "
             "?synchronous=NORMAL is faster and may lose the last moments in a power cut, which "
-            "FULL, the default, survives. memory:// forgets everything at a restart.",
+            "FULL, the default, survives. redis://HOST:PORT (rediss:// with TLS) is for several "
+            "gateways on one Redis or Valkey. memory:// forgets everything at a restart.",
             check=wrong_store_url,
+        ),
+    )
+    node_lease: float = field(
+        default=5.0,
+        metadata=about(
+            "With Redis: a node that the others have not heard of for so long is dead for them.",
+            "seconds",
+            minimum=1,
         ),
     )
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from gateway.metrics import Metrics
+from gateway.metrics import Counters, Metrics
 from gateway.registry import Registry
 from gateway.store import Store
 
@@ -27,6 +27,11 @@ class Engine(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Connection]: ...
+
+
+def heard_from_nodes(metrics: Metrics) -> Counters:
+    """Add the counter of what other nodes tell this one."""
+    return metrics.counters("bus_messages", "What other nodes have told this one, by kind", "kind")
 
 
 def add_gauges(metrics: Metrics, engine: Engine, registry: Registry[Any], store: Store) -> None:

@@ -1,7 +1,8 @@
 """Several gateways on one store: how a node reaches players who are connected to others.
 
-A node is one running gateway. Services act on their own connections first and then ask
-`Nodes` to do the same elsewhere; what other nodes ask of this one comes in through `Inbound`.
+A node is one running gateway. Services act on their own connections and ask `Nodes` for what
+is elsewhere. What a store keeps it also tells the nodes concerned: messages, takeovers, sessions
+that end. That, and what other nodes ask of this one, comes in through `Inbound`.
 """
 
 from __future__ import annotations
@@ -69,9 +70,6 @@ class Nodes(Protocol):
     def send_volatile(self, true_id: TrueId, array: bytes, done: Callable[[int], None]) -> None:
         """Hand an event to the player's connections elsewhere; `done` is told how many."""
 
-    def end(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
-        """Disconnect a session, or with None every one, of a player wherever it is."""
-
     def announce(self, address: str) -> None:
         """Tell the others, from `Store.open` on, where they reach this node: HOST:PORT."""
 
@@ -106,9 +104,6 @@ class Alone:
     def send_volatile(self, true_id: TrueId, array: bytes, done: Callable[[int], None]) -> None:
         """See Nodes.send_volatile."""
         done(0)
-
-    def end(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
-        """See Nodes.end."""
 
     def announce(self, address: str) -> None:
         """See Nodes.announce."""

@@ -10,7 +10,6 @@ from typing import Protocol
 from gateway.errors import RequestRefused, StoreUnavailable
 from gateway.locks import KeyedLocks, player_key
 from gateway.messages import SessionId, TrueId
-from gateway.nodes import Nodes
 from gateway.session import Session
 from gateway.store import Ban, SessionStore
 
@@ -29,9 +28,9 @@ class Closable(Protocol):
 
 
 class Revocation:
-    """Revokes sessions, at all nodes.
+    """Revokes sessions. `connections_of` is the registry's, `clock` returns Unix seconds.
 
-    `connections_of` is the registry's, `clock` returns Unix seconds.
+    The store tells other nodes that have their connections.
     """
 
     def __init__(
@@ -40,10 +39,8 @@ class Revocation:
         connections_of: Callable[[TrueId], tuple[Closable, ...]],
         clock: Callable[[], float],
         locks: KeyedLocks,
-        nodes: Nodes,
     ) -> None:
         self._locks = locks
-        self._nodes = nodes
         self._sessions = sessions
         self._connections_of = connections_of
         self._clock = clock
@@ -58,7 +55,6 @@ class Revocation:
         """Revoke a session whose lock the caller holds. Raises StoreUnavailable."""
         await self._sessions.revoke_session(session.id, session.true_id, self._clock(), reason)
         self._disconnect(session, reason)
-        self._nodes.end(session.true_id, session.id, reason)
 
     async def revoke_player(
         self, true_id: TrueId, reason: str, but: SessionId | None = None
@@ -83,7 +79,6 @@ class Revocation:
         for session in await self._sessions.sessions_of(true_id):
             async with self._locks.hold(session.id):
                 self._disconnect(session, "banned")
-        self._nodes.end(true_id, None, "banned")
 
     async def lift_ban(self, true_id: TrueId) -> None:
         """Let a player in again. Raises StoreUnavailable."""

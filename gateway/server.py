@@ -49,7 +49,7 @@ from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.draining import Draining
 from gateway.errors import ConfigError
-from gateway.gauges import add_gauges
+from gateway.gauges import add_gauges, heard_from_nodes
 from gateway.history import SAMPLE_SECONDS, History
 from gateway.inbound import PlayersHere
 from gateway.lifecycle import Periodic, call_later
@@ -122,6 +122,8 @@ class Gateway:
             self._on_store_replaced,
             self._on_webhooks,
             self.metrics.store_latency,
+            node_lease=config.store.node_lease,
+            heard=heard_from_nodes(self.metrics),
         )
         self._presence = build_presence(config, self.metrics, call_later, self._on_here)
         self._reporting = build_reporting(
@@ -140,7 +142,7 @@ class Gateway:
         )
         locks = KeyedLocks()
         nodes = self._store.nodes
-        revocation = Revocation(self._store, self._registry.connections_of, time.time, locks, nodes)
+        revocation = Revocation(self._store, self._registry.connections_of, time.time, locks)
         self._revocation = revocation
         self._accounts: Accounts | None = None
         users = load_users(config, self._state_dir)
@@ -353,15 +355,16 @@ class Gateway:
             None if self._store.available else "the store is not available"
         )
 
-    def _on_store_replaced(self) -> None:
-        """Send everybody away: they come back and are told what became of their messages."""
-        logger.warning("the store has become another one: all connections are closed")
+    def _on_store_replaced(self, concerns: Callable[[TrueId], bool]) -> None:
+        """Send players away: they come back and are told what became of their messages."""
+        logger.warning("the store has become another one: its players' connections are closed")
         if self._accounts is not None:
             self._accounts.start_anew()
         if self._reporting is not None:
             self._reporting.start_anew()
         for connection in self._registry:
-            connection.close("store_replaced", reconnect=True)
+            if concerns(connection.true_id):
+                connection.close("store_replaced", reconnect=True)
 
     def _on_webhooks(self, added: int, given_up: int) -> None:
         if self._reporting is not None:

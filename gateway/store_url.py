@@ -14,7 +14,14 @@ _FORMS: Final = (
     '"sqlite:////ABSOLUTE/FILE", the latter two with ?synchronous=FULL or ?synchronous=NORMAL '
     "at the end if wanted"
 )
-_LATER: Final = ("redis", "rediss", "valkey", "valkeys", "redis+sentinel", "rediss+sentinel")
+_REDIS_SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "redis+sentinel",
+    "rediss+sentinel",
+)
 
 _REDIS: Final = re.compile(
     r"(?:redis|valkey)(s?)(\+sentinel)?://(?:([^/?#@]*)@)?([^/?#@]*)(?:/([^?#]*))?(?:\?([^#]*))?",
@@ -76,15 +83,12 @@ class RedisUrl:
     wait_timeout: float = 1.0
 
 
-def parse_store_url(url: str) -> StoreUrl:
+def parse_store_url(url: str) -> StoreUrl | RedisUrl:
     """Return what the URL says. Raises ValueError with a text about what to write instead."""
     if url == "memory://":
         return StoreUrl("memory")
-    scheme = url.partition(":")[0].lower()
-    if scheme in _LATER:
-        raise ValueError(
-            f'the store "{scheme}" is not available in this release; write "sqlite:///gateway.db"'
-        )
+    if url.partition(":")[0].lower() in _REDIS_SCHEMES:
+        return parse_redis_url(url)
     match = _SQLITE.fullmatch(url)
     if match is None:
         raise ValueError(_FORMS)

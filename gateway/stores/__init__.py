@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gateway.errors import ConfigError
+from gateway.messages import TrueId
+from gateway.metrics import Counters
 from gateway.store import Store, StoreLimits
-from gateway.store_url import parse_store_url
+from gateway.store_url import RedisUrl, parse_store_url
 from gateway.stores.memory import MemoryStore
+from gateway.stores.redis.building import build_redis_store
 from gateway.stores.sampling import OnLatency, ignore_latency
 from gateway.stores.sqlite import SqliteStore
+
+OnReplaced = Callable[[Callable[[TrueId], bool]], None]
 
 
 def build_store(
@@ -19,22 +24,38 @@ def build_store(
     limits: StoreLimits,
     state_dir: Path,
     on_dropped: Callable[[str, int], None],
-    on_replaced: Callable[[], None] = lambda: None,
+    on_replaced: OnReplaced = lambda concerns: None,
     on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
     on_latency: OnLatency = ignore_latency,
+    *,
+    node_lease: float,
+    heard: Counters,
 ) -> Store:
     """Return the store that the URL names; it is not open yet.
 
     `on_dropped` is told of messages that went unread: see MemoryStore; `on_replaced` when the
-    store has become another one, and nothing holds any more that was read from it;
-    `on_webhooks` how many webhooks are new, and how many were given up for lack of room;
-    `on_latency` how long the store took for a message, see Sampler. Raises ConfigError for a URL
-    that names no store.
+    store, or a part of it, has become another one, and nothing holds any more that was read from
+    it: it takes a function that tells whether that is about a player; `on_webhooks` how many
+    webhooks are new, and how many were given up for lack of room; `on_latency` how long the store
+    took for a message, see Sampler. `node_lease` (seconds) and `heard` are for RedisNodes. Raises
+    ConfigError for a URL that names no store.
     """
     try:
         parsed = parse_store_url(url)
     except ValueError as error:
         raise ConfigError(f"store.url: {error}") from None
+    if isinstance(parsed, RedisUrl):
+        return build_redis_store(
+            parsed,
+            limits,
+            nonces(),
+            on_dropped,
+            on_replaced,
+            on_webhooks,
+            on_latency,
+            node_lease=node_lease,
+            heard=heard,
+        )
     if parsed.kind == "memory":
         return MemoryStore(
             limits, secrets.token_hex(4), nonces(), on_dropped, on_webhooks, on_latency
@@ -45,10 +66,14 @@ def build_store(
         limits,
         nonces(),
         on_dropped,
-        on_replaced=on_replaced,
+        on_replaced=lambda: on_replaced(_everybody),
         on_webhooks=on_webhooks,
         on_latency=on_latency,
     )
+
+
+def _everybody(true_id: TrueId) -> bool:
+    return True
 
 
 def nonces() -> Iterator[int]:

@@ -121,16 +121,13 @@ class MemoryStore(RoomCalls, OutboxCalls):
         sender = None
         owner = draft.key_owner or draft.sender
         if key is not None and owner is not None and limits.dedupe_window > 0:
-            sender = self._players.get(owner)
-            if sender is None and draft.key_owner is not None:
-                sender = self._players[owner] = Player(owner)
-            if sender is not None:
-                known = self._known_key(sender, key, draft.target_id, now)
-                if known is not None:
-                    answer = known if isinstance(known, GatewayError) else Accepted(known, None)
-                    done(draft, answer)
-                    return
-                needed += KEY_BYTES
+            sender = self._players.get(owner) or Player(owner)
+            known = self._known_key(sender, key, draft.target_id, now)
+            if known is not None:
+                answer = known if isinstance(known, GatewayError) else Accepted(known, None)
+                done(draft, answer)
+                return
+            needed += KEY_BYTES
         mailbox = target.mailbox
         if limits.refuse_when_full:
             limit = self._full(target, size, now)
@@ -148,6 +145,7 @@ class MemoryStore(RoomCalls, OutboxCalls):
         self.bytes += needed - self._trim(target, now)
         if sender is not None and key is not None:
             sender.sent[key] = (now, draft.target_id, message.id)
+            self._players[sender.true_id] = sender
         done(draft, Accepted(message.id, message))
 
     def publish(self, draft: RoomDraft, now: float, done: PublishDone) -> None:

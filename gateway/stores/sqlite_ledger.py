@@ -131,13 +131,13 @@ class Ledger:
         owner = draft.key_owner or draft.sender
         if key is not None and owner is not None and limits.dedupe_window > 0:
             sender = players.get(owner)
-            if sender is None and draft.key_owner is not None:
-                sender = players.add(owner)
             if sender is not None:
                 known = self._known_key(sender, key, escape(draft.target_id), now)
                 if known is not None:
                     return known if isinstance(known, GatewayError) else Accepted(known, None)
-                needed += KEY_BYTES
+            needed += KEY_BYTES
+        else:
+            key = owner = None
         if limits.refuse_when_full:
             limit = self._full(target, size, now)
             if limit is not None:
@@ -161,8 +161,9 @@ class Ledger:
         self.message_count += 1
         players.dirty[target.id] = target
         self._trim(target, now)
-        if sender is not None and key is not None:
-            self._remember(sender, key, (now, escape(draft.target_id), head, nonce))
+        if key is not None and owner is not None:
+            entry = (now, escape(draft.target_id), head, nonce)
+            self._remember(sender or players.get_or_add(owner), key, entry)
         message_id = b"%b.%d.%x" % (self._epoch, head, nonce)
         return Accepted(message_id, StoredMessage(head, message_id, body, now))
 

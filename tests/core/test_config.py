@@ -179,7 +179,7 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "dedupe_window": 600.0,
             "dedupe_keys": 65536,
         },
-        "store": {"url": "sqlite:///gateway.db"},
+        "store": {"url": "sqlite:///gateway.db", "node_lease": 5.0},
         "presence": {
             "grace": 30.0,
             "settle": 2.0,
@@ -530,6 +530,7 @@ def test_enormous_numbers_are_refused(key: str, value: str) -> None:
         ("limits.message_bytes", "1023", 'must be at least 1024, or 0 (no limit), is "1023"'),
         ("mailbox.retention", "1e999", 'must be at most 315360000, is "1e999"'),
         ("server.ping_interval", "0.0", 'must be at least 0.001, is "0.0"'),
+        ("store.node_lease", "0.5", 'must be at least 1, is "0.5"'),
         (
             "limits.burst",
             "9007199254740992",
@@ -638,7 +639,7 @@ def test_a_well_formed_text_is_taken(key: str, value: str) -> None:
         ("store.url", "sqlite:///x/", "names no file"),
         ("store.url", "sqlite:///x?synchronous=OFF", "it must be FULL or NORMAL"),
         ("store.url", "sqlite:///x?mode=ro", 'has an unknown option "mode"'),
-        ("store.url", "redis://h", 'the store "redis" is not available in this release'),
+        ("store.url", "redis://", 'must be "redis://HOST:PORT"'),
         ("store.url", "mem://", 'must be "memory://"'),
         ("store.url", "memory://x", 'must be "memory://"'),
         (
@@ -928,7 +929,7 @@ def test_deep_nesting_is_refused() -> None:
         f"resume: {{{'SECRET' * 6}: x}}",
         "resume: SECRET",
         'resume: {secret_keys: ["SECRET\\q"]}',
-        "store: {url: 'redis://:SECRET@host'}",
+        "store: {url: 'redis://:SECRET@host/x'}",
         "server: {public_url: 'https://x:SECRET@host'}",
     ],
 )
@@ -943,8 +944,9 @@ def test_no_message_repeats_a_secret_of_a_variable(value: str) -> None:
 
 
 def test_the_repr_of_a_configuration_shows_no_secret() -> None:
-    config = load(f"resume: {{secret_keys: [{KEY}]}}")
+    config = load(f"resume: {{secret_keys: [{KEY}]}}\nstore: {{url: 'redis://:{KEY}@host'}}")
     assert config.resume.secret_keys == (KEY,)
+    assert KEY in config.store.url
     assert KEY not in repr(config)
     assert KEY not in repr(config.resume)
 
@@ -1078,7 +1080,11 @@ def test_a_variable_overrides_the_file(
             "x",
             "unknown variable; did you mean GATEWAY_AUTH_PASSWORD_FILE?",
         ),
-        ("GATEWAY_STORE", "x", "unknown variable; known for store: GATEWAY_STORE_URL"),
+        (
+            "GATEWAY_STORE",
+            "x",
+            "unknown variable; known for store: GATEWAY_STORE_URL, GATEWAY_STORE_NODE_LEASE",
+        ),
         (
             "GATEWAY_LOG_ZZZ",
             "x",

@@ -145,7 +145,7 @@ class Gateway:
         connections_of = self.registry.connections_of
         self.delivery = Delivery(store, connections_of, metrics, clock, 0, store.nodes)
         locks = KeyedLocks()
-        self.revocation = Revocation(store, connections_of, clock, locks, store.nodes)
+        self.revocation = Revocation(store, connections_of, clock, locks)
         presence = PresenceService(
             PresenceSettings(0.0, 0.0, 0.0, 0, False),
             metrics,

@@ -479,9 +479,7 @@ class World:
             RoomSettings(GRACE, announce),
         )
         self.locks = KeyedLocks()
-        self.revocation = Revocation(
-            self.store, connections_of, self.clock, self.locks, self.store.nodes
-        )
+        self.revocation = Revocation(self.store, connections_of, self.clock, self.locks)
         self.tokens = Tokens(["a secret key of this world"], LIFETIME, self.clock)
         self.accounts = Accounts()
         guests, sessions = count(1), count(1)

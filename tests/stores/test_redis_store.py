@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.mailbox import OVERHEAD, Retention
+from gateway.mailbox import OVERHEAD, Draft, Retention
 from gateway.messages import TrueId
 from gateway.store import MailboxFull, UnknownTarget
 from gateway.stores.redis import bus
-from tests.redis_servers import RedisServer
-from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver
-from tests.stores.test_store import accepted, is_duplicate, position_of
+from gateway.stores.redis.players import Standing
+from tests.redis_servers import RedisServer, RedisServers, wait_until
+from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver, redis_store
+from tests.stores.test_store import accepted, confirm, is_duplicate, position_of, session
 
 PLAYERS = [TrueId(f"p{number}") for number in range(40)]
 
@@ -151,3 +153,92 @@ def test_nothing_is_left_of_players_who_are_gone(
     left = {key.removeprefix(prefix) for key in keys_of(redis_server, store, 0)}
     assert left <= {b"epoch", b"n"}
     assert (store.bytes, store.message_count) == (0, 0)
+
+
+def test_what_nobody_needs_goes_in_other_parts_too(nodes: NewStore) -> None:
+    store = nodes(partitions=16, total_bytes=10 * OVERHEAD)
+    subject = session()
+    store.add_session(subject)
+    for _ in range(10):
+        accepted(store.append(b""))
+    confirm(store, subject, 10)
+    mine = store._partitions.of(ANN)
+    other = next(each for each in PLAYERS if store._partitions.of(each) != mine)
+    store.know([other])
+    store.looked()
+    for _ in range(2):
+        assert isinstance(store.append(b"", target=other), MailboxFull)
+    for _ in range(5):
+        store.run(asyncio.wait_for(reclaimed(store), 30.0))
+        accepted(store.append(b"", target=other))
+    assert store.bytes <= 10 * OVERHEAD
+    assert store.first(ANN) > 1
+
+
+async def reclaimed(store: RedisDriver) -> None:
+    """Wait until the room that was wanted is there."""
+    task = store.store._reclaimer._task
+    if task is not None:
+        await task
+
+
+def test_a_node_that_may_have_missed_something_learns_where_mailboxes_stand(
+    nodes: NewStore, redis_server: RedisServer
+) -> None:
+    store = nodes(partitions=4)
+    players = PLAYERS[:8]
+    for number, true_id in enumerate(players):
+        store.add_session(session(number, true_id, connected=True))
+    sent = {each: [accepted(store.append(target=each)) for _ in range(3)] for each in players}
+    prefixes = [store.store._redis.prefix(each) for each in range(4)]
+    routes = {
+        each: prefixes[store._partitions.of(each)] + b"r:" + each.encode() for each in players
+    }
+    redis_server.ask("DEL", *routes.values())
+    redis_server.ask("HSET", routes[players[0]], "node1", 7, "node2", 1)
+    found = store.recheck(dict.fromkeys(players, 2))
+    assert found == {each: Standing(3, sent[each][1].message_id) for each in players}
+    assert [redis_server.ask("HGET", each, "node1") for each in routes.values()] == [b"1"] * 8
+    assert redis_server.ask("HGET", routes[players[0]], "node2") == b"1"
+    # Nothing is there, or the player has gone.
+    assert store.recheck({players[0]: 4, ANN: 0}) == {
+        players[0]: Standing(3, None),
+        ANN: Standing(0, None),
+    }
+    assert redis_server.ask("EXISTS", prefixes[store._partitions.of(ANN)] + b"r:ann") == 0
+
+
+def test_answers_to_a_sender_come_in_order_from_several_servers(
+    redis_servers: RedisServers,
+) -> None:
+    servers = redis_servers.cluster()
+    with redis_store(f"{servers[0].url}?cluster=1", partitions=16) as store:
+        store.know(PLAYERS)
+        slow = servers[0]
+        owners = {each: owner_of(servers, store, each) for each in PLAYERS}
+        first = next(each for each in PLAYERS if owners[each] is slow)
+        last = next(each for each in PLAYERS if owners[each] is not slow)
+        answers: list[TrueId] = []
+
+        def arrived() -> bool:
+            store.run(asyncio.sleep(0.01))
+            key = store.store._redis.prefix(store._partitions.of(last)) + b"p:" + last.encode()
+            return bool(owners[last].ask("HGET", key, "count"))
+
+        with slow.paused():
+
+            async def ask() -> None:
+                for target in (first, last):
+                    draft = Draft(target, BOB, b"1")
+                    store.store.append(draft, 0.0, lambda draft, _: answers.append(draft.target_id))
+
+            store.run(ask())
+            wait_until(arrived, "the other server has its message")
+            assert answers == []
+        wait_until(lambda: store.run(asyncio.sleep(0.01)) or len(answers) == 2, "both answers")
+        assert answers == [first, last]
+
+
+def owner_of(servers: list[RedisServer], store: RedisDriver, true_id: TrueId) -> RedisServer:
+    partition = store._partitions.of(true_id)
+    return next(each for each in servers if keys_of(each, store, partition))

@@ -357,6 +357,20 @@ def test_a_key_is_remembered_under_its_owner_whoever_sends(store: Driver) -> Non
     assert len(store.read()) == 2
 
 
+def test_a_key_is_remembered_of_a_sender_whom_nobody_knows(store: Driver) -> None:
+    store.know([ANN])
+    first = accepted(store.append(key="k"))
+    assert store.append(key="k") == Accepted(first.message_id, None)
+    assert store.look(BOB).known
+
+
+def test_a_sender_is_not_known_by_a_refused_message(new_store: NewStore) -> None:
+    store = new_store(total_bytes=OVERHEAD)
+    store.know([ANN])
+    assert isinstance(store.append(key="k"), MailboxFull)
+    assert not store.look(BOB).known
+
+
 def test_an_owner_of_keys_is_forgotten_with_them(new_store: NewStore) -> None:
     store = new_store(dedupe_window=10.0)
     store.know([ANN])

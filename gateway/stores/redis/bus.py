@@ -18,12 +18,42 @@ _length: Final = struct.Struct(">I")
 
 #: A message was stored for a player who has connections at the node.
 MESSAGE: Final = b"m"
+#: An event that is stored nowhere is for such a player.
+VOLATILE: Final = b"v"
+#: Another node has a session's connection now.
+FENCE: Final = b"f"
+#: A session was ended, or all of a player's are to be disconnected.
+END: Final = b"x"
+#: Whether a session's client is alive: the question, and the answer.
+PROBE: Final = b"p"
+ANSWER: Final = b"a"
+#: Webhooks were written in a partition whose duties are the node's.
+OUTBOX: Final = b"o"
+#: A node has come, or leaves.
+JOIN: Final = b"j"
+LEAVE: Final = b"l"
 #: A message to a room was stored for players who have connections at the node.
 COPIES: Final = b"c"
 #: A message to a room was not stored for players who have connections at the node.
 HOLES: Final = b"h"
 #: A player came into a room, or left it.
 MEMBERSHIP: Final = b"g"
+
+#: Kinds by what they are called in metrics.
+KINDS: Final = {
+    "message": MESSAGE,
+    "volatile": VOLATILE,
+    "fence": FENCE,
+    "end": END,
+    "probe": PROBE,
+    "answer": ANSWER,
+    "outbox": OUTBOX,
+    "join": JOIN,
+    "leave": LEAVE,
+    "copies": COPIES,
+    "holes": HOLES,
+    "membership": MEMBERSHIP,
+}
 
 
 def encode(kind: bytes, *fields: bytes) -> bytes:

@@ -58,6 +58,8 @@ class Redis:
         self._channels = Channels(self._prefixes)
         self._topology = _topology(url, self._prefixes, self._channels, self._hearing)
         self._owners = self._topology.owners
+        #: Whether all calls are answered in order, not only those to one partition.
+        self.ordered = url.mode != "cluster"
 
     @property
     def available(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 from zlib import crc32
@@ -22,8 +22,9 @@ from gateway.store import (
     UnknownTarget,
     View,
 )
-from gateway.stores.redis.client import Redis, Reply, Word
+from gateway.stores.redis.client import Redis, Reply
 from gateway.stores.redis.partitions import LOST, Partitions
+from gateway.stores.redis.reclaiming import Reclaimer
 from gateway.stores.redis.scripts import load
 from gateway.stores.redis.totals import Totals
 from gateway.stores.redis.turns import Turns
@@ -32,11 +33,7 @@ from gateway.stores.sampling import Sampler
 _APPEND: Final = load("append")
 _READ: Final = load("read")
 _VIEW: Final = load("view")
-_KNOW: Final = load("know")
-_EVERYONE: Final = load("everyone")
 _EXPIRE: Final = load("mailbox_expire")
-#: Players in one call.
-_CHUNK: Final = 500
 #: Mailboxes, keys and players that one call expires: Redis does nothing else meanwhile.
 _EXPIRED: Final = 200
 
@@ -49,6 +46,7 @@ class MailboxCalls:
     _partitions: Partitions
     _totals: Totals
     _turns: Turns
+    _reclaimer: Reclaimer
     _nonces: Iterator[int]
     _appends: Sampler
     _on_dropped: Callable[[str, int], None]
@@ -67,7 +65,7 @@ class MailboxCalls:
         if now >= self._appends.due:
             done = self._appends.watch(now, done)
         sender = draft.sender
-        if sender is None or sender not in self._turns:
+        if sender is None or (self._redis.ordered and sender not in self._turns):
             self._append(draft, now, done)
         elif not self._turns.take(sender, done, partial(self._append, draft, now)):
             error = StoreUnavailable("too much waits for the store")
@@ -121,7 +119,10 @@ class MailboxCalls:
         if reply == b"UNKNOWN":
             return UnknownTarget(draft.target_id)
         if reply.startswith(b"!"):
-            return MailboxFull(reply[1:].decode())
+            limit = reply[1:].decode()
+            if limit == "mailbox.total_bytes":
+                self._reclaimer.want(draft.size)
+            return MailboxFull(limit)
         known = self._known_key(reply, now)
         return known if isinstance(known, GatewayError) else Accepted(known, None)
 
@@ -184,38 +185,6 @@ class MailboxCalls:
             located = locate(position, epoch, first, head, stored)
         hole = _hole(after, lost)
         return View(head, first, confirmed, located, bool(known), hole, tuple(skipped))
-
-    # Players
-
-    async def know(self, true_ids: Iterable[TrueId]) -> None:
-        """See MailboxStore.know."""
-        await self._know(true_ids, b"1")
-
-    async def forget(self, true_ids: Iterable[TrueId]) -> None:
-        """See MailboxStore.forget; what is left of the players goes with `expire`."""
-        await self._know(true_ids, b"0")
-
-    async def _know(self, true_ids: Iterable[TrueId], permanent: bytes) -> None:
-        for partition, players in self._partitions.grouped(true_ids).items():
-            for start in range(0, len(players), _CHUNK):
-                args: list[Word] = [permanent, *players[start : start + _CHUNK]]
-                await self._partitions.ask(partition, _KNOW, args)
-
-    async def everyone(self, limit: int) -> AsyncIterator[tuple[TrueId, ...]]:
-        """See MailboxStore.everyone."""
-        page: list[TrueId] = []
-        for partition in range(self._partitions.count):
-            last: Any = b"-inf"
-            while last:
-                wanted = limit - len(page)
-                reply: Any = await self._partitions.ask(partition, _EVERYONE, (last, wanted))
-                last, *found = reply
-                page.extend(TrueId(each.decode()) for each in found)
-                if len(page) >= limit:
-                    yield tuple(page)
-                    page = []
-        if page:
-            yield tuple(page)
 
     # Expiry
 

@@ -20,8 +20,8 @@ _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 LOST: Final = b"LOST"
 
 Name = TypeVar("Name", bound=str)
-#: Is told which partition began another epoch while this gateway ran.
-OnReplaced = Callable[[int], None]
+#: Is told which partitions began another epoch while this gateway ran.
+OnReplaced = Callable[[frozenset[int]], None]
 
 
 def new_epoch() -> bytes:
@@ -45,6 +45,7 @@ class Partitions:
         self._on_replaced = on_replaced
         self._unknown = redis.partitions
         self._beginning: set[int] = set()
+        self._replaced: set[int] = set()
 
     def of(self, name: str) -> int:
         """Return the partition of a player or room."""
@@ -121,8 +122,18 @@ class Partitions:
         if isinstance(reply, bytes) and reply != before:
             self.epochs[partition] = reply
             if before:
-                self._on_replaced(partition)
+                self._note_replaced(partition)
             else:
                 self._unknown -= 1
         if answer is not None and not answer.done():
             answer.set_result(None)
+
+    def _note_replaced(self, partition: int) -> None:
+        # Mostly it is all of a server's: who is told looks through all connections.
+        if not self._replaced:
+            asyncio.get_running_loop().call_soon(self._tell_replaced)
+        self._replaced.add(partition)
+
+    def _tell_replaced(self) -> None:
+        replaced, self._replaced = frozenset(self._replaced), set()
+        self._on_replaced(replaced)

@@ -17,15 +17,19 @@ from gateway.errors import StoreUnavailable
 from gateway.mailbox import RoomDraft
 from gateway.membership import Memberships
 from gateway.messages import TrueId
+from gateway.nodes import Alone, Nodes
 from gateway.store import Copies, MembershipDone, PublishDone, StoreLimits
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.local_outbox import LocalOutbox
 from gateway.stores.redis.local_sessions import LocalSessions
 from gateway.stores.redis.mailboxes import MailboxCalls
 from gateway.stores.redis.mirror import OnMembership
+from gateway.stores.redis.nodes import RedisNodes
 from gateway.stores.redis.outbox import OutboxCalls
 from gateway.stores.redis.partitions import Partitions
+from gateway.stores.redis.players import PlayerCalls
 from gateway.stores.redis.publishing import OnCopies, Outlets, Publishing
+from gateway.stores.redis.reclaiming import Reclaimer
 from gateway.stores.redis.rooms import RoomCalls
 from gateway.stores.redis.scripts import load
 from gateway.stores.redis.sessions import LiveNodes, SessionCalls
@@ -38,7 +42,7 @@ logger = logging.getLogger(__name__)
 _CHECK = load("check")
 
 
-class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
+class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     """A whole store behind `redis`, as the node `node` sees it.
 
     `nonces` are fresh random numbers of 40 bits. `on_dropped` is told how many messages went
@@ -51,7 +55,7 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
     `live_nodes` says which nodes are alive: sessions of others count as idle. `owned` are the
     partitions whose duties this node has at first, all of them without it: `expire` is about
     those, and so is what is asked of webhooks. `on_webhooks_lost` is told the numbers of webhooks
-    that this node is not to send any more.
+    that this node is not to send any more. Without `nodes` others are neither heard nor told.
     """
 
     def __init__(
@@ -67,7 +71,10 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
         live_nodes: LiveNodes | None = None,
         owned: Iterable[int] | None = None,
         on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
+        nodes: RedisNodes | None = None,
     ) -> None:
+        self.nodes: Nodes = Alone() if nodes is None else nodes
+        self._others = nodes
         self._redis = redis
         self._limits = limits
         self._node = node
@@ -77,9 +84,10 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
         self._on_webhooks = on_webhooks
         self._appends = Sampler("message", on_latency)
         self._publishes = Sampler("publish", on_latency)
-        self._partitions = Partitions(redis, self._on_partition_replaced)
+        self._partitions = Partitions(redis, self._on_partitions_replaced)
         self._totals = Totals(self._partitions, limits, node)
         self._turns = Turns()
+        self._reclaimer = Reclaimer(self._partitions, self._totals, limits.total_bytes)
         self._sessions = LocalSessions(node, self._send_save)
         self._live_nodes = live_nodes or (lambda: (node,))
         self.on_webhooks_lost = on_webhooks_lost
@@ -120,12 +128,17 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
         await self._totals.look()
         self._totals.start()
         await self._rooms.open()
+        if self._others is not None:
+            await self._others.open()
         self._open = True
 
     async def close(self) -> None:
         """See Store.close: what was asked before is answered first, as far as Redis answers."""
         self._open = False
         self._totals.stop()
+        await self._reclaimer.close()
+        if self._others is not None:
+            await self._others.close()
         self._sessions.retry()
         with suppress(StoreUnavailable):
             await self.check()
@@ -178,20 +191,22 @@ class RedisStore(OutboxCalls, MailboxCalls, SessionCalls):
     def _on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
         self._rooms.on_restored(partitions, same_server)
 
-    def _on_partition_replaced(self, partition: int) -> None:
-        self._rooms.on_replaced(partition)
+    def _on_partitions_replaced(self, replaced: frozenset[int]) -> None:
+        for partition in replaced:
+            self._rooms.on_replaced(partition)
         logger.error(
-            "partition %d of the store has lost its data: its players' clients are told when "
-            "they connect again",
-            partition,
+            "%d of %d partitions of the store have lost their data: their players' clients are "
+            "told when they connect again",
+            len(replaced),
+            self._partitions.count,
         )
         partitions = self._partitions
-        if partition in self._outbox.partitions:
-            self.disown_partitions((partition,))
-            self.own_partitions((partition,))
+        owned = replaced.intersection(self._outbox.partitions)
+        self.disown_partitions(owned)
+        self.own_partitions(owned)
 
         def concerns(true_id: TrueId) -> bool:
-            return partitions.of(true_id) == partition
+            return partitions.of(true_id) in replaced
 
         try:
             self.on_replaced(concerns)

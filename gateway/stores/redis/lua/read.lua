@@ -9,6 +9,9 @@ local player = redis.call('HMGET', prefix .. 'p:' .. true_id,
   'head', 'hole_after', 'hole_lost', 'count')
 local head = tonumber(player[1] or 0)
 local found = {head, player[2] or '', player[3] or ''}
+if tonumber(ARGV[2]) >= head then
+  return found
+end
 local size, left = 0, limit
 local from = math.max(tonumber(ARGV[2]) + 1, head - tonumber(player[4] or 0) + 1)
 while left > 0 do
