@@ -124,7 +124,7 @@ class Meter:
         self.redis = redis_now - redis
 
 
-def _connect(load: Load, nodes: Sequence[Server], count: int) -> list[Client]:
+def connect(load: Load, nodes: Sequence[Server], count: int) -> list[Client]:
     """Connect players, one after the other to the next node."""
     shares: list[list[Client]] = []
     for number, node in enumerate(nodes):
@@ -138,7 +138,7 @@ def _exchange(
 ) -> tuple[float, Meter, list[float]]:
     """Return messages per second in a ring over these nodes, its cost, and latencies."""
     with Load(nodes[0].url) as load:
-        clients = _connect(load, nodes, pairs)
+        clients = connect(load, nodes, pairs)
         targets = clients[1:] + clients[:1]
         ring = [scenarios.Pair(*pair, ack) for pair in zip(clients, targets, strict=True)]
         load.run(scenarios.WARM_UP)
@@ -191,7 +191,7 @@ def bystanders(peer: str, options: argparse.Namespace) -> Figures:
         with running(peer, nodes, options.appendonly) as cluster:
             if nodes > 1:
                 with Load(cluster.nodes[1].url) as others:
-                    _connect(others, cluster.nodes[1:], 10 * (nodes - 1))
+                    connect(others, cluster.nodes[1:], 10 * (nodes - 1))
                     count, meter, _ = _exchange(
                         cluster, cluster.nodes[:1], scenarios.CLIENTS, options.seconds, ack=False
                     )
