@@ -145,9 +145,7 @@ def parse_redis_url(url: str) -> RedisUrl:
             "has several hosts; write ?cluster=1 if they are nodes of a Cluster, "
             "redis+sentinel:// if they are Sentinels"
         )
-    username, _, password = credentials.rpartition(":") if ":" in credentials else ("", "", "")
-    if credentials and ":" not in credentials:
-        username = credentials
+    username, _, password = credentials.partition(":")
     return RedisUrl(
         hosts=found,
         mode="sentinel" if sentinel else "cluster" if cluster else "server",
