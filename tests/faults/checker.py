@@ -62,10 +62,14 @@ class Log:
 
 @dataclass(slots=True)
 class Findings:
-    """Each finding is a sentence. `arrived` counts messages, `repeats` those that came again."""
+    """Each finding is a sentence. `arrived` counts messages, `repeats` those that came again.
+
+    `told` are acked messages that are lost, and whose target was told that some are.
+    """
 
     arrived: int = 0
     repeats: int = 0
+    told: int = 0
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     misordered: list[str] = field(default_factory=list)
@@ -81,19 +85,30 @@ class Findings:
         return "\n".join(line for part in parts for line in part)
 
 
-def check(log: Log) -> Findings:
-    """Judge a run that has ended: whatever was acked must be in its target's stream by now."""
+def check(log: Log, *, may_lose: bool = False) -> Findings:
+    """Judge a run that has ended: whatever was acked must be in its target's stream by now.
+
+    With `may_lose` the store may have lost the last that it had acknowledged, and the keys of
+    it, if it said so: a player who was told of a gap or of another store may lack messages, and
+    one who was told of another store may get again what was sent again.
+    """
     findings = Findings(unexpected=list(log.complaints))
     arrivals: dict[str, str] = {}
+    told = set()
     for player, stream in log.streams.items():
-        _Reader(log, player, stream, findings, arrivals).read()
+        reader = _Reader(log, player, stream, findings, arrivals, may_lose)
+        reader.read()
+        if may_lose and reader.told:
+            told.add(player)
     findings.arrived = len(arrivals)
     for key, message in log.sent.items():
         if key not in log.acked:
             findings.unexpected.append(f"{key} was never acked")
+        elif key not in arrivals and message.target in told:
+            findings.told += 1
         elif key not in arrivals:
             findings.lost.append(f"{key} was acked as {log.acked[key]}, {message.target} lacks it")
-        elif arrivals[key] != log.acked[key]:
+        elif arrivals[key] != log.acked[key] and message.target not in told:
             findings.unexpected.append(
                 f"{key} arrived as {arrivals[key]}, was acked as {log.acked[key]}"
             )
@@ -104,9 +119,18 @@ class _Reader:
     """Goes through one player's stream, once."""
 
     def __init__(
-        self, log: Log, player: str, stream: Stream, findings: Findings, arrivals: dict[str, str]
+        self,
+        log: Log,
+        player: str,
+        stream: Stream,
+        findings: Findings,
+        arrivals: dict[str, str],
+        may_lose: bool,
     ) -> None:
+        #: The player was told that messages are lost, or may be.
+        self.told = False
         self._log = log
+        self._may_lose = may_lose
         self._player = player
         self._stream = stream
         self._findings = findings
@@ -129,6 +153,11 @@ class _Reader:
                 self._link_offset = 0
                 self._gap = self._gap or event.gap
                 self._reset = self._reset or event.outcome == "store_reset"
+                self.told = self.told or event.gap or self._reset
+                if self._may_lose and event.outcome == "store_reset":
+                    # Offsets that were lost are given again, to other messages.
+                    self._offset, self._gap = 0, True
+                    self._seqs.clear()
             elif event.id in self._ids:
                 self._repeated(event)
             else:
@@ -154,12 +183,14 @@ class _Reader:
         if sent != Sent(event.sender, self._player, event.seq):
             self._findings.unexpected.append(f"{self._player} got {event}; sent was {sent}")
             return
-        if event.key in self._arrivals:
+        if event.key in self._arrivals and self._may_lose and self.told:
+            self._findings.repeats += 1
+        elif event.key in self._arrivals:
             self._findings.doubled.append(
                 f"{event.key} came to {self._player} as {self._arrivals[event.key]} and {event.id}"
             )
             return
-        self._arrivals[event.key] = event.id
+        self._arrivals.setdefault(event.key, event.id)
         newest = self._seqs.get(event.sender, 0)
         if event.seq <= newest:
             self._findings.misordered.append(

@@ -155,3 +155,36 @@ def test_complaints_of_the_fleet_are_unexpected() -> None:
     findings = check(log)
     assert not findings.clean
     assert str(findings) == "refused for good"
+
+
+RESET = Greeted("store_reset", gap=True)
+
+
+def test_a_store_that_may_lose_must_say_so_to_who_lacks_something() -> None:
+    lost = {"a1": 1, "a2": 2, "a3": 2}
+    told = log_of(NEW, arrived(1, "a1"), RESET, arrived(2, "a3"), acked=lost)
+    findings = check(told, may_lose=True)
+    assert findings.clean, findings
+    assert findings.told == 1
+    assert counts(check(told)) == (1, 0, 0, 0)
+    silent = log_of(NEW, arrived(1, "a1"), RESUMED, arrived(2, "a3"), acked=lost)
+    findings = check(silent, may_lose=True)
+    assert counts(findings) == (1, 0, 0, 0)
+    assert findings.told == 0
+
+
+def test_offsets_that_are_given_again_have_to_be_told_of() -> None:
+    again = Arrived("e.2.7", "b", "b1", 1)
+    for outcome, clean in ((RESET, True), (RESUMED, False)):
+        log = log_of(NEW, arrived(1, "a1"), arrived(2, "a2"), outcome, again)
+        findings = check(log, may_lose=True)
+        assert findings.clean is clean, findings
+
+
+def test_what_is_sent_again_to_a_store_that_forgot_the_key_may_come_again() -> None:
+    again = Arrived("e.1.7", "a", "a1", 1)
+    log = log_of(NEW, arrived(1, "a1"), RESET, again)
+    findings = check(log, may_lose=True)
+    assert findings.clean, findings
+    assert (findings.arrived, findings.repeats) == (1, 1)
+    assert counts(check(log_of(NEW, arrived(1, "a1"), RESUMED, again), may_lose=True))[1] == 1
