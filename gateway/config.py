@@ -282,6 +282,22 @@ class StoreConfig:
             check=wrong_store_url,
         ),
     )
+    password: str = field(
+        default="",
+        repr=False,
+        metadata=about(
+            "Password of Redis or Valkey. Better than here: password_file, a systemd credential "
+            "or GATEWAY_STORE_PASSWORD.",
+            secret=True,
+        ),
+    )
+    password_file: str = field(
+        default="",
+        metadata=about(
+            "File with that password. Empty: the systemd credential `store-password`, if there "
+            "is one."
+        ),
+    )
     node_lease: float = field(
         default=5.0,
         metadata=about(

@@ -18,11 +18,12 @@ from typing import Any, Final, TypeVar
 import yaml
 
 from gateway import config_auth
-from gateway.config import Config, entries
+from gateway.config import Config, StoreConfig, entries
 from gateway.config_checks import MIN_SECRET_CHARACTERS
 from gateway.config_spec import MAX_NUMBER, Setting
 from gateway.config_yaml import Wrong, compose, read_text
 from gateway.errors import ConfigError
+from gateway.store_url import RedisUrl, parse_store_url
 
 _MAX_QUOTED: Final = 60
 #: What a stored message may count beside its data: sender, type, time and bookkeeping.
@@ -266,6 +267,7 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     if config.resume.secret_keys and config.resume.secret_key_file:
         message = "give either resume.secret_keys or resume.secret_key_file, not both"
         yield ("resume.secret_key_file", "resume.secret_keys"), message
+    yield from _contradictions_of_store(config.store)
     yield from _contradictions_of_players(config)
     if not server.host and not server.unix_socket:
         message = "must not be empty without server.unix_socket: nothing would listen"
@@ -279,6 +281,20 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     if server.port and config.metrics.listen == f"{server.host}:{server.port}":
         message = "this is the main listener's address; take another port, or leave it empty"
         yield ("metrics.listen", "server.port", "server.host"), message
+
+
+def _contradictions_of_store(store: StoreConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    if store.password and store.password_file:
+        message = "give either store.password or store.password_file, not both"
+        yield ("store.password_file", "store.password"), message
+    if not (store.password or store.password_file):
+        return
+    keys = ("store.password_file", "store.password", "store.url")
+    url = parse_store_url(store.url)
+    if not isinstance(url, RedisUrl):
+        yield keys, "only the store redis:// has a password"
+    elif url.password:
+        yield keys, "store.url has a password, too; take it out there"
 
 
 def _contradictions_of_players(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:

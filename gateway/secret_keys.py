@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from gateway.config import ResumeConfig
+from gateway.config import ResumeConfig, StoreConfig
 from gateway.config_checks import MIN_SECRET_CHARACTERS
 from gateway.errors import ConfigError
 
@@ -19,6 +19,7 @@ _CREDENTIAL: Final = "resume-secret-key"
 #: The generated key, in the state directory.
 KEY_FILE: Final = "resume.key"
 _WEBHOOK_CREDENTIAL: Final = "webhook-secret"
+_STORE_CREDENTIAL: Final = "store-password"
 _OTHERS: Final = 0o077
 
 
@@ -64,14 +65,32 @@ def load_webhook_secrets(
     )
 
 
+def load_store_password(config: StoreConfig, environ: Mapping[str, str]) -> str:
+    """Return the password of `store`, empty if it has none beside its URL.
+
+    It comes from `store.password`, else `store.password_file`, else the systemd credential
+    `store-password`. Raises ConfigError.
+    """
+    if config.password:
+        return config.password
+    if config.password_file:
+        return _read_password(Path(config.password_file), "store.password_file")
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory or "") / _STORE_CREDENTIAL
+    if directory and path.exists():
+        return _read_password(path, f"credential {_STORE_CREDENTIAL}")
+    return ""
+
+
+def _read_password(path: Path, what: str) -> str:
+    lines = _lines(path, what)
+    if len(lines) != 1:
+        raise ConfigError(f"{path}: {what} must have the password in one line, has {len(lines)}")
+    return lines[0]
+
+
 def _read(path: Path, what: str) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        mode = path.stat().st_mode
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{path}: {what} cannot be read: {reason}") from None
-    keys = tuple(line.strip() for line in lines if line.strip())
+    keys = _lines(path, what)
     if not keys:
         raise ConfigError(f"{path}: {what} is empty; write one key a line")
     for number, key in enumerate(keys, 1):
@@ -80,9 +99,19 @@ def _read(path: Path, what: str) -> tuple[str, ...]:
                 f"{path}: {what}: key {number} is shorter than {MIN_SECRET_CHARACTERS} "
                 "characters; make one with: openssl rand -hex 32"
             )
+    return keys
+
+
+def _lines(path: Path, what: str) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        mode = path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{path}: {what} cannot be read: {reason}") from None
     if mode & _OTHERS:
         logger.warning("%s can be read by others; do: chmod 600 %s", path, path)
-    return keys
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _generate(path: Path) -> None:

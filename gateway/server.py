@@ -61,7 +61,7 @@ from gateway.openapi import build_openapi
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.rooms import Rooms
-from gateway.secret_keys import load_secret_keys
+from gateway.secret_keys import load_secret_keys, load_store_password
 from gateway.stores import build_store
 from gateway.systemd import Notifier, watchdog_seconds
 from gateway.taking_over import Candidate, Environment, Parts, prepare, take_over
@@ -87,7 +87,6 @@ _STORE_SWEEP: Final = 30.0
 _ACCOUNTS_SWEEP: Final = 5.0
 _STATUS_PAUSE: Final = 2.0
 _PASSWORD_THREADS: Final = 2
-_TURNS_TO_ANSWER: Final = 3
 
 
 class Gateway:
@@ -124,6 +123,7 @@ class Gateway:
             self.metrics.store_latency,
             node_lease=config.store.node_lease,
             heard=heard_from_nodes(self.metrics),
+            password=load_store_password(config.store, environ),
         )
         self._presence = build_presence(config, self.metrics, call_later, self._on_here)
         self._reporting = build_reporting(
@@ -477,7 +477,7 @@ class Gateway:
             await self._extensions.stop()
         self._presence.stop()
         # The last answers to polls are written by their handlers, which wait for their turn.
-        for _ in range(_TURNS_TO_ANSWER):
+        for _ in range(3):
             await asyncio.sleep(0)
         for keys in (self._jwt_keys, self._retired_keys):
             if keys is not None:

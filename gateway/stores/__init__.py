@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.errors import ConfigError
@@ -30,6 +31,7 @@ def build_store(
     *,
     node_lease: float,
     heard: Counters,
+    password: str = "",
 ) -> Store:
     """Return the store that the URL names; it is not open yet.
 
@@ -37,8 +39,8 @@ def build_store(
     store, or a part of it, has become another one, and nothing holds any more that was read from
     it: it takes a function that tells whether that is about a player; `on_webhooks` how many
     webhooks are new, and how many were given up for lack of room; `on_latency` how long the store
-    took for a message, see Sampler. `node_lease` (seconds) and `heard` are for RedisNodes. Raises
-    ConfigError for a URL that names no store.
+    took for a message, see Sampler. `node_lease` (seconds) and `heard` are for RedisNodes,
+    `password` for Redis when its URL has none. Raises ConfigError for a URL that names no store.
     """
     try:
         parsed = parse_store_url(url)
@@ -46,7 +48,7 @@ def build_store(
         raise ConfigError(f"store.url: {error}") from None
     if isinstance(parsed, RedisUrl):
         return build_redis_store(
-            parsed,
+            replace(parsed, password=password) if password else parsed,
             limits,
             nonces(),
             on_dropped,

@@ -179,7 +179,12 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "dedupe_window": 600.0,
             "dedupe_keys": 65536,
         },
-        "store": {"url": "sqlite:///gateway.db", "node_lease": 5.0},
+        "store": {
+            "url": "sqlite:///gateway.db",
+            "password": "",
+            "password_file": "",
+            "node_lease": 5.0,
+        },
         "presence": {
             "grace": 30.0,
             "settle": 2.0,
@@ -311,6 +316,27 @@ def test_a_byte_order_mark_and_windows_line_ends_are_accepted() -> None:
     assert (config.log.level, config.log.format) == ("debug", "json")
 
 
+# Keys that exclude each other
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "url: 'redis://h', password: x, password_file: y",
+            "store.password_file: give either store.password or store.password_file, not both",
+        ),
+        ("password: x", "store.password: only the store redis:// has a password"),
+        (
+            "url: 'redis://:x@h', password_file: y",
+            "store.password_file: store.url has a password, too; take it out there",
+        ),
+    ],
+)
+def test_the_stores_password_comes_from_one_place(text: str, message: str) -> None:
+    assert problem(f"store: {{{text}}}") == f"gateway.yaml:1: {message}"
+
+
 # Unknown keys
 
 
@@ -342,7 +368,7 @@ def test_an_unknown_key_names_file_line_key_and_the_near_miss() -> None:
             'log.mesage_bytes: unknown key; did you mean "limits.message_bytes"?',
         ),
         ("limit: {}", 'limit: unknown key; did you mean "limits"?'),
-        ("password: {}", 'password: unknown key; did you mean "auth.password"?'),
+        ("password: {}", 'password: unknown key; did you mean "store.password"?'),
         ("server.port: 1", 'server.port: unknown key; write "port" in the section "server"'),
         ("server: {log: {}}", 'server.log: unknown key; write "log" without indentation'),
         ("log: {zzz: 1}", "log.zzz: unknown key; known here: level, format"),
@@ -930,6 +956,9 @@ def test_deep_nesting_is_refused() -> None:
         "resume: SECRET",
         'resume: {secret_keys: ["SECRET\\q"]}',
         "store: {url: 'redis://:SECRET@host/x'}",
+        "store: {url: 'redis://host', password: [SECRET]}",
+        "store: {password: SECRET}",
+        "store: {url: 'redis://:SECRET@host', password: SECRET}",
         "server: {public_url: 'https://x:SECRET@host'}",
     ],
 )
@@ -953,8 +982,9 @@ def test_the_repr_of_a_configuration_shows_no_secret() -> None:
 
 def test_every_secret_key_is_hidden_from_reprs() -> None:
     secret = [setting.key for setting in all_settings() if setting.spec.secret]
-    assert secret == ["resume.secret_keys"]
+    assert secret == ["resume.secret_keys", "store.password"]
     assert "secret_keys" not in repr(Config())
+    assert "password=" not in repr(Config().store)
 
 
 # Files that cannot be read
@@ -1076,14 +1106,15 @@ def test_a_variable_overrides_the_file(
         ("GATEWAY_SERVER_PORTS", "1", "unknown variable; did you mean GATEWAY_SERVER_PORT?"),
         ("GATEWAY_LOG_PORT", "1", "unknown variable; did you mean GATEWAY_SERVER_PORT?"),
         (
-            "GATEWAY_AUTH_PASSWORD",
+            "GATEWAY_AUTH_PASSWORDS",
             "x",
             "unknown variable; did you mean GATEWAY_AUTH_PASSWORD_FILE?",
         ),
         (
             "GATEWAY_STORE",
             "x",
-            "unknown variable; known for store: GATEWAY_STORE_URL, GATEWAY_STORE_NODE_LEASE",
+            "unknown variable; known for store: GATEWAY_STORE_URL, GATEWAY_STORE_PASSWORD, "
+            "GATEWAY_STORE_PASSWORD_FILE, GATEWAY_STORE_NODE_LEASE",
         ),
         (
             "GATEWAY_LOG_ZZZ",
@@ -1209,7 +1240,8 @@ def valid_values(setting: Setting) -> st.SearchStrategy[Any]:
             unique=True,
         ).map(tuple),
         "resume.secret_key_file": st.just(""),
-        "store.url": st.just("memory://"),
+        "store.url": st.just("rediss://h"),
+        "store.password_file": st.just(""),
         "server.internal": st.sampled_from(["[::1]:0", "example:65535"]),
         "metrics.listen": st.sampled_from(["", "[::1]:1", "example:65535"]),
         "webhooks.url": st.sampled_from(["", "https://backend.example/hooks?game=1"]),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ResumeConfig
+from gateway.config import ResumeConfig, StoreConfig
 from gateway.config_loader import load_config
 from gateway.errors import ConfigError, ConnectRefused
 from gateway.messages import SessionId, TrueId
-from gateway.secret_keys import load_secret_keys
+from gateway.secret_keys import load_secret_keys, load_store_password
 from gateway.tokens import Tokens
 from tests.gateway_process import ROOT, TIMEOUT, GatewayProcess, own_environment, run
 from tests.transport.client import GUEST, Clients, Player, connect_refused
@@ -283,3 +283,29 @@ async def test_systemd_hands_the_key_over(tmp_path: Path) -> None:
     assert Tokens([NEW], 600.0, lambda: 0.0).verify_pid(player.pid) is not None
     assert state.exists()
     assert not (state / "resume.key").exists()
+
+
+# The store's password
+
+
+def test_the_stores_password_comes_from_the_configuration_a_file_or_a_credential(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    credentials = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load_store_password(StoreConfig(), credentials) == ""
+    write_keys(tmp_path / "store-password", "from systemd")
+    assert load_store_password(StoreConfig(), credentials) == "from systemd"
+    file = str(write_keys(tmp_path / "file", "from a file"))
+    assert load_store_password(StoreConfig(password_file=file), credentials) == "from a file"
+    assert load_store_password(StoreConfig(password="given"), credentials) == "given"
+    assert "can be read by others" not in caplog.text
+
+
+@pytest.mark.parametrize("lines", [(), ("SECRET", "TERCES")])
+def test_a_file_without_one_password_is_named(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    path = write_keys(tmp_path / "file", *lines)
+    with pytest.raises(ConfigError) as caught:
+        load_store_password(StoreConfig(password_file=str(path)), {})
+    assert str(caught.value) == (
+        f"{path}: store.password_file must have the password in one line, has {len(lines)}"
+    )
