@@ -444,12 +444,13 @@ class Gateway:
         """Ask every client to reconnect elsewhere or later; wait up to `shutdown_grace`.
 
         Each is told another delay, and who is still here by then is closed. With sockets of
-        systemd's, newcomers wait in their queue for the next process; else they are refused.
+        systemd's, newcomers wait in their queue for the next process, with a port that is shared
+        they come to the others; else they are refused.
         """
         self._draining = True
         self._tell_status("STOPPING=1")
-        if self._activated:
-            self._listeners.hold()
+        if self._shared:
+            await self._listeners.hold(empty=not self._activated)
         else:
             self.admission.draining = True
         server = self.config.server
@@ -463,7 +464,12 @@ class Gateway:
 
     def _late(self) -> int:
         """Count who was accepted and is not a player yet, if they are still let in."""
-        return self._listeners.silent + len(self._engine) if self._activated else 0
+        return self._listeners.silent + len(self._engine) if self._shared else 0
+
+    @property
+    def _shared(self) -> bool:
+        """Whether connects that are not accepted here come to another process."""
+        return self._activated or self.config.server.reuse_port
 
     async def stop(self) -> None:
         """Close everything; what a client did not get waits for it until the process ends."""

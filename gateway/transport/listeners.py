@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import socket
 import ssl
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ _HEADER_BYTES: Final = 16 * 1024
 _BODY_TIMEOUT: Final = 20.0
 #: For the head of a request, and between two requests of a connection.
 _IDLE_TIMEOUT: Final = 30.0
+#: Far more than a full queue takes; each turn some tens are accepted.
+_TURNS_TO_ACCEPT: Final = 5000
 
 
 class _QuietHandshakes(logging.Filter):
@@ -42,6 +45,7 @@ class Listeners:
 
     def __init__(self) -> None:
         self._servers: list[HTTPServer] = []
+        self._sockets: list[socket.socket] = []
         self._encrypted: HTTPServer | None = None
         self._acceptor: Acceptor | None = None
         self._unix: UnixSocket | None = None
@@ -73,7 +77,7 @@ class Listeners:
         come from a proxy on this machine, which has taken TLS away.
         """
         self._unix = bound.unix
-        sockets = bound.players
+        sockets = self._sockets = bound.players
         if tls is not None:
             gen_log.addFilter(_QUIET)
             self._encrypted = self._server(app, tls)
@@ -112,8 +116,15 @@ class Listeners:
         """How many connections were accepted that have not said anything yet."""
         return self._acceptor.silent if self._acceptor is not None else 0
 
-    def hold(self) -> None:
-        """Accept no more, but serve those who are here."""
+    async def hold(self, *, empty: bool) -> None:
+        """Accept no more, but serve those who are here.
+
+        With `empty`, the queues of the sockets go with them, so who waits there is accepted first.
+        """
+        for _ in range(_TURNS_TO_ACCEPT):
+            if not empty or not _somebody_waits(self._sockets):
+                break
+            await asyncio.sleep(0)
         if self._acceptor is not None:
             self._acceptor.hold()
         for server in self._servers:
@@ -134,3 +145,12 @@ class Listeners:
             await self._acceptor.close()
         for server in self._servers:
             await server.close_all_connections()
+
+
+def _somebody_waits(listening: Sequence[socket.socket]) -> bool:
+    """Tell whether there are connections that could be accepted now."""
+    # Not select(2): the number of a descriptor may be above 1,024.
+    queues = select.poll()
+    for each in listening:
+        queues.register(each, select.POLLIN)
+    return bool(queues.poll(0))

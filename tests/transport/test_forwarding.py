@@ -491,7 +491,7 @@ async def test_a_node_that_drains_still_answers_the_others(
     pair = await Pair.meet(first)
     moved(pair.bob.link, second)
     await pair.talk()
-    gateways[0]._listeners.hold()
+    await gateways[0]._listeners.hold(empty=False)
     await pair.talk()
 
 
