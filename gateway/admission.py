@@ -23,12 +23,13 @@ from gateway.connecting import (
     Connecting,
     session_revoked,
 )
-from gateway.connection import Services, Sink
+from gateway.connection import Services
 from gateway.errors import ConnectRefused, StoreUnavailable
 from gateway.locks import KeyedLocks
 from gateway.messages import SessionId, TrueId
 from gateway.nodes import Arrivals
 from gateway.session import Gap, Outcome, ReplayStart, Session
+from gateway.sink import Sink
 from gateway.store import SessionChanged
 from gateway.tokens import Pid, ResumeToken, Tokens
 

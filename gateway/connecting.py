@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.admission_limits import Headroom
 from gateway.connect_request import ConnectRequest
-from gateway.connection import Connection, Services, Sink
+from gateway.connection import Connection, Services
 from gateway.errors import ConnectRefused
 from gateway.greeting import build_greeting
 from gateway.limits import ConnectionLimits
@@ -27,6 +27,7 @@ from gateway.session import (
     missing_after,
     replay_start,
 )
+from gateway.sink import Sink
 from gateway.store import SessionChanged, SessionsFull, View
 from gateway.tokens import ResumeToken, Tokens
 
@@ -279,6 +280,7 @@ class Connecting:
             after=after,
             offsets=request.recovery,
             hole=view.hole,
+            last=_id_at(after, request.offset),
         )
         now = services.clock()
         session.connection_id = connection.id
@@ -325,6 +327,12 @@ class Connecting:
         if session.connection_id is None:
             return None
         return self._services.registry.connection(session.connection_id)
+
+
+def _id_at(offset: int, presented: str | None) -> bytes:
+    """Return the id that a client presented, if it is the one at this offset; else nothing."""
+    position = Position.parse(presented) if presented is not None else None
+    return str(position).encode() if position is not None and position.offset == offset else b""
 
 
 def session_revoked() -> ConnectRefused:

@@ -8,7 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from gateway.conflation import Conflation
 from gateway.delivery import Delivery
@@ -49,6 +49,7 @@ from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
 from gateway.revocation import Revocation
 from gateway.rooms import RoomRequest, Rooms
 from gateway.session import Session
+from gateway.sink import Sink
 from gateway.store import SessionStore, Store
 
 logger = logging.getLogger(__name__)
@@ -63,26 +64,6 @@ _PRESENCE_AT_ONCE: Final = 10.0
 _TRIMMED: Final = "connection %d fell %d trimmed messages behind"
 #: Looked up for each volatile message.
 _LIVE: Final = CursorState.LIVE
-
-
-class Sink(Protocol):
-    """The transport as a connection sees it. Nothing here blocks or raises."""
-
-    def send_event(self, array: bytes) -> bool:
-        """Write an event; return False when the send buffer is over its budget now."""
-
-    def send_ack(self, ack_id: int, array: bytes) -> None:
-        """Answer the client's event that carried this ack id."""
-
-    def ping(self) -> None:
-        """Write an Engine.IO ping now; the pong comes as `on_pong`."""
-
-    @property
-    def pings(self) -> int:
-        """How many pings the client has yet to answer."""
-
-    def close(self, reason: str, *, reconnect: bool) -> None:
-        """End the connection; with `reconnect` so that stock clients come back by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +90,7 @@ class Connection:
         "_commands",
         "_cursor",
         "_held",
+        "_last",
         "_limits",
         "_pinged",
         "_presence_bucket",
@@ -134,6 +116,7 @@ class Connection:
         after: int,
         offsets: bool,
         hole: Hole | None = None,
+        last: bytes = b"",
     ) -> None:
         self.id = connection_id
         self.session = session
@@ -145,6 +128,8 @@ class Connection:
         self._services = services
         self._limits = limits
         self._cursor = Cursor(after, hole)
+        #: The id of the message at the cursor's position, empty where it is not known.
+        self._last = last
         self._bucket = limits.bucket(services.monotonic())
         self._commands: deque[Command] | None = None
         #: Cursor positions of the pings that are not answered yet.
@@ -178,12 +163,11 @@ class Connection:
         """See Recipient.offer."""
         if not self._cursor.on_live(message.offset):
             self._run(self._cursor.on_behind())
-        elif message.skip is not None and message.skip == self.session.id:
-            pass
-        elif self.offsets:
-            self._write(array)
-        else:
-            self._write(without_offset(message.id, array))
+            return
+        self._last = message.id
+        if message.skip is not None and message.skip == self.session.id:
+            return
+        self._write(array if self.offsets else without_offset(message.id, array))
 
     def on_hole(self) -> None:
         """See Recipient.on_hole: the client comes back and is told what is missing."""
@@ -264,6 +248,7 @@ class Connection:
     def _execute(self, command: Command) -> None:
         match command:
             case Write(messages):
+                self._last = messages[-1].id
                 for message in messages:
                     if message.skip is not None and message.skip == self.session.id:
                         continue
@@ -289,6 +274,21 @@ class Connection:
         """The transport's send buffer has room again."""
         self._run(self._cursor.on_drained())
         self._services.presence.on_drained(self)
+
+    # What the store may have lost
+
+    @property
+    def position(self) -> tuple[int, bytes]:
+        """Offset and id of the last message written; the id is empty where it is not known."""
+        return self._cursor.position, self._last
+
+    def doubt(self) -> None:
+        """Write no messages: the store may have gone back to an older state of itself."""
+        self._cursor.on_doubt()
+
+    def go_on(self, head: int) -> None:
+        """The store has all that was written, and a head: write what has come since."""
+        self._run(self._cursor.on_known(head))
 
     # Liveness
 

@@ -8,8 +8,9 @@ from gateway.connection import Connection
 from gateway.delivery import Delivery
 from gateway.mailbox import StoredMessage
 from gateway.messages import SessionId, TrueId
-from gateway.nodes import Arrivals
+from gateway.nodes import Arrivals, Concerns, Place
 from gateway.registry import Registry
+from gateway.session import Session
 
 
 class PlayersHere:
@@ -25,6 +26,12 @@ class PlayersHere:
     def on_message(self, message: StoredMessage, true_ids: Sequence[TrueId]) -> None:
         """See Inbound.on_message."""
         self._delivery.offer(message, true_ids)
+
+    def on_holes(self, true_ids: Sequence[TrueId]) -> None:
+        """See Inbound.on_holes."""
+        for true_id in true_ids:
+            for connection in self._registry.connections_of(true_id):
+                connection.on_hole()
 
     def on_volatile(self, true_id: TrueId, array: bytes) -> None:
         """See Inbound.on_volatile."""
@@ -51,6 +58,38 @@ class PlayersHere:
             if connection.session.id == session_id:
                 return await connection.answers(timeout)
         return False
+
+    # After something was missed
+
+    def on_doubt(self, concerns: Concerns) -> None:
+        """See Inbound.on_doubt."""
+        for connection in self._registry:
+            if concerns(connection.true_id):
+                connection.doubt()
+
+    def positions(self, concerns: Concerns) -> list[Place]:
+        """See Inbound.positions."""
+        return [
+            Place(connection.true_id, connection.id, *connection.position)
+            for connection in self._registry
+            if concerns(connection.true_id)
+        ]
+
+    def on_known(self, place: Place, head: int | None) -> None:
+        """See Inbound.on_known: a client whose messages are lost comes back and is told so."""
+        connection = self._registry.connection(place.connection_id)
+        if connection is None:
+            return
+        if head is None:
+            connection.close("store_replaced", reconnect=True)
+        else:
+            connection.go_on(head)
+
+    def on_session_lost(self, session: Session) -> None:
+        """See Inbound.on_session_lost: its client comes back and is told what became of it."""
+        for connection in self._registry.connections_of(session.true_id):
+            if connection.session is session:
+                connection.close("session_lost", reconnect=True)
 
     def on_cut_off(self, reason: str) -> None:
         """See Inbound.on_cut_off."""

@@ -7,12 +7,12 @@ that end. That, and what other nodes ask of this one, comes in through `Inbound`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, NewType, Protocol
+from typing import Final, NamedTuple, NewType, Protocol
 
 from gateway.mailbox import StoredMessage
-from gateway.messages import SessionId, TrueId
+from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.session import Session
 
 #: Names one run of a gateway; another run of it is another node.
@@ -21,11 +21,30 @@ NodeId = NewType("NodeId", str)
 NOWHERE: Final = NodeId("")
 
 
+#: Tells whether something is about a player.
+Concerns = Callable[[TrueId], bool]
+
+
+class Place(NamedTuple):
+    """Where a connection is in its player's mailbox: behind the message with this id.
+
+    The id is empty where it is not known.
+    """
+
+    true_id: TrueId
+    connection_id: ConnectionId
+    offset: int
+    message_id: bytes
+
+
 class Inbound(Protocol):
     """What other nodes ask of this one. Nothing here blocks or raises."""
 
     def on_message(self, message: StoredMessage, true_ids: Sequence[TrueId]) -> None:
         """A message was stored for these players."""
+
+    def on_holes(self, true_ids: Sequence[TrueId]) -> None:
+        """A message was not stored for these players, whose mailboxes are full."""
 
     def on_volatile(self, true_id: TrueId, array: bytes) -> None:
         """The event of a message that is stored nowhere is for this player."""
@@ -38,6 +57,18 @@ class Inbound(Protocol):
 
     async def answers(self, true_id: TrueId, session_id: SessionId, timeout: float) -> bool:
         """Tell whether the session's client answers a ping within `timeout` seconds."""
+
+    def on_doubt(self, concerns: Concerns) -> None:
+        """Messages for these players may be missed, and the store may have lost some."""
+
+    def positions(self, concerns: Concerns) -> Iterable[Place]:
+        """Return where the connections of these players are in their mailboxes."""
+
+    def on_known(self, place: Place, head: int | None) -> None:
+        """The store has what was written up to there, and this head; with None it has not."""
+
+    def on_session_lost(self, session: Session) -> None:
+        """The store does not have the session here any more, and nobody said why."""
 
     def on_cut_off(self, reason: str) -> None:
         """The others take this node for dead: all its connections go and come back elsewhere."""
@@ -80,7 +111,7 @@ class Nodes(Protocol):
         """
 
     async def leave(self) -> None:
-        """Give up what the others are to take over; clients may stay on for a while."""
+        """Give up duties to the others; this node's players may stay on for a while."""
 
 
 class Alone:

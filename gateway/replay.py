@@ -21,6 +21,7 @@ class CursorState(enum.Enum):
     READING = enum.auto()  # a read is under way
     LIVE = enum.auto()  # everything stored has been written
     CONGESTED = enum.auto()  # the transport's send buffer is full
+    DOUBTFUL = enum.auto()  # the store may have gone back to an older state of itself
 
 
 #: Looked up for each live message.
@@ -126,8 +127,22 @@ class Cursor:
 
     def on_congested(self) -> None:
         """The send buffer is full: write nothing more until it has drained."""
-        if self.state is not CursorState.IDLE:
+        if self.state not in (CursorState.IDLE, CursorState.DOUBTFUL):
             self.state = CursorState.CONGESTED
+
+    def on_doubt(self) -> None:
+        """The store may be another one: write nothing until `on_known`."""
+        if self.state is not CursorState.IDLE:
+            self.state = CursorState.DOUBTFUL
+
+    def on_known(self, head: int) -> list[Command]:
+        """The store has what was written, and this head: catch up with it."""
+        if self.state is CursorState.DOUBTFUL:
+            self.head = head
+            self.state = CursorState.READING
+            return [Read(self.position, head)]
+        self.head = max(self.head, head)
+        return self.on_behind()
 
     def on_drained(self) -> list[Command]:
         """The send buffer has room again: catch up from the store."""

@@ -106,6 +106,45 @@ def test_a_store_that_is_behind_the_client_ends_the_connection() -> None:
     assert cursor.on_batch(read.after, batch(head=4), read.head) == [Lost(1)]
 
 
+def test_in_doubt_nothing_is_written_until_the_store_is_known_again() -> None:
+    cursor = live_cursor(3)
+    cursor.on_doubt()
+    assert not cursor.on_live(4)
+    assert cursor.on_behind() == []
+    assert cursor.on_drained() == []
+    cursor.on_congested()
+    assert cursor.on_batch(3, batch(4, head=4)) == []
+    assert cursor.on_known(5) == [Read(3)]
+    assert cursor.on_batch(3, batch(4, 5, head=5)) == [write(4, 5)]
+    assert cursor.on_live(6)
+
+
+def test_a_head_that_was_told_before_the_doubt_is_forgotten() -> None:
+    cursor = live_cursor(3)
+    assert not cursor.on_live(9)
+    cursor.on_doubt()
+    (read,) = cursor.on_known(3)
+    assert isinstance(read, Read)
+    assert cursor.on_batch(3, batch(head=3), read.head) == []
+    assert cursor.on_live(4)
+
+
+def test_who_learns_that_the_head_is_further_reads() -> None:
+    cursor = live_cursor(3)
+    assert cursor.on_known(3) == []
+    assert cursor.on_known(5) == [Read(3)]
+    assert cursor.on_known(6) == []
+    assert cursor.on_batch(3, batch(4, 5, head=5)) == [write(4, 5), Read(5)]
+
+
+def test_a_client_that_is_not_greeted_yet_has_nothing_to_doubt() -> None:
+    cursor = Cursor(3)
+    cursor.on_doubt()
+    assert cursor.state is CursorState.IDLE
+    assert cursor.on_known(5) == []
+    assert cursor.on_started() == [Read(3)]
+
+
 def test_a_live_message_during_a_read_is_read_too() -> None:
     cursor = Cursor(0)
     cursor.on_started()

@@ -86,6 +86,61 @@ async def test_a_probe_is_answered_by_the_client_itself() -> None:
 
 
 @scenario
+async def test_a_player_goes_on_where_the_store_is_what_it_was() -> None:
+    world = World()
+    client, other = await world.guest(), await world.guest()
+    world.write(client, 1)
+    players = inbound(world)
+    players.on_doubt(lambda true_id: true_id == client.true_id)
+    world.write(client, 2)
+    world.write(other, 3)
+    assert (client.data, other.data) == ([1], [3])
+    (place,) = players.positions(lambda true_id: true_id == client.true_id)
+    assert place == (client.true_id, client.link.id, 1, client.last_id.encode())
+    players.on_known(place, 2)
+    assert client.data == [1, 2]
+
+
+@scenario
+async def test_a_player_whose_messages_are_lost_comes_back() -> None:
+    world = World()
+    client = await world.guest()
+    world.write(client, 1)
+    players = inbound(world)
+    players.on_doubt(lambda true_id: True)
+    (place,) = players.positions(lambda true_id: True)
+    players.on_known(place, None)
+    assert client.closed == ("store_replaced", True)
+    # It may be gone by the time of the answer.
+    players.on_known(place, 1)
+
+
+@scenario
+async def test_where_a_client_is_by_the_id_it_came_back_with() -> None:
+    world = World()
+    client = await world.guest()
+    world.write(client, 1, 2)
+    seen = client.last_id
+    client.lose()
+    back = await world.connect(pid=client.pid, offset=seen)
+    (place,) = inbound(world).positions(lambda true_id: True)
+    assert place == (client.true_id, back.link.id, 2, seen.encode())
+    back.lose()
+    await world.connect(token=client.token)
+    (place,) = inbound(world).positions(lambda true_id: True)
+    assert place.offset == 2
+
+
+@scenario
+async def test_a_session_that_is_gone_without_a_word_sends_its_client_back() -> None:
+    world = World()
+    client, other = await world.guest(), await world.guest()
+    inbound(world).on_session_lost(client.link.session)
+    assert client.closed == ("session_lost", True)
+    assert other.closed is None
+
+
+@scenario
 async def test_a_node_that_was_cut_off_sends_everybody_away_to_come_back() -> None:
     world = World()
     clients = [await world.guest() for _ in range(3)]

@@ -13,7 +13,6 @@ from gateway.mailbox import OVERHEAD, Draft, Retention
 from gateway.messages import TrueId
 from gateway.store import MailboxFull, UnknownTarget
 from gateway.stores.redis import bus
-from gateway.stores.redis.players import Standing
 from tests.redis_servers import RedisServer, RedisServers, wait_until
 from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver, redis_store
 from tests.stores.test_store import accepted, confirm, is_duplicate, position_of, session
@@ -180,32 +179,6 @@ async def reclaimed(store: RedisDriver) -> None:
     task = store.store._reclaimer._task
     if task is not None:
         await task
-
-
-def test_a_node_that_may_have_missed_something_learns_where_mailboxes_stand(
-    nodes: NewStore, redis_server: RedisServer
-) -> None:
-    store = nodes(partitions=4)
-    players = PLAYERS[:8]
-    for number, true_id in enumerate(players):
-        store.add_session(session(number, true_id, connected=True))
-    sent = {each: [accepted(store.append(target=each)) for _ in range(3)] for each in players}
-    prefixes = [store.store._redis.prefix(each) for each in range(4)]
-    routes = {
-        each: prefixes[store._partitions.of(each)] + b"r:" + each.encode() for each in players
-    }
-    redis_server.ask("DEL", *routes.values())
-    redis_server.ask("HSET", routes[players[0]], "node1", 7, "node2", 1)
-    found = store.recheck(dict.fromkeys(players, 2))
-    assert found == {each: Standing(3, sent[each][1].message_id) for each in players}
-    assert [redis_server.ask("HGET", each, "node1") for each in routes.values()] == [b"1"] * 8
-    assert redis_server.ask("HGET", routes[players[0]], "node2") == b"1"
-    # Nothing is there, or the player has gone.
-    assert store.recheck({players[0]: 4, ANN: 0}) == {
-        players[0]: Standing(3, None),
-        ANN: Standing(0, None),
-    }
-    assert redis_server.ask("EXISTS", prefixes[store._partitions.of(ANN)] + b"r:ann") == 0
 
 
 def test_answers_to_a_sender_come_in_order_from_several_servers(

@@ -54,12 +54,13 @@ class Directory:
         #: Nodes that are alive, and when each was seen to be, by the loop's clock.
         self._seen: dict[str, float] = {}
         self._addresses: dict[str, str] = {}
+        self._leaves: set[str] = set()
         self._dead: frozenset[str] = frozenset()
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
         self._end: asyncio.TimerHandle | None = None
         self._leased_until = 0.0
-        self._leaving = False
+        self._closed = False
 
     async def open(self) -> None:
         """Enter the list, if the server is in reach, and stay in it from now on."""
@@ -68,20 +69,20 @@ class Directory:
         self._beat(answered)
         await answered
 
-    async def leave(self) -> None:
-        """Leave the list: the others are to take over what is this node's."""
-        self.close()
+    def leave(self) -> None:
+        """Say from now on that this node is about to leave: it is to have no duties."""
+        self._leaves.add(self._node)
+
+    async def close(self) -> None:
+        """Leave the list, and beat no more."""
+        self._closed = True
+        for timer in (self._timer, self._end):
+            if timer is not None:
+                timer.cancel()
         try:
             await self._redis.ask(HOME, _LEAVE, (self._node,))
         except StoreUnavailable as error:
             logger.debug("node %s has not left the list: %s", self._node, error)
-
-    def close(self) -> None:
-        """Beat no more."""
-        self._leaving = True
-        for timer in (self._timer, self._end):
-            if timer is not None:
-                timer.cancel()
 
     # What is known
 
@@ -97,6 +98,11 @@ class Directory:
         A node that has not said so lately, and is not known to be dead, is alive.
         """
         return frozenset((*self._seen, self._node)) if self.leased else None
+
+    @property
+    def lasting(self) -> frozenset[str]:
+        """The nodes that are alive and do not leave: those to share duties."""
+        return frozenset((*self._seen, self._node)) - self._leaves
 
     @property
     def others(self) -> frozenset[str]:
@@ -124,8 +130,13 @@ class Directory:
         self._addresses[node] = address
         self._dead -= {node}
 
+    def on_leaving(self, node: str) -> None:
+        """A node has said itself that it is about to leave."""
+        if node in self._seen:
+            self._leaves.add(node)
+
     def on_left(self, node: str) -> None:
-        """A node has said itself that it leaves."""
+        """A node has said itself that it is gone."""
         if self._seen.pop(node, None) is not None:
             logger.info("node %s has left", node)
 
@@ -134,7 +145,8 @@ class Directory:
     def _beat(self, answered: asyncio.Future[None] | None = None) -> None:
         self._timer = self._loop.call_later(self.lease / _BEATS, self._beat)
         done = functools.partial(self._on_answer, self._loop.time(), answered)
-        args = (self._node, self.address, int(self.lease * 1000))
+        leaves = int(self._node in self._leaves)
+        args = (self._node, self.address, int(self.lease * 1000), leaves)
         self._redis.call(HOME, _BEAT, args, done)
 
     def _on_lease_over(self) -> None:
@@ -149,7 +161,7 @@ class Directory:
     def _on_answer(
         self, sent: float, answered: asyncio.Future[None] | None, reply: Reply | StoreUnavailable
     ) -> None:
-        if isinstance(reply, list) and not self._leaving:
+        if isinstance(reply, list) and not self._closed:
             self._take(sent, reply)
             self._on_beat()
         if answered is not None and not answered.done():
@@ -164,7 +176,8 @@ class Directory:
             self.cut_off = False
             logger.warning("this node (%s) is back among the others", self._node)
         live, dead = ([each.decode() for each in words] for words in reply)
-        found = dict(zip(live[::2], live[1::2], strict=True))
+        found = dict(zip(live[::3], live[1::3], strict=True))
+        leaves = {node for node, yes in zip(live[::3], live[2::3], strict=True) if yes == "1"}
         for node in found.keys() - self._seen.keys() - {self._node}:
             logger.info("node %s is there", node)
         self._dead = frozenset(dead)
@@ -177,5 +190,6 @@ class Directory:
             if node not in self._dead and seen > sent - self.lease
         } | dict.fromkeys(found, sent)
         self._addresses.update(found)
+        self._leaves = (self._leaves | leaves) & (self._seen.keys() | {self._node})
         for node in self._addresses.keys() - self._seen.keys():
             del self._addresses[node]

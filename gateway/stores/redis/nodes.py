@@ -17,11 +17,13 @@ from gateway.messages import SessionId, TrueId
 from gateway.metrics import Counters
 from gateway.nodes import Inbound, NodeId
 from gateway.session import Session
+from gateway.store import Copies
 from gateway.stores.redis import bus
 from gateway.stores.redis.client import Redis, Reply, Word
 from gateway.stores.redis.directory import HOME, Directory
 from gateway.stores.redis.keys import partition_of
 from gateway.stores.redis.ownership import Ownership
+from gateway.stores.redis.resuming import Resuming
 from gateway.stores.redis.scripts import load
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class RedisNodes:
     """The Nodes of a gateway on Redis. `lease` is in seconds; `heard` counts by kind."""
 
     alone: Final = False
+    resuming: Resuming
 
     def __init__(self, redis: Redis, node: NodeId, lease: float, heard: Counters) -> None:
         self.id = node
@@ -50,6 +53,8 @@ class RedisNodes:
         self._inbound: Inbound
         self._takes: dict[bytes, Take] = {
             bus.MESSAGE: self._on_message,
+            bus.COPIES: self._on_copies,
+            bus.HOLES: self._on_holes,
             bus.VOLATILE: self._on_volatile,
             bus.FENCE: self._on_fence,
             bus.END: self._on_end,
@@ -62,6 +67,10 @@ class RedisNodes:
         self._asked = count(1)
         self._answers: dict[int, asyncio.Future[bool]] = {}
         self._probes: set[asyncio.Task[None]] = set()
+        #: Told of partitions that are not heard, and heard again: see Redis.
+        self.on_lost: list[Callable[[frozenset[int]], None]] = []
+        self.on_restored: list[Callable[[frozenset[int], bool], None]] = []
+        redis.on_lost, redis.on_restored = self._on_lost, self._on_restored
         self._announced = self._leaving = False
         own = b"n:" + node.encode()
         partitions = range(redis.partitions)
@@ -72,10 +81,25 @@ class RedisNodes:
     def attach(self, inbound: Inbound) -> None:
         """See Nodes.attach."""
         self._inbound = inbound
+        self.resuming.attach(inbound)
 
     def on(self, kind: bytes, take: Take) -> None:
         """Hand what is published of this kind to `take`."""
         self._takes[kind] = take
+
+    def resume_by(self, resuming: Resuming) -> None:
+        """Have what this node missed be seen to."""
+        self.resuming = resuming
+        self.on_lost.append(resuming.on_lost)
+        self.on_restored.append(resuming.on_restored)
+
+    def _on_lost(self, partitions: frozenset[int]) -> None:
+        for told in self.on_lost:
+            told(partitions)
+
+    def _on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
+        for told in self.on_restored:
+            told(partitions, same_server)
 
     async def open(self) -> None:
         """Enter the list of nodes, and take this node's share of the partitions.
@@ -83,9 +107,8 @@ class RedisNodes:
         To be called when the channels are heard already.
         """
         await self.directory.open()
-        live = self.directory.live
-        if live is not None:
-            await self.ownership.claim(live)
+        if self.directory.leased:
+            await self.ownership.claim(self.directory.lasting)
 
     def announce(self, address: str) -> None:
         """See Nodes.announce."""
@@ -100,14 +123,16 @@ class RedisNodes:
         if self._leaving:
             return
         self._leaving = True
+        self.directory.leave()
         await self.ownership.release()
-        await self.directory.leave()
-        self._tell_others(bus.encode(bus.LEAVE, self.id.encode()))
+        self._tell_others(bus.encode(bus.LEAVE, self.id.encode(), b""))
 
     async def close(self) -> None:
-        """Leave, and end what is under way."""
+        """Be gone, and end what is under way."""
         await self.leave()
-        self.directory.close()
+        await self.resuming.close()
+        await self.directory.close()
+        self._tell_others(bus.encode(bus.LEAVE, self.id.encode(), b"gone"))
         for task in self._probes:
             task.cancel()
         await asyncio.gather(*self._probes, return_exceptions=True)
@@ -118,15 +143,14 @@ class RedisNodes:
         return "cut off from the other nodes" if self.directory.cut_off else None
 
     def _on_beat(self) -> None:
-        live = self.directory.live
-        if live is None or self._leaving:
+        if self._leaving:
             return
         if not self._announced:
             # At once: until they know of this node, the others do not count its sessions as used.
             self._announced = True
             address = self.directory.address.encode()
             self._tell_others(bus.encode(bus.JOIN, self.id.encode(), address))
-        self.ownership.renew(live)
+        self.ownership.renew(self.directory.lasting)
 
     def _on_cut_off(self) -> None:
         self._announced = False
@@ -206,6 +230,19 @@ class RedisNodes:
         true_id, message = bus.decode_message(fields)
         self._inbound.on_message(message, (true_id,))
 
+    def _on_copies(self, partition: int, fields: Sequence[bytes]) -> None:
+        self.on_copies(bus.decode_copies(fields), ())
+
+    def on_copies(self, copies: Sequence[Copies], full: Sequence[TrueId]) -> None:
+        """A message to a room was stored for these players, and for `full` it was not."""
+        for message, true_ids in copies:
+            self._inbound.on_message(message, true_ids)
+        if full:
+            self._inbound.on_holes(full)
+
+    def _on_holes(self, partition: int, fields: Sequence[bytes]) -> None:
+        self._inbound.on_holes(bus.decode_players(fields))
+
     def _on_volatile(self, partition: int, fields: Sequence[bytes]) -> None:
         true_id, array = fields
         self._inbound.on_volatile(TrueId(true_id.decode()), array)
@@ -250,8 +287,11 @@ class RedisNodes:
         self._on_beat()
 
     def _on_leave(self, partition: int, fields: Sequence[bytes]) -> None:
-        (node,) = fields
-        self.directory.on_left(node.decode())
+        node, gone = (each.decode() for each in fields)
+        if gone:
+            self.directory.on_left(node)
+        else:
+            self.directory.on_leaving(node)
         self._on_beat()
 
 

@@ -30,6 +30,7 @@ from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.players import PlayerCalls
 from gateway.stores.redis.publishing import OnCopies, Outlets, Publishing
 from gateway.stores.redis.reclaiming import Reclaimer
+from gateway.stores.redis.resuming import Resuming
 from gateway.stores.redis.rooms import RoomCalls
 from gateway.stores.redis.scripts import load
 from gateway.stores.redis.sessions import LiveNodes, SessionCalls
@@ -119,7 +120,12 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
             ),
         )
         self._open = False
-        redis.on_restored = self._on_restored
+        if nodes is None:
+            redis.on_restored = self._on_restored
+        else:
+            nodes.resume_by(Resuming(self, self._partitions))
+            nodes.on_restored.append(self._on_restored)
+            self.on_copies = nodes.on_copies
 
     async def open(self) -> None:
         """See Store.open."""

@@ -29,17 +29,15 @@ class Channels:
 
     def __init__(self, prefixes: Sequence[bytes]) -> None:
         self._prefixes = prefixes
-        self._places: dict[bytes, tuple[int, bytes]] = {}
+        self._places: dict[bytes, tuple[int, bytes, OnMessage]] = {}
         self._names: dict[int, list[bytes]] = {}
-        self._on_message: OnMessage = _ignore
 
     def add(self, channels: Iterable[tuple[int, bytes]], on_message: OnMessage) -> None:
-        """Add channels of partitions; all are heard by `on_message` from now on."""
-        self._on_message = on_message
+        """Add channels of partitions; what is published there goes to `on_message`."""
         for partition, channel in channels:
             name = self._prefixes[partition] + channel
             if name not in self._places:
-                self._places[name] = (partition, channel)
+                self._places[name] = (partition, channel, on_message)
                 self._names.setdefault(partition, []).append(name)
 
     def names(self, partitions: Iterable[int]) -> list[bytes]:
@@ -55,7 +53,8 @@ class Channels:
         """Take what was published."""
         place = self._places.get(name)
         if place is not None:
-            self._on_message(*place, payload)
+            partition, channel, on_message = place
+            on_message(partition, channel, payload)
 
 
 class SubscriberLink(Link):
@@ -108,7 +107,3 @@ class SubscriberLink(Link):
 
 def _settle_refused(call: Call, refused: Refused) -> None:
     call[1](refused)
-
-
-def _ignore(partition: int, channel: bytes, payload: bytes) -> None:
-    """Nobody listens yet."""

@@ -1,0 +1,25 @@
+"""Where a connection writes: what the transport is for it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Sink(Protocol):
+    """The transport as a connection sees it. Nothing here blocks or raises."""
+
+    def send_event(self, array: bytes) -> bool:
+        """Write an event; return False when the send buffer is over its budget now."""
+
+    def send_ack(self, ack_id: int, array: bytes) -> None:
+        """Answer the client's event that carried this ack id."""
+
+    def ping(self) -> None:
+        """Write an Engine.IO ping now; the pong comes as `on_pong`."""
+
+    @property
+    def pings(self) -> int:
+        """How many pings the client has yet to answer."""
+
+    def close(self, reason: str, *, reconnect: bool) -> None:
+        """End the connection; with `reconnect` so that stock clients come back by themselves."""

@@ -1,0 +1,143 @@
+"""What this node has missed of some partitions, and whether they are what they were.
+
+While the channels of a partition are not heard, nobody says what happens there. As soon as they are
+heard again the node says anew which sessions it has, asks where the mailboxes of its players stand,
+and reads what is new. Until then it writes nothing from them: the server may be another one, and
+have lost the last that it had acknowledged. A number alone does not show that, the nonce does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, Protocol
+
+from gateway.errors import StoreUnavailable
+from gateway.mailbox import Position
+from gateway.nodes import Inbound, Place
+from gateway.session import Session
+from gateway.stores.redis.link import Word
+from gateway.stores.redis.partitions import Partitions
+from gateway.stores.redis.scripts import load
+
+logger = logging.getLogger(__name__)
+
+_VERIFY: Final = load("verify")
+#: Places in one call.
+_CHUNK: Final = 200
+#: Between two tries while Redis does not answer, in seconds.
+_RETRY: Final = 0.2
+#: An offset that no mailbox reaches.
+_NOWHERE: Final = 2**53
+
+
+class Sessions(Protocol):
+    """The store's sessions, as far as they are renewed."""
+
+    async def renew_sessions(self, partitions: Collection[int]) -> list[Session]:
+        """Say which sessions are here; return those that are not any more."""
+
+
+class Resuming:
+    """Catches up with partitions. `missed` is how many connections had missed something."""
+
+    def __init__(self, sessions: Sessions, partitions: Partitions) -> None:
+        self.missed = 0
+        self._sessions = sessions
+        self._partitions = partitions
+        self._inbound: Inbound
+        #: Partitions that are not caught up with, and the task that sees to each.
+        self._behind: dict[int, asyncio.Task[None] | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def attach(self, inbound: Inbound) -> None:
+        """Catch up with what these players have missed."""
+        self._inbound = inbound
+
+    def __len__(self) -> int:
+        return len(self._behind)
+
+    def on_lost(self, partitions: frozenset[int]) -> None:
+        """These are not heard."""
+        self._behind.update(dict.fromkeys(partitions))
+        of = self._partitions.of
+        self._inbound.on_doubt(lambda true_id: of(true_id) in partitions)
+
+    def on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
+        """These are heard again; who answers may be the same server as before, or not."""
+        if not same_server:
+            logger.warning(
+                "%d partitions of the store are on another server, or it was started again: what "
+                "clients have is compared",
+                len(partitions),
+            )
+        # A task has a partition until it is caught up with, or lost again.
+        task = asyncio.get_running_loop().create_task(
+            self._catch_up(partitions), name="redis-resuming"
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._behind.update(dict.fromkeys(partitions, task))
+
+    async def close(self) -> None:
+        """Stop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _catch_up(self, partitions: frozenset[int]) -> None:
+        task = asyncio.current_task()
+
+        def left() -> frozenset[int]:
+            return frozenset(each for each in partitions if self._behind.get(each) is task)
+
+        while mine := left():
+            try:
+                for session in await self._sessions.renew_sessions(mine):
+                    self._inbound.on_session_lost(session)
+                caught_up = await self._look(mine, left)
+            except StoreUnavailable as error:
+                logger.debug("missed messages are not read yet: %s", error)
+                await asyncio.sleep(_RETRY)
+                continue
+            for partition in caught_up:
+                del self._behind[partition]
+
+    async def _look(
+        self, partitions: frozenset[int], left: Callable[[], frozenset[int]]
+    ) -> frozenset[int]:
+        """Compare all places in these partitions; return those that were not lost meanwhile."""
+        of = self._partitions.of
+        groups: dict[int, list[Place]] = {}
+        for place in self._inbound.positions(lambda true_id: of(true_id) in partitions):
+            groups.setdefault(of(place.true_id), []).append(place)
+        chunks = [
+            (partition, places[start : start + _CHUNK])
+            for partition, places in groups.items()
+            for start in range(0, len(places), _CHUNK)
+        ]
+        answers = await asyncio.gather(*(self._heads(*chunk) for chunk in chunks))
+        heard = left()
+        for (partition, places), heads in zip(chunks, answers, strict=True):
+            if partition in heard:
+                for place, head in zip(places, heads, strict=True):
+                    self.missed += head > place.offset
+                    self._inbound.on_known(place, None if head < 0 else head)
+        return heard
+
+    async def _heads(self, partition: int, places: Sequence[Place]) -> list[int]:
+        """Return the heads of mailboxes, -1 where the place is gone. Raises StoreUnavailable."""
+        args: list[Word] = []
+        epoch = self._partitions.epochs[partition].decode()
+        for place in places:
+            position = Position.parse(place.message_id.decode())
+            if position is None:
+                args += (place.true_id, place.offset, "")
+            elif position.epoch == epoch:
+                args += (place.true_id, place.offset, int(position.nonce, 16))
+            else:
+                # It was another mailbox, of which nothing is left.
+                args += (place.true_id, _NOWHERE, "")
+        heads: Any = await self._partitions.ask(partition, _VERIFY, args)
+        return [int(head) for head in heads]
