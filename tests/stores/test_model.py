@@ -1,12 +1,14 @@
-"""The sqlite store answers what the memory store answers, whatever happens to both."""
+"""The other stores answer what the memory store answers, whatever happens to both."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,7 +24,8 @@ from gateway.membership import RoomLimits
 from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.outbox import OutboxLimits, Webhook
 from gateway.store import Accepted, Ban, Membership, Published
-from tests.stores.conftest import Driver, memory_store, sqlite_store
+from tests.redis_servers import RedisServer
+from tests.stores.conftest import Driver, memory_store, redis_store, sqlite_store
 from tests.stores.test_store import session
 
 PLAYERS = [TrueId("ann"), TrueId("bob"), TrueId("eve")]
@@ -34,8 +37,8 @@ numbers = st.integers(0, 7)
 
 def counted(dropped: list[tuple[str, int]]) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for reason, count in dropped:
-        counts[reason] = counts.get(reason, 0) + count
+    for reason, number in dropped:
+        counts[reason] = counts.get(reason, 0) + number
     return counts
 
 
@@ -52,11 +55,10 @@ def _owner(number: int) -> TrueId:
 
 
 class Stores(RuleBasedStateMachine):
-    """Each rule is done to both; the sqlite store is also closed and opened again."""
+    """Each rule is done to both; the other store is also closed and opened again."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
         self.now = 0.0
         self.stores: list[Driver] = []
         self.limits: dict[str, Any] = {}
@@ -96,7 +98,7 @@ class Stores(RuleBasedStateMachine):
         self.stores = [memory_store(**self.limits), self.open()]
 
     def open(self) -> Driver:
-        return sqlite_store(Path(self.folder.name) / "model.db", clock=lambda: 0.0, **self.limits)
+        raise NotImplementedError
 
     def both(self, act: Any) -> Any:
         """Do it to both; the answers must be the same."""
@@ -176,15 +178,11 @@ class Stores(RuleBasedStateMachine):
     @rule(number=numbers, connected=st.booleans())
     def log_in(self, number: int, connected: bool) -> None:
         def act(driver: Driver) -> Any:
-            if driver.session(SessionId(f"s{number}"), _owner(number)) is None:
-                driver.add_session(
-                    session(
-                        number,
-                        _owner(number),
-                        last_seen=self.now,
-                        connected=connected,
-                    )
-                )
+            true_id = _owner(number)
+            if driver.session(SessionId(f"s{number}"), true_id) is None:
+                # Nobody connects who is banned: the redis store sees to that.
+                in_use = connected and driver.ban_of(true_id, self.now) is None
+                driver.add_session(session(number, true_id, last_seen=self.now, connected=in_use))
 
         self.both(act)
 
@@ -246,10 +244,10 @@ class Stores(RuleBasedStateMachine):
         for number in range(8):
             self.confirm(number, 0, False)
         self.dropped += self.stores[1].dropped
-        epoch = self.stores[1].epoch
+        epoch = self.stores[1].epoch_of(PLAYERS[0])
         self.stores[1].close()
         self.stores[1] = self.open()
-        assert self.stores[1].epoch == epoch
+        assert self.stores[1].epoch_of(PLAYERS[0]) == epoch
 
     @rule(true_id=players, after=st.integers(0, 9), limit=st.integers(1, 9))
     def read(self, true_id: TrueId, after: int, limit: int) -> None:
@@ -309,8 +307,43 @@ class Stores(RuleBasedStateMachine):
         for driver in self.stores:
             with contextlib.suppress(Exception):
                 driver.close()
+
+
+class SqliteStores(Stores):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+
+    def open(self) -> Driver:
+        return sqlite_store(Path(self.folder.name) / "model.db", clock=lambda: 0.0, **self.limits)
+
+    def teardown(self) -> None:
+        super().teardown()
         self.folder.cleanup()
 
 
-TestStores = Stores.TestCase
-TestStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
+class RedisStores(Stores):
+    """Each time it is opened it is another node, the only one alive."""
+
+    url = ""
+    numbers = count()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prefix = f"model{next(self.numbers)}"
+
+    def open(self) -> Driver:
+        node = f"node{next(self.numbers)}"
+        return redis_store(f"{self.url}?prefix={self.prefix}", node=node, **self.limits)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(redis_server: RedisServer) -> None:
+    """Let the machines find the server."""
+    RedisStores.url = redis_server.url
+
+
+TestSqliteStores = SqliteStores.TestCase
+TestSqliteStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
+TestRedisStores = RedisStores.TestCase
+TestRedisStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
