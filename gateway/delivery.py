@@ -18,7 +18,7 @@ from gateway.messages import (
     encode_volatile,
 )
 from gateway.metrics import Metrics
-from gateway.nodes import Nodes
+from gateway.nodes import Nodes, VolatileKey
 from gateway.store import (
     Accepted,
     KeysFull,
@@ -195,20 +195,40 @@ class Delivery:
             return
         array = encode_volatile(body)
         key = None if request.key is None else (sender, request.room, request.key)
-        left_out: object = None if request.echo else origin
+        written, reached = self.offer_to_room(
+            request.room, array, key, None if request.echo else origin
+        )
+
+        def on_told(told: int) -> None:
+            # Other nodes know how many members they have, and not what they did with it.
+            found = min(reached + told, len(members))
+            self._volatile_counts["delivered"] += found
+            self._volatile_counts["dropped"] += len(members) - found
+            if origin is not None and ack_id is not None:
+                status: Final = "delivered" if written + told else "dropped"
+                origin.on_receipt(Receipt(True, None, status, written + told), ack_id)
+
+        if self._nodes is None:
+            on_told(0)
+        else:
+            self._nodes.publish_volatile(request.room, array, key, on_told)
+
+    def offer_to_room(
+        self, room: str, array: bytes, key: VolatileKey | None, left_out: object = None
+    ) -> tuple[int, int]:
+        """Hand an event to all connections here of members of a room, but the one left out.
+
+        Returns how many connections wrote it at once, and of how many members.
+        """
         connections_of = self._connections_of
         written = reached = 0
-        for true_id in members:
+        for true_id in self._store.memberships.members_of(room):
             before = written
             for connection in connections_of(true_id):
                 if connection is not left_out:
                     written += connection.offer_volatile(array, key)
             reached += written > before
-        self._volatile_counts["delivered"] += reached
-        self._volatile_counts["dropped"] += len(members) - reached
-        if origin is not None and ack_id is not None:
-            status: Final = "delivered" if written else "dropped"
-            origin.on_receipt(Receipt(True, None, status, written), ack_id)
+        return written, reached
 
     def _on_appended(self, draft: Draft, result: Accepted | GatewayError) -> None:
         if not isinstance(result, Accepted):
@@ -239,7 +259,7 @@ class Delivery:
             members: Iterable[TrueId] = self._store.memberships.members_of(draft.room)
             written = sum(len(self._connections_of(each)) for each in members)
         else:
-            written = self._offer(result)
+            written = self._offer(result) + result.remote
         if draft.ack_id is not None and draft.origin is not None:
             own = result.message_id
             receipt = Receipt(
@@ -252,7 +272,11 @@ class Delivery:
             draft.origin.on_receipt(receipt, draft.ack_id)
         if result.full:
             self._metrics.limit_hit(result.limit)
-        for true_id in result.full:
+            self.tell_holes(result.full)
+
+    def tell_holes(self, true_ids: Sequence[TrueId]) -> None:
+        """Tell connections here of players for whom a message to a room was not stored."""
+        for true_id in true_ids:
             for connection in self._connections_of(true_id):
                 connection.on_hole()
 
@@ -268,7 +292,8 @@ class Delivery:
     def _offer(self, published: Published) -> int:
         """Hand a message to all connections of those who have it; return how many there are."""
         connections_of = self._connections_of
-        written = reached = players = 0
+        written = players = 0
+        reached = published.elsewhere
         for message, true_ids in published.copies:
             # One array for all of them: the transport makes one frame of it.
             array = encode_message(message.id, message.body)

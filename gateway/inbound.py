@@ -8,8 +8,9 @@ from gateway.connection import Connection
 from gateway.delivery import Delivery
 from gateway.mailbox import StoredMessage
 from gateway.messages import SessionId, TrueId
-from gateway.nodes import Arrivals, Concerns, Place
+from gateway.nodes import Arrivals, Concerns, Place, VolatileKey
 from gateway.registry import Registry
+from gateway.rooms import Rooms
 from gateway.session import Session
 
 
@@ -17,11 +18,16 @@ class PlayersHere:
     """The Inbound of a gateway: its players, and those on their way in."""
 
     def __init__(
-        self, registry: Registry[Connection], delivery: Delivery, arrivals: Arrivals
+        self,
+        registry: Registry[Connection],
+        delivery: Delivery,
+        arrivals: Arrivals,
+        rooms: Rooms,
     ) -> None:
         self._registry = registry
         self._delivery = delivery
         self._arrivals = arrivals
+        self._rooms = rooms
 
     def on_message(self, message: StoredMessage, true_ids: Sequence[TrueId]) -> None:
         """See Inbound.on_message."""
@@ -29,13 +35,19 @@ class PlayersHere:
 
     def on_holes(self, true_ids: Sequence[TrueId]) -> None:
         """See Inbound.on_holes."""
-        for true_id in true_ids:
-            for connection in self._registry.connections_of(true_id):
-                connection.on_hole()
+        self._delivery.tell_holes(true_ids)
 
     def on_volatile(self, true_id: TrueId, array: bytes) -> None:
         """See Inbound.on_volatile."""
         self._delivery.offer_volatile(true_id, array)
+
+    def on_room_volatile(self, room: str, array: bytes, key: VolatileKey | None) -> None:
+        """See Inbound.on_room_volatile."""
+        self._delivery.offer_to_room(room, array, key)
+
+    def on_membership(self, room: str, true_id: TrueId, joined: bool, members: int) -> None:
+        """See Inbound.on_membership."""
+        self._rooms.on_changed(room, true_id, joined, members)
 
     def on_fenced(self, true_id: TrueId, session_id: SessionId, version: int) -> None:
         """See Inbound.on_fenced."""

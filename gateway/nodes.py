@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, NamedTuple, NewType, Protocol
+from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
 
 from gateway.mailbox import StoredMessage
 from gateway.messages import ConnectionId, SessionId, TrueId
@@ -19,6 +19,9 @@ from gateway.session import Session
 NodeId = NewType("NodeId", str)
 #: Where a session is that no node has a connection of.
 NOWHERE: Final = NodeId("")
+#: Of messages that are stored nowhere and have the same, only the latest matters: who sent it,
+#: the room, and the sender's key.
+VolatileKey: TypeAlias = tuple[TrueId | None, str, str]
 
 
 #: Tells whether something is about a player.
@@ -48,6 +51,12 @@ class Inbound(Protocol):
 
     def on_volatile(self, true_id: TrueId, array: bytes) -> None:
         """The event of a message that is stored nowhere is for this player."""
+
+    def on_room_volatile(self, room: str, array: bytes, key: VolatileKey | None) -> None:
+        """The event of a message that is stored nowhere is for all members of a room."""
+
+    def on_membership(self, room: str, true_id: TrueId, joined: bool, members: int) -> None:
+        """A player came into a room or left it through another node; so many are in it now."""
 
     def on_fenced(self, true_id: TrueId, session_id: SessionId, version: int) -> None:
         """Another node has the session's connection, from this version of the session on."""
@@ -101,6 +110,17 @@ class Nodes(Protocol):
     def send_volatile(self, true_id: TrueId, array: bytes, done: Callable[[int], None]) -> None:
         """Hand an event to the player's connections elsewhere; `done` is told how many."""
 
+    def publish_volatile(
+        self, room: str, array: bytes, key: VolatileKey | None, done: Callable[[int], None]
+    ) -> None:
+        """Hand an event to members of a room elsewhere; `done` is told how many are there.
+
+        Of two with the same key only the latest matters.
+        """
+
+    def show_room(self, room: str, members: int) -> None:
+        """Let the others know how many members of a room have connections here."""
+
     def announce(self, address: str) -> None:
         """Tell the others, from `Store.open` on, where they reach this node: HOST:PORT."""
 
@@ -135,6 +155,15 @@ class Alone:
     def send_volatile(self, true_id: TrueId, array: bytes, done: Callable[[int], None]) -> None:
         """See Nodes.send_volatile."""
         done(0)
+
+    def publish_volatile(
+        self, room: str, array: bytes, key: VolatileKey | None, done: Callable[[int], None]
+    ) -> None:
+        """See Nodes.publish_volatile."""
+        done(0)
+
+    def show_room(self, room: str, members: int) -> None:
+        """See Nodes.show_room."""
 
     def announce(self, address: str) -> None:
         """See Nodes.announce."""

@@ -18,8 +18,10 @@ from gateway.joining import Client, Joining
 from gateway.membership import RoomLimitReached
 from gateway.messages import Join, Leave, ListMembers, TrueId, check_room_name, encode_event
 from gateway.metrics import Metrics
+from gateway.nodes import Nodes
 from gateway.presence_service import PresenceService
 from gateway.presence_view import Payload, bad_cursor
+from gateway.rooms_here import RoomsHere
 from gateway.store import Membership, RoomStore
 
 RoomRequest = Join | Leave | ListMembers
@@ -47,6 +49,7 @@ class Rooms:
         metrics: Metrics,
         monotonic: Callable[[], float],
         settings: RoomSettings,
+        nodes: Nodes,
     ) -> None:
         self._store = store
         self._joining = joining
@@ -54,6 +57,8 @@ class Rooms:
         self._look = presence.look
         self._metrics = metrics
         self._settings = settings
+        self._here = None if nodes.alone else RoomsHere(nodes.show_room)
+        self._seen = store.memberships
         self._absence: Absence = LocalAbsence(
             store,
             lambda true_id: any(connections_of(true_id)),
@@ -207,6 +212,7 @@ class Rooms:
             if isinstance(result, Membership) and result.changed:
                 if not any(self._connections_of(true_id)):
                     self._absence.on_added(true_id)
+                self._on_joined(room, true_id)
                 self._announce(room, "joined", true_id, result.members, tell)
 
         self._store.join(room, true_id, done)
@@ -222,9 +228,29 @@ class Rooms:
         def done(result: Membership | GatewayError) -> None:
             then(result)
             if isinstance(result, Membership) and result.changed:
+                self._on_left(room, true_id)
                 self._announce(room, "left", true_id, result.members, tell)
 
         self._store.leave(room, true_id, done)
+
+    def on_changed(self, room: str, true_id: TrueId, joined: bool, members: int) -> None:
+        """A player came into a room or left it through another node; so many are in it now.
+
+        Their connections here are told, however large the room: it was not these that asked.
+        """
+        if joined:
+            self._on_joined(room, true_id)
+        else:
+            self._on_left(room, true_id)
+        self._announce(room, "joined" if joined else "left", true_id, members, tell=True)
+
+    def _on_joined(self, room: str, true_id: TrueId) -> None:
+        if self._here is not None and any(self._connections_of(true_id)):
+            self._here.add(room, true_id)
+
+    def _on_left(self, room: str, true_id: TrueId) -> None:
+        if self._here is not None:
+            self._here.discard(room, true_id)
 
     def _announce(self, room: str, what: str, true_id: TrueId, members: int, tell: bool) -> None:
         """Tell the members of a room that is not too large, and the player concerned.
@@ -258,16 +284,30 @@ class Rooms:
     def on_connected(self, true_id: TrueId) -> None:
         """The player has a connection."""
         self._absence.on_connected(true_id)
+        if self._here is not None:
+            for room in self.rooms_of(true_id):
+                self._here.add(room, true_id)
 
     def on_disconnected(self, client: Client) -> None:
         """A player has lost this connection."""
         self._joining.on_disconnected(client)
-        if not any(self._connections_of(client.true_id)):
-            self._absence.on_disconnected(client.true_id)
+        true_id = client.true_id
+        if any(self._connections_of(true_id)):
+            return
+        for room in self.rooms_of(true_id) if self._here is not None else ():
+            self._on_left(room, true_id)
+        self._absence.on_disconnected(true_id)
 
     def expire(self) -> None:
         """End the memberships of players who have been away for the grace; call it often."""
         self._absence.expire()
+        memberships = self._store.memberships
+        if self._here is not None and memberships is not self._seen:
+            # What could not be loaded at the start has been loaded.
+            self._seen = memberships
+            for true_id in memberships.players():
+                if any(self._connections_of(true_id)):
+                    self.on_connected(true_id)
 
     def _end(self, true_id: TrueId, then: Callable[[bool], None]) -> None:
         """Take a player out of all rooms; tell `then` whether that was done."""

@@ -139,6 +139,7 @@ class Gateway:
             self.metrics,
             time.monotonic,
             room_settings(config),
+            self._store.nodes,
         )
         locks = KeyedLocks()
         nodes = self._store.nodes
@@ -185,7 +186,9 @@ class Gateway:
             new_session_id,
             locks,
         )
-        nodes.attach(PlayersHere(self._registry, self._delivery, self.admission.arrivals))
+        nodes.attach(
+            PlayersHere(self._registry, self._delivery, self.admission.arrivals, self._rooms)
+        )
         api_keys = load_api_keys(config, self._state_dir)
         self._backend = build_backend(config, self._services, self._store, self._tokens, locks)
         server = config.server

@@ -7,7 +7,7 @@ from tests.services.world import World, scenario
 
 
 def inbound(world: World) -> PlayersHere:
-    return PlayersHere(world.registry, world.delivery, world.admission.arrivals)
+    return PlayersHere(world.registry, world.delivery, world.admission.arrivals, world.rooms)
 
 
 @scenario

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gateway.joining import ClosedRooms
 from gateway.mailbox import Retention
 from gateway.membership import RoomLimits
 from gateway.messages import Publish, Receipt, TrueId, encode
+from gateway.nodes import Alone, VolatileKey
 from tests.services.world import GRACE, Client, Sender, World, scenario, settled
 
 ROOM = "match 1"
@@ -512,3 +514,103 @@ async def test_who_was_away_is_told_of_what_did_not_fit() -> None:
     assert again.resumed == (True, "trimmed", 1, {"after": None, "lost": 2})
     assert again.data == [0]
     assert again.closed is None
+
+
+# Other nodes
+
+
+class Others(Alone):
+    """Nodes that have `members` of every room, and keep what they are told."""
+
+    alone = False  # type: ignore[assignment]
+
+    def __init__(self, members: int = 0) -> None:
+        self.members = members
+        self.shown: list[tuple[str, int]] = []
+        self.published: list[tuple[str, bytes, VolatileKey | None]] = []
+
+    def show_room(self, room: str, members: int) -> None:
+        self.shown.append((room, members))
+
+    def publish_volatile(
+        self, room: str, array: bytes, key: VolatileKey | None, done: Callable[[int], None]
+    ) -> None:
+        self.published.append((room, array, key))
+        done(self.members)
+
+
+@scenario
+async def test_other_nodes_are_shown_rooms_with_members_who_are_here() -> None:
+    others = Others()
+    world = World(nodes=others)
+    ann, bob = await party(world, "Ann", "Bob")
+    assert others.shown == [(ROOM, 1), (ROOM, 2)]
+    others.shown.clear()
+    # A second connection of the same player, and a member who is not here, change nothing.
+    again = await world.connect(token=ann.token)
+    await world.rooms.add(ROOM, TrueId("away"))
+    ann.lose()
+    assert others.shown == []
+    again.lose()
+    assert others.shown == [(ROOM, 1)]
+    back = await world.connect(token=again.token)
+    bob.call("leave", {"room": ROOM})
+    assert others.shown[1:] == [(ROOM, 2), (ROOM, 1)]
+    back.lose()
+    assert others.shown[3:] == [(ROOM, 0)]
+
+
+@scenario
+async def test_who_comes_and_goes_through_another_node_is_told_here() -> None:
+    others = Others()
+    world = World(nodes=others, announce=3)
+    ann, bob = await party(world, "Ann", "Bob")
+    world.rooms.on_changed(ROOM, TrueId("eve"), True, 3)
+    joined = {"room": ROOM, "joined": "eve", "members": 3}
+    assert ann.payloads("room") == bob.payloads("room") == [joined]
+    world.rooms.on_changed(ROOM, TrueId("eve"), False, 2)
+    assert ann.payloads("room")[1:] == [{"room": ROOM, "left": "eve", "members": 2}]
+    # In a large room only the player's own connections are told.
+    others.shown.clear()
+    world.rooms.on_changed(ROOM, bob.true_id, False, 4)
+    assert len(ann.payloads("room")) == 2
+    assert bob.payloads("room")[2:] == [{"room": ROOM, "left": bob.true_id, "members": 4}]
+    world.rooms.on_changed(ROOM, bob.true_id, True, 4)
+    assert others.shown == [(ROOM, 1), (ROOM, 2)]
+
+
+@scenario
+async def test_a_volatile_message_goes_to_members_at_other_nodes() -> None:
+    others = Others(members=3)
+    world = World(nodes=others)
+    ann, bob = await party(world, "Ann", "Bob")
+    payload = {"room": ROOM, "data": 1, "volatile": True, "echo": False, "key": "k"}
+    receipt = ann.call("publish", payload)
+    assert (receipt["status"], receipt["connections"]) == ("delivered", 4)
+    ((room, array, key),) = others.published
+    assert (room, key) == (ROOM, (ann.true_id, ROOM, "k"))
+    assert (ann.data, bob.data) == ([], [1])
+    # And there it is handed to all who are members.
+    there = World()
+    eve, dan = await party(there, "Eve", "Dan")
+    there.delivery.offer_to_room(room, array, key)
+    assert eve.data == dan.data == [1]
+
+
+@scenario
+async def test_a_volatile_message_that_only_others_may_get_is_not_dropped() -> None:
+    for members, status in ((0, "dropped"), (1, "delivered")):
+        world = World(nodes=Others(members))
+        (ann,) = await party(world, "Ann")
+        receipt = ann.call("publish", {"room": ROOM, "data": 1, "volatile": True, "echo": False})
+        assert (receipt["status"], receipt["connections"]) == (status, members)
+
+
+@scenario
+async def test_a_hole_that_another_node_has_made_is_told() -> None:
+    world = World(mailbox=Retention(1, 0, 0), refuse_when_full=True)
+    ann, bob = await party(world, "Ann", "Bob")
+    world.delivery.tell_holes([bob.true_id, TrueId("nobody")])
+    await settled()
+    assert ann.closed is None
+    assert bob.closed is not None

@@ -29,6 +29,7 @@ from gateway.mailbox import Draft, Position, Retention, RoomDraft
 from gateway.membership import RoomLimits
 from gateway.messages import Receipt, SendMessage, SessionId, TrueId, encode
 from gateway.metrics import Metrics
+from gateway.nodes import Nodes
 from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.presence_view import Payload
 from gateway.registry import Registry
@@ -450,12 +451,15 @@ class World:
         message_bytes: int = 0,
         policy: RoomPolicy | None = None,
         announce: int = 0,
+        nodes: Nodes | None = None,
         **limits: Any,
     ) -> None:
         self.clock = clock or Clock()
         self.monotonic = Clock()
         self.metrics = Metrics()
         self.store = Store(replace(LIMITS, **limits), epoch, self.metrics.dropped)
+        if nodes is not None:
+            self.store.nodes = nodes
         self.registry: Registry[Connection] = Registry()
         self.timers = Timers(self.monotonic)
         self.presence = PresenceService(
@@ -477,6 +481,7 @@ class World:
             self.metrics,
             self.monotonic,
             RoomSettings(GRACE, announce),
+            self.store.nodes,
         )
         self.locks = KeyedLocks()
         self.revocation = Revocation(self.store, connections_of, self.clock, self.locks)

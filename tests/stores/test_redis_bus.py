@@ -68,3 +68,12 @@ def test_a_change_of_members_is_what_was_told() -> None:
     for wrong in (fields[:-1], [*fields[:7], b"x"]):
         with pytest.raises(ValueError, match=r"."):
             bus.decode_membership(wrong)
+
+
+def test_an_event_for_a_room_has_a_key_or_none() -> None:
+    assert bus.decode_room_volatile([b"r", b"[]"]) == ("r", b"[]", None)
+    assert bus.decode_room_volatile([b"r", b"[]", b"ann", b"k"]) == ("r", b"[]", ("ann", "r", "k"))
+    assert bus.decode_room_volatile([b"r", b"[]", b"", b""]) == ("r", b"[]", (None, "r", ""))
+    for wrong in ([b"r"], [b"r", b"[]", b"ann"], [b"\xff", b"[]"]):
+        with pytest.raises(ValueError, match=r"."):
+            bus.decode_room_volatile(wrong)

@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.mailbox import StoredMessage
 from gateway.messages import SessionId, TrueId
+from gateway.nodes import VolatileKey
 from gateway.store import Copies
 from gateway.stores.redis.mirror import Change
 
@@ -18,6 +19,8 @@ _length: Final = struct.Struct(">I")
 
 #: A message was stored for a player who has connections at the node.
 MESSAGE: Final = b"m"
+#: An event that is stored nowhere is for members of a room who have connections at the node.
+ROOM_VOLATILE: Final = b"r"
 #: An event that is stored nowhere is for such a player.
 VOLATILE: Final = b"v"
 #: Another node has a session's connection now.
@@ -43,6 +46,7 @@ MEMBERSHIP: Final = b"g"
 KINDS: Final = {
     "message": MESSAGE,
     "volatile": VOLATILE,
+    "room_volatile": ROOM_VOLATILE,
     "fence": FENCE,
     "end": END,
     "probe": PROBE,
@@ -105,6 +109,16 @@ def decode_copies(fields: Sequence[bytes]) -> list[Copies]:
 def decode_players(fields: Sequence[bytes]) -> list[TrueId]:
     """Return players. Raises ValueError."""
     return [TrueId(each.decode()) for each in fields]
+
+
+def decode_room_volatile(fields: Sequence[bytes]) -> tuple[str, bytes, VolatileKey | None]:
+    """Return a room, an event and the key that it has, if any. Raises ValueError."""
+    name, array, *rest = fields
+    room = name.decode()
+    if not rest:
+        return room, array, None
+    sender, key = (each.decode() for each in rest)
+    return room, array, (TrueId(sender) if sender else None, room, key)
 
 
 def decode_membership(fields: Sequence[bytes]) -> Change:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from gateway.errors import StoreUnavailable
 from gateway.messages import SessionId, TrueId
 from gateway.metrics import Counters
-from gateway.nodes import Inbound, NodeId
+from gateway.nodes import Inbound, NodeId, VolatileKey
 from gateway.session import Session
 from gateway.store import Copies
 from gateway.stores.redis import bus
@@ -24,6 +24,7 @@ from gateway.stores.redis.directory import HOME, Directory
 from gateway.stores.redis.keys import partition_of
 from gateway.stores.redis.ownership import Ownership
 from gateway.stores.redis.resuming import Resuming
+from gateway.stores.redis.room_routes import RoomRoutes
 from gateway.stores.redis.scripts import load
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class RedisNodes:
         self.id = node
         self.ownership = Ownership(redis, node, lease)
         self.directory = Directory(redis, node, lease, self._on_beat, self._on_cut_off)
+        self.rooms = RoomRoutes(redis, node)
         self._redis = redis
         self._heard = heard
         self._inbound: Inbound
@@ -56,6 +58,7 @@ class RedisNodes:
             bus.COPIES: self._on_copies,
             bus.HOLES: self._on_holes,
             bus.VOLATILE: self._on_volatile,
+            bus.ROOM_VOLATILE: self._on_room_volatile,
             bus.FENCE: self._on_fence,
             bus.END: self._on_end,
             bus.PROBE: self._on_probe,
@@ -187,6 +190,19 @@ class RedisNodes:
 
         self._redis.call(self._partition(true_id), _VOLATILE, args, answered)
 
+    def publish_volatile(
+        self, room: str, array: bytes, key: VolatileKey | None, done: Callable[[int], None]
+    ) -> None:
+        """See Nodes.publish_volatile."""
+        if self.directory.others:
+            self.rooms.publish(room, array, key, done)
+        else:
+            done(0)
+
+    def show_room(self, room: str, members: int) -> None:
+        """See Nodes.show_room."""
+        self.rooms.show(room, members)
+
     def _partition(self, true_id: TrueId) -> int:
         return partition_of(true_id, self._redis.partitions)
 
@@ -242,6 +258,14 @@ class RedisNodes:
 
     def _on_holes(self, partition: int, fields: Sequence[bytes]) -> None:
         self._inbound.on_holes(bus.decode_players(fields))
+
+    def on_membership(self, room: str, true_id: TrueId, joined: bool, members: int) -> None:
+        """See Inbound.on_membership."""
+        self._inbound.on_membership(room, true_id, joined, members)
+
+    def _on_room_volatile(self, partition: int, fields: Sequence[bytes]) -> None:
+        room, array, key = bus.decode_room_volatile(fields)
+        self._inbound.on_room_volatile(room, array, key)
 
     def _on_volatile(self, partition: int, fields: Sequence[bytes]) -> None:
         true_id, array = fields

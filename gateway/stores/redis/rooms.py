@@ -228,9 +228,10 @@ class RoomCalls:
         except ValueError as error:
             logger.warning("what a node has published makes no sense: %s", error)
 
-    def on_replaced(self, partition: int) -> None:
-        """A partition has lost its data."""
-        self.mirror.reload(partition)
+    def on_replaced(self, partitions: frozenset[int]) -> None:
+        """These partitions have lost their data."""
+        for partition in partitions:
+            self.mirror.reload(partition)
 
     # Loading
 

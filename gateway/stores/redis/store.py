@@ -126,6 +126,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
             nodes.resume_by(Resuming(self, self._partitions))
             nodes.on_restored.append(self._on_restored)
             self.on_copies = nodes.on_copies
+            self.on_membership = nodes.on_membership
 
     async def open(self) -> None:
         """See Store.open."""
@@ -196,10 +197,13 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
 
     def _on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
         self._rooms.on_restored(partitions, same_server)
+        if self._others is not None:
+            self._others.rooms.on_restored(partitions)
 
     def _on_partitions_replaced(self, replaced: frozenset[int]) -> None:
-        for partition in replaced:
-            self._rooms.on_replaced(partition)
+        self._rooms.on_replaced(replaced)
+        if self._others is not None:
+            self._others.rooms.on_restored(replaced)
         logger.error(
             "%d of %d partitions of the store have lost their data: their players' clients are "
             "told when they connect again",

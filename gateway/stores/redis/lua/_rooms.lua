@@ -32,7 +32,8 @@ end
 -- Forgets a room that has no members, once no message to it is under way.
 local function drop_empty_room(room)
   if redis.call('EXISTS', prefix .. 'g:' .. room, prefix .. 'gl:' .. room) == 0 then
-    redis.call('DEL', prefix .. 'gs:' .. room, prefix .. 'gc:' .. room, prefix .. 'gp:' .. room)
+    redis.call('DEL', prefix .. 'gs:' .. room, prefix .. 'gc:' .. room, prefix .. 'gp:' .. room,
+      prefix .. 'rn:' .. room)
   end
 end
 
