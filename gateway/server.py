@@ -55,13 +55,13 @@ from gateway.inbound import PlayersHere
 from gateway.lifecycle import Periodic, call_later
 from gateway.locks import KeyedLocks
 from gateway.loop_lag import LoopLag
-from gateway.messages import TrueId
 from gateway.metrics import Metrics
 from gateway.openapi import build_openapi
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.rooms import Rooms
 from gateway.secret_keys import load_secret_keys, load_store_password
+from gateway.store_news import StoreNews
 from gateway.stores import build_store
 from gateway.systemd import Notifier, watchdog_seconds
 from gateway.taking_over import Candidate, Environment, Parts, prepare, take_over
@@ -113,22 +113,25 @@ class Gateway:
         secret_keys = load_secret_keys(config.resume, environ, state_dir)
         self._tokens = Tokens(secret_keys, config.resume.token_lifetime, time.time)
         self._registry: Registry[Connection] = Registry()
+        self._news = news = StoreNews(self._registry)
         self._store = build_store(
             config.store.url,
             store_limits(config),
             self._state_dir,
             self.metrics.dropped,
-            self._on_store_replaced,
-            self._on_webhooks,
+            news.on_replaced,
+            news.on_webhooks,
             self.metrics.store_latency,
             node_lease=config.store.node_lease,
             heard=heard_from_nodes(self.metrics),
+            on_webhooks_lost=news.on_webhooks_lost,
             password=load_store_password(config.store, environ),
         )
-        self._presence = build_presence(config, self.metrics, call_later, self._on_here)
+        self._presence = build_presence(config, self.metrics, call_later, news.on_here)
         self._reporting = build_reporting(
             config, environ, self._store, self._presence.is_here, self.metrics
         )
+        news.reporting, news.nodes = self._reporting, self._store.nodes
         self._auth_inquiries = auth_inquiries(config, environ, self.metrics)
         self._room_inquiries = room_inquiries(config, environ, self.metrics)
         self._rooms = Rooms(
@@ -358,25 +361,6 @@ class Gateway:
             None if self._store.available else "the store is not available"
         )
 
-    def _on_store_replaced(self, concerns: Callable[[TrueId], bool]) -> None:
-        """Send players away: they come back and are told what became of their messages."""
-        logger.warning("the store has become another one: its players' connections are closed")
-        if self._accounts is not None:
-            self._accounts.start_anew()
-        if self._reporting is not None:
-            self._reporting.start_anew()
-        for connection in self._registry:
-            if concerns(connection.true_id):
-                connection.close("store_replaced", reconnect=True)
-
-    def _on_webhooks(self, added: int, given_up: int) -> None:
-        if self._reporting is not None:
-            self._reporting.on_webhooks(added, given_up)
-
-    def _on_here(self, true_id: TrueId) -> None:
-        if self._reporting is not None:
-            self._reporting.on_here(true_id)
-
     async def _check_accounts(self) -> None:
         if self._accounts is not None and self._store.available:
             await self._accounts.check()
@@ -440,6 +424,7 @@ class Gateway:
             self._accounts = Accounts(users.true_ids, self._executor, self._store, self._revocation)
         else:
             self._accounts.follow(users.true_ids)
+        self._news.accounts = self._accounts
 
     # Stopping
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ def build_store(
     *,
     node_lease: float,
     heard: Counters,
+    on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
     password: str = "",
 ) -> Store:
     """Return the store that the URL names; it is not open yet.
@@ -39,7 +40,8 @@ def build_store(
     store, or a part of it, has become another one, and nothing holds any more that was read from
     it: it takes a function that tells whether that is about a player; `on_webhooks` how many
     webhooks are new, and how many were given up for lack of room; `on_latency` how long the store
-    took for a message, see Sampler. `node_lease` (seconds) and `heard` are for RedisNodes,
+    took for a message, see Sampler; `on_webhooks_lost` the numbers of webhooks that another node
+    sends from now on. `node_lease` (seconds) and `heard` are for RedisNodes,
     `password` for Redis when its URL has none. Raises ConfigError for a URL that names no store.
     """
     try:
@@ -57,6 +59,7 @@ def build_store(
             on_latency,
             node_lease=node_lease,
             heard=heard,
+            on_webhooks_lost=on_webhooks_lost,
         )
     if parsed.kind == "memory":
         return MemoryStore(

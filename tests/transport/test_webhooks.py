@@ -117,6 +117,7 @@ async def test_a_player_who_is_back_within_the_grace_was_never_gone(
     await player.link.send("41")
     again = await clients.player(auth={"token": player.session["token"]})
     assert again.session["resumed"]
+    await until(lambda: "player.online" in receiver.types())
     await asyncio.sleep(0.2)
     assert receiver.types().count("player.online") == 1
     assert "player.offline" not in receiver.types()

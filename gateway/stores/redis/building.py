@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from gateway.messages import TrueId
@@ -37,6 +37,7 @@ def build_redis_store(
     *,
     node_lease: float,
     heard: Counters,
+    on_webhooks_lost: Callable[[Sequence[int]], None],
 ) -> RedisStore:
     """Return the store, not open yet: see RedisStore and RedisNodes. Raises ConfigError."""
     redis = Redis(url)
@@ -53,6 +54,7 @@ def build_redis_store(
         on_latency,
         lambda: nodes.directory.live,
         owned=(),
+        on_webhooks_lost=on_webhooks_lost,
         nodes=nodes,
     )
     nodes.ownership.on_won.append(lambda partition: store.own_partitions((partition,)))
