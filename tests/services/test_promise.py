@@ -161,6 +161,7 @@ class Gateway:
             metrics,
             clock,
             RoomSettings(0.0, 0),
+            store.nodes,
         )
         self.admission = Admission(
             Services(
