@@ -91,6 +91,8 @@ def test_a_part_that_has_lost_its_data_is_told_and_begins_anew(
         here, gone = gone, here
     store.know([ANN, *PLAYERS])
     before = [accepted(store.append(target=each)) for each in (ANN, *here)]
+    # Those that began together share their epoch.
+    assert len({each.epoch_of(true_id) for each in stores for true_id in PLAYERS}) == 1
     redis_server.ask("DEL", *keys_of(redis_server, store, lost))
 
     assert isinstance(store.append(), StoreUnavailable)

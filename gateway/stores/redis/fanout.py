@@ -104,6 +104,7 @@ class Fanout:
         self.note = note
         self.on_end: list[Callable[[Fanout], None]] = []
         self.copies: list[Copies] = []
+        self._by_id: dict[bytes, Copies] = {}
         self.full: list[TrueId] = []
         self.limit = ""
         self.own: bytes | None = None
@@ -178,8 +179,14 @@ class Fanout:
             else:
                 places.setdefault(offset, []).append(true_id)
         for offset, true_ids in places.items():
-            message = StoredMessage(offset, self._id(partition, offset), note.body, note.now)
-            self.copies.append((message, true_ids))
+            message_id = self._id(partition, offset)
+            copies = self._by_id.get(message_id)
+            if copies is None:
+                copies = (StoredMessage(offset, message_id, note.body, note.now), true_ids)
+                self._by_id[message_id] = copies
+                self.copies.append(copies)
+            else:
+                copies[1].extend(true_ids)
         self._around.on_losses(partition, losses)
 
     def _id(self, partition: int, offset: int) -> bytes:

@@ -46,6 +46,7 @@ class Partitions:
         self._unknown = redis.partitions
         self._beginning: set[int] = set()
         self._replaced: set[int] = set()
+        self._new_epoch = b""
 
     def of(self, name: str) -> int:
         """Return the partition of a player or room."""
@@ -109,7 +110,21 @@ class Partitions:
     def _begin(self, partition: int, answer: asyncio.Future[None] | None) -> None:
         self._beginning.add(partition)
         done = functools.partial(self._on_epoch, partition, answer)
-        self.redis.call(partition, _BEGIN, (new_epoch(),), done)
+        self.redis.call(partition, _BEGIN, (self._name(),), done)
+
+    def _name(self) -> bytes:
+        """Return a name for an epoch: one for all that begin now, and for none later.
+
+        So a message to a room has one id in many mailboxes, and is written to many connections
+        as one frame.
+        """
+        if not self._new_epoch:
+            self._new_epoch = new_epoch()
+            asyncio.get_running_loop().call_soon(self._use_up_name)
+        return self._new_epoch
+
+    def _use_up_name(self) -> None:
+        self._new_epoch = b""
 
     def _on_epoch(
         self,
