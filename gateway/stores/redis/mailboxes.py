@@ -42,6 +42,7 @@ class MailboxCalls:
     """The part of RedisStore that is about mailboxes."""
 
     _limits: StoreLimits
+    _node: str
     _redis: Redis
     _partitions: Partitions
     _totals: Totals
@@ -175,16 +176,16 @@ class MailboxCalls:
         epoch = self._partitions.epochs[partition].decode()
         offset = position.offset if position is not None else 0
         reply: Any = await self._partitions.ask(
-            partition, _VIEW, (true_id, offset, session_id or "")
+            partition, _VIEW, (true_id, offset, session_id or "", self._node)
         )
-        known, head, count, confirmed, nonce, after, lost, *skipped = reply
+        known, head, count, confirmed, nonce, after, lost, remote, *skipped = reply
         first = head - count + 1
         located = Located.FOREIGN
         if position is not None:
             stored = b"%b.%d.%x" % (epoch.encode(), offset, int(nonce)) if nonce else None
             located = locate(position, epoch, first, head, stored)
         hole = _hole(after, lost)
-        return View(head, first, confirmed, located, bool(known), hole, tuple(skipped))
+        return View(head, first, confirmed, located, bool(known), hole, tuple(skipped), remote)
 
     # Expiry
 

@@ -157,7 +157,7 @@ class RedisNodes:
 
     def _on_cut_off(self) -> None:
         self._announced = False
-        self.ownership.check()
+        self.ownership.drop()
         self._inbound.on_cut_off(_CUT_OFF)
 
     # What services ask

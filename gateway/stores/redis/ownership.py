@@ -95,11 +95,15 @@ class Ownership:
             if not self.owns(partition):
                 self._lose(partition)
 
+    def drop(self) -> None:
+        """Have nothing from now on, though the others may not know that yet."""
+        for partition in [*self._until]:
+            self._lose(partition)
+
     async def release(self) -> None:
         """Give up everything, for good."""
         held = [*self._until]
-        for partition in held:
-            self._lose(partition)
+        self.drop()
         self._wanted = frozenset()
         self._nodes = frozenset()
         asked = [self._redis.ask(partition, _OWN, (self._node, 0)) for partition in held]

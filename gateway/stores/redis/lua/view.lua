@@ -1,9 +1,10 @@
 -- needs: epoch
 --
--- Looks at a mailbox: player, an offset (0: none), a session ('' for none). Returns whether the
--- player is known, head, count, what they have confirmed, the nonce at the offset ('' if it is not
--- there), where the hole is and how large (''), and the offsets that the session passes over.
-local true_id, offset, session = ARGV[1], ARGV[2], ARGV[3]
+-- Looks at a mailbox: player, an offset (0: none), a session ('' for none), this node. Returns
+-- whether the player is known, head, count, what they have confirmed, the nonce at the offset ('' if
+-- it is not there), where the hole is and how large (''), how many connections the player has at
+-- other nodes, and the offsets that the session passes over.
+local true_id, offset, session, node = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local player = redis.call('HMGET', prefix .. 'p:' .. true_id,
   'head', 'count', 'confirmed', 'hole_after', 'hole_lost', 'skips')
 local known = player[1] and 1 or redis.call('EXISTS', prefix .. 'k:' .. true_id)
@@ -16,8 +17,15 @@ if offset ~= '0' then
   end
 end
 local head, count = tonumber(player[1] or 0), tonumber(player[2] or 0)
+local remote = 0
+local routes = redis.call('HGETALL', prefix .. 'r:' .. true_id)
+for index = 1, #routes, 2 do
+  if routes[index] ~= node then
+    remote = remote + tonumber(routes[index + 1])
+  end
+end
 local found = {known, head, count, tonumber(player[3] or 0), nonce, player[4] or '',
-  player[5] or ''}
+  player[5] or '', remote}
 if player[6] and session ~= '' then
   for _, member in ipairs(redis.call('ZRANGE', prefix .. 'sk:' .. true_id,
     head - count + 1, '+inf', 'BYSCORE')) do

@@ -1,0 +1,428 @@
+"""Two whole gateways on one Redis: where a player is connected makes no difference."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from gateway.api_types import BanRequest, SendRequest
+from gateway.config import Config
+from gateway.messages import SessionId, TrueId
+from gateway.server import Gateway
+from tests.redis_servers import RedisServer, RedisServers
+from tests.transport.client import (
+    Clients,
+    Ended,
+    Player,
+    WebSocket,
+    connect_refused,
+    soon,
+    until,
+)
+from tests.transport.conftest import change, nothing_runs
+from tests.transport.nodes import url
+
+pytestmark = pytest.mark.gen_test(timeout=60)
+
+
+class Cluster:
+    """Gateways on one Redis, and clients of each."""
+
+    def __init__(self, io_loop: IOLoop, settings: Config, folder: Path) -> None:
+        self._io_loop = io_loop
+        self._settings = settings
+        self._folder = folder
+        self.gateways: list[Gateway] = []
+        self.clients: list[Clients] = []
+
+    def start(self, count: int = 2) -> None:
+        for _ in range(count):
+            gateway = Gateway(self._settings, self._folder / f"{len(self.gateways)}", {})
+            self._io_loop.run_sync(gateway.start)
+            self.gateways.append(gateway)
+            self.clients.append(Clients(url(gateway)))
+
+    def stop(self) -> None:
+        for clients in self.clients:
+            self._io_loop.run_sync(clients.close)
+        for gateway in self.gateways:
+            self._io_loop.run_sync(gateway.stop)
+        self._io_loop.run_sync(nothing_runs)
+
+    async def player(self, at: int, **auth: object) -> Player:
+        """Log in at one of the nodes, as a guest unless told."""
+        return await self.clients[at].player("websocket", auth or {"guest": True})
+
+    async def back(self, player: Player, at: int, offset: str | None = None) -> Player:
+        """Come back at one of the nodes, as a stock client does."""
+        auth: dict[str, object] = {"pid": player.pid}
+        if offset is not None:
+            auth["offset"] = offset
+        return await self.player(at, **auth)
+
+    def owned(self) -> list[int]:
+        return [len(each._store.nodes.ownership) for each in self.gateways]  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def two(io_loop: IOLoop, settings: Config, tmp_path: Path, redis_url: str) -> Iterator[Cluster]:
+    cluster = Cluster(io_loop, change(settings, store={"url": redis_url}), tmp_path)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def own_redis(redis_servers: RedisServers) -> RedisServer:
+    """A server that one test may do with what it likes."""
+    return redis_servers.start(appendonly="always")
+
+
+@pytest.fixture
+def two_of_their_own(
+    io_loop: IOLoop, settings: Config, tmp_path: Path, own_redis: RedisServer
+) -> Iterator[Cluster]:
+    store = {"url": f"{own_redis.url}?timeout=2", "node_lease": 1.0}
+    cluster = Cluster(io_loop, change(settings, store=store), tmp_path)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+async def cut(player: Player) -> None:
+    """Lose the connection without a word."""
+    assert isinstance(player.link, WebSocket)
+    assert player.link.connection.protocol is not None
+    player.link.connection.protocol.stream.close()
+
+
+async def ended(player: Player) -> int | None:
+    """Wait until the gateway has closed the connection; return its close code."""
+    await player.link.ended()
+    assert isinstance(player.link, WebSocket)
+    return player.link.close_code
+
+
+async def received(player: Player, count: int) -> tuple[list[Any], str]:
+    """Return the data of so many messages, and the id of the last."""
+    data, last = [], ""
+    for _ in range(count):
+        message, last = await player.event("message")
+        assert message["id"] == last
+        data.append(message["data"])
+    return data, last
+
+
+# Messages
+
+
+async def test_a_message_reaches_a_player_at_another_node(two: Cluster) -> None:
+    ann, bob = await two.player(0), await two.player(1)
+    for sender, receiver in ((ann, bob), (bob, ann)):
+        receipt = await sender.send(receiver, "hi")
+        assert (receipt["status"], receipt["connections"]) == ("delivered", 1)
+        message, offset = await receiver.event("message")
+        assert message["data"] == "hi"
+        assert message["from"] == sender.true_id
+        assert message["id"] == offset == receipt["id"]
+
+
+async def test_all_connections_of_a_player_have_a_message_once_and_are_counted(
+    two: Cluster,
+) -> None:
+    ann = await two.player(0)
+    token = await minted(two, "bob")
+    first = await two.player(0, token=token)
+    second = await two.player(1, token=await minted(two, "bob"))
+    assert second.session["connections"] == 2
+    for data in (1, 2):
+        receipt = await ann.send(first, data)
+        assert (receipt["status"], receipt["connections"]) == ("delivered", 2)
+    assert await received(first, 2) == await received(second, 2)
+
+
+async def minted(cluster: Cluster, true_id: str) -> str:
+    """Return a token of a new session of a player, made at the last node."""
+    from gateway.api_types import MintRequest
+
+    return (await cluster.gateways[-1]._backend.mint(MintRequest(true_id))).token
+
+
+async def test_an_event_that_is_not_stored_reaches_a_player_at_another_node(two: Cluster) -> None:
+    ann, bob = await two.player(0), await two.player(1)
+    receipt = await ann.send(bob, 1, volatile=True)
+    assert receipt == {
+        "ok": True,
+        "id": None,
+        "status": "delivered",
+        "connections": 1,
+        "duplicate": False,
+    }
+    (message,) = await bob.event("message")
+    assert message["data"] == 1
+    assert "id" not in message
+    await cut(bob)
+    await until(lambda: len(two.gateways[1]._registry) == 0)
+    await soon(two.gateways[1]._store.check())
+    receipt = await ann.send(bob, 2, volatile=True)
+    assert (receipt["status"], receipt["connections"]) == ("dropped", 0)
+
+
+async def test_a_player_who_goes_from_node_to_node_misses_nothing_and_has_nothing_twice(
+    two: Cluster,
+) -> None:
+    ann, bob = await two.player(0), await two.player(1)
+    sent = asyncio.create_task(send_all(ann, bob, 300))
+    got: list[Any] = []
+    offset: str | None = None
+    for turn in range(12):
+        data, offset = await received(bob, 15)
+        got += data
+        if turn % 2:
+            await cut(bob)
+        bob = await two.back(bob, turn % 2, offset)
+        assert bob.session["outcome"] == "resumed"
+    await sent
+    got += (await received(bob, 300 - len(got)))[0]
+    assert got == list(range(300))
+    await ann.send(bob, "last")
+    assert await bob.message() == "last"
+
+
+async def send_all(sender: Player, receiver: Player, count: int) -> None:
+    for number in range(count):
+        receipt = await sender.send(receiver, number)
+        assert receipt["ok"], receipt
+
+
+def hearing(server: RedisServer) -> list[int]:
+    """Return the links by which gateways hear each other, the one made last at the end."""
+    links = server.ask("CLIENT", "LIST", "TYPE", "pubsub").decode().splitlines()
+    return sorted(int(link.split()[0].removeprefix("id=")) for link in links)
+
+
+@pytest.mark.expects_warnings
+async def test_what_was_published_while_a_node_did_not_hear_is_fetched(
+    two_of_their_own: Cluster, own_redis: RedisServer
+) -> None:
+    cluster = two_of_their_own
+    ann, bob = await cluster.player(0), await cluster.player(1)
+    for number in range(50):
+        if number % 10 == 5:
+            await until(lambda: len(hearing(own_redis)) == 2)
+            # Bob's gateway was started last, and has lost its link last.
+            assert own_redis.ask("CLIENT", "KILL", "ID", hearing(own_redis)[-1]) == 1
+        receipt = await ann.send(bob, number)
+        assert receipt["ok"], receipt
+    assert (await received(bob, 50))[0] == list(range(50))
+    await ann.send(bob, "and on")
+    assert await bob.message() == "and on"
+
+
+# Sessions
+
+
+async def test_a_client_that_is_back_at_another_node_fences_its_old_connection(
+    two: Cluster,
+) -> None:
+    ann, bob = await two.player(0), await two.player(1)
+    new = await two.back(ann, 1)
+    assert new.session["resumed"]
+    assert new.session["connections"] == 1
+    assert await ended(ann) is not None
+    await until(lambda: len(two.gateways[0]._registry) == 0)
+    receipt = await bob.send(ann, 1)
+    assert (receipt["status"], receipt["connections"]) == ("delivered", 1)
+    assert await new.message() == 1
+    text = two.gateways[1].metrics.render().decode()
+    assert 'gateway_takeovers_total{means="pid"} 1.0' in text
+    # The late close has changed nothing, and back it goes.
+    again = await two.back(new, 0)
+    assert await ended(new) is not None
+    await bob.send(ann, 2)
+    assert await received(again, 2) == ([1, 2], again_id := (await two_ids(two, ann.true_id))[-1])
+    assert again_id
+
+
+async def two_ids(cluster: Cluster, true_id: str) -> list[str]:
+    found: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+    cluster.gateways[0]._store.read(
+        TrueId(true_id),
+        0,
+        100,
+        0,
+        lambda batch: found.set_result([each.id.decode() for each in batch.messages]),  # type: ignore[union-attr]
+    )
+    return await soon(found)
+
+
+async def test_a_copied_tab_whose_original_is_alive_at_another_node_gets_its_own_session(
+    two: Cluster,
+) -> None:
+    ann = await two.player(0)
+    # Its socket answers pings only while it is read.
+    reading = asyncio.create_task(ann.event("message"))
+    copy = await two.player(1, token=ann.session["token"])
+    assert copy.true_id == ann.true_id
+    assert copy.session["session_id"] != ann.session["session_id"]
+    assert copy.session["connections"] == 2
+    receipt = await copy.send(ann, "both")
+    assert receipt["connections"] == 2
+    assert (await soon(reading))[0]["data"] == "both"
+    assert await copy.message() == "both"
+
+
+@pytest.mark.settings(resume={"probe_timeout": 0.3})
+async def test_a_token_whose_connection_at_another_node_is_dead_takes_over(two: Cluster) -> None:
+    ann = await two.player(0)
+    # Nobody reads: no ping is answered.
+    new = await two.player(1, token=ann.session["token"])
+    assert new.session["session_id"] == ann.session["session_id"]
+    assert new.session["connections"] == 1
+    await until(lambda: len(two.gateways[0]._registry) == 0)
+
+
+@pytest.mark.expects_warnings
+@pytest.mark.settings(resume={"probe_timeout": 0.3})
+async def test_an_old_token_at_another_node_is_theft_and_ends_the_session(two: Cluster) -> None:
+    ann = await two.player(0)
+    tokens = [ann.session["token"]]
+    for at in (1, 0):
+        await cut(ann)
+        await until(lambda: not any(len(each._registry) for each in two.gateways))
+        ann = await two.player(at, token=tokens[-1])
+        tokens.append(ann.session["token"])
+    link = await two.clients[1].websocket()
+    assert await connect_refused(link, {"token": tokens[0]}) == "token_reused"
+    await ended(ann)
+    for at in (0, 1):
+        link = await two.clients[at].websocket()
+        assert await connect_refused(link, {"token": tokens[-1]}) == "session_revoked"
+
+
+async def test_a_ban_at_one_node_closes_what_is_open_at_all(two: Cluster) -> None:
+    ann, bob = await two.player(0), await two.player(1)
+    await soon(two.gateways[1]._backend.ban(TrueId(ann.true_id), BanRequest(None, "cheats")))
+    await ended(ann)
+    for at in (0, 1):
+        link = await two.clients[at].websocket()
+        assert await connect_refused(link, {"pid": ann.pid}) == "banned"
+    assert (await bob.send(ann, "later"))["status"] == "queued"
+    await soon(two.gateways[0]._backend.lift_ban(TrueId(ann.true_id)))
+    back = await two.back(ann, 1)
+    assert await back.message() == "later"
+
+
+async def test_a_logout_everywhere_ends_the_sessions_at_all_nodes(two: Cluster) -> None:
+    first = await two.player(0, token=await minted(two, "ann"))
+    second = await two.player(1, token=await minted(two, "ann"))
+    assert await first.call("logout", {"everywhere": True}) == {"ok": True}
+    await ended(first)
+    await ended(second)
+    for player in (first, second):
+        link = await two.clients[0].websocket()
+        refused = await connect_refused(link, {"token": player.session["token"]})
+        assert refused == "session_revoked"
+
+
+async def test_the_backend_sees_and_ends_sessions_of_other_nodes(two: Cluster) -> None:
+    ann = await two.player(0)
+    backend = two.gateways[1]._backend
+    info = await soon(backend.player(TrueId(ann.true_id)))
+    assert [each.connected for each in info.sessions] == [True]
+    session_id = SessionId(ann.session["session_id"])
+    await soon(backend.revoke_session(TrueId(ann.true_id), session_id))
+    await ended(ann)
+    info = await soon(backend.player(TrueId(ann.true_id)))
+    assert info.sessions == ()
+
+
+async def test_a_message_of_the_backend_to_all_reaches_players_at_all_nodes(two: Cluster) -> None:
+    players = [await two.player(at) for at in (0, 1, 0)]
+    request = SendRequest(data=b"5", all=True)  # type: ignore[arg-type]
+    result = await soon(two.gateways[1]._backend.send("game", request))
+    assert result.players == 3  # type: ignore[union-attr]
+    assert [await player.message() for player in players] == [5, 5, 5]
+
+
+@pytest.mark.settings(limits={"connections_per_player": 2})
+async def test_a_players_connections_are_limited_over_all_nodes(two: Cluster) -> None:
+    players = [await two.player(at, token=await minted(two, "ann")) for at in (0, 1)]
+    token = await minted(two, "ann")
+    for at in (0, 1):
+        link = await two.clients[at].websocket()
+        assert await connect_refused(link, {"token": token}) == "rate_limited"
+    # Coming back is not one more.
+    assert (await two.back(players[0], 1)).session["connections"] == 2
+
+
+# Nodes that go, and a Redis that does
+
+
+@pytest.mark.settings(server={"shutdown_grace": 10.0, "reconnects_per_second": 1000.0})
+async def test_a_node_that_drains_hands_its_players_and_duties_to_the_others(
+    two: Cluster,
+) -> None:
+    ann, bob = await two.player(0), await two.player(1)
+    draining = asyncio.create_task(two.gateways[0].drain())
+    (told,) = await ann.event("goaway")
+    assert told["reason"] == "draining"
+    await until(lambda: two.owned() == [0, 256])
+    # It hears of messages until it is gone.
+    assert (await bob.send(ann, 1))["connections"] == 1
+    assert await ann.message() == 1
+    with suppress(Ended):
+        await ann.link.receive()
+    back = await two.back(ann, 1)
+    assert back.session["outcome"] == "resumed"
+    await soon(draining)
+    await bob.send(ann, 2)
+    assert (await received(back, 2))[0] == [1, 2]
+
+
+@pytest.mark.expects_warnings
+async def test_a_redis_that_is_killed_and_started_again_has_lost_nothing(
+    two_of_their_own: Cluster, own_redis: RedisServer
+) -> None:
+    cluster = two_of_their_own
+    ann, bob = await cluster.player(0), await cluster.player(1)
+    for number in range(20):
+        receipt = await ann.send(bob, number)
+        assert receipt["ok"], receipt
+    got, offset = await received(bob, 20)
+    own_redis.kill()
+    refused = await ann.send(bob, "while it is away")
+    assert refused["error"]["code"] == "unavailable"
+    own_redis.start()
+    await until(lambda: all(each._not_ready() is None for each in cluster.gateways))
+    ann, bob = await cluster.back(ann, 1), await cluster.back(bob, 0, offset)
+    assert bob.session["outcome"] == "resumed"
+    for number in range(20, 30):
+        receipt = await ann.send(bob, number)
+        assert receipt["ok"], receipt
+    got += (await received(bob, 10))[0]
+    assert got == list(range(30))
+
+
+@pytest.mark.expects_warnings
+async def test_a_redis_that_stands_still_sends_players_away_and_is_used_again(
+    two_of_their_own: Cluster, own_redis: RedisServer
+) -> None:
+    cluster = two_of_their_own
+    ann = await cluster.player(0)
+    with own_redis.paused():
+        await ended(ann)
+        response = await soon(cluster.clients[0].fetch("/readyz"))
+        assert response.code == 503
+        assert b"cut off" in response.body
+    await until(lambda: all(each._not_ready() is None for each in cluster.gateways))
+    back = await cluster.back(ann, 1)
+    assert back.session["outcome"] == "resumed"
+    assert (await back.send(back, 1))["status"] == "delivered"
+    assert await back.message() == 1
