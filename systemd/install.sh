@@ -91,7 +91,7 @@ install)
             xargs sed -i "s|$venv|$prefix/releases/$release|g"
     fi
     mkdir "$venv/units"
-    for unit in gateway.service gateway@.service gateway.socket; do
+    for unit in gateway.service gateway@.service gateway-node@.service gateway.socket; do
         sed -e "s|/opt/game-gateway/|$prefix/|g" -e "s|/etc/game-gateway/|$sysconf/game-gateway/|g" \
             "$here/$unit" >"$venv/units/$unit"
     done

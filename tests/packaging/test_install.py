@@ -138,8 +138,8 @@ rm -rf /opt/game-gateway
 cp -a /staged/opt/game-gateway /opt/
 equal "$(game-gateway --version)" 0.1.0
 make install PREFIX=/srv/gateway SYSCONFDIR=/srv/etc BINDIR=/srv/bin UNITDIR=/srv/units
-for unit in gateway gateway@; do
-    command=$(sed -n 's/^ExecStart=//p' /srv/units/$unit.service | sed s/%i/gateway/)
+for unit in gateway gateway@ gateway-node@; do
+    command=$(sed -n 's/^ExecStart=//p' /srv/units/$unit.service | sed 's/%i\|nodes/gateway/')
     equal "${command%% *}" /srv/gateway/venv/bin/game-gateway
     equal "${command##* }" /srv/etc/game-gateway/gateway.yaml
 done

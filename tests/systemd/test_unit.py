@@ -23,6 +23,7 @@ from tests.transport.client import Clients
 UNITS = ROOT / "systemd"
 UNIT = UNITS / "gateway.service"
 TEMPLATE = UNITS / "gateway@.service"
+NODE = UNITS / "gateway-node@.service"
 SOCKET = UNITS / "gateway.socket"
 PROGRAM = "/opt/game-gateway/venv/bin/game-gateway"
 #: A descriptor for each connection, and some for files, listeners and the event loop.
@@ -55,10 +56,11 @@ def unit(tmp_path: Path) -> Path:
     return copy_unit(tmp_path, UNIT, UNIT.name)
 
 
-@pytest.fixture(params=["gateway.service", "gateway@blue.service"])
+@pytest.fixture(params=["gateway.service", "gateway@blue.service", "gateway-node@1.service"])
 def any_unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The service, and one made from the template."""
-    return copy_unit(tmp_path, TEMPLATE if "@" in request.param else UNIT, request.param)
+    """The service, and one made from each template."""
+    name, at, _ = request.param.partition("@")
+    return copy_unit(tmp_path, UNITS / (f"{name}@.service" if at else name), request.param)
 
 
 def settings(path: Path = UNIT, section: str = "Service") -> dict[str, str]:
@@ -98,13 +100,32 @@ def test_the_template_is_the_service_with_names_of_its_own() -> None:
         ("game-gateway-%i", "game-gateway"),
         ("message gateway %i", "message gateway"),
     )
-    text = TEMPLATE.read_text()
+    assert common(TEMPLATE, changes) == UNIT.read_text().split("[Unit]\n", 1)[1]
+
+
+def test_nodes_are_the_service_with_configuration_and_keys_in_common() -> None:
+    keys = "# The keys that sign.*?\nLoadCredential=.*?\n"
+    changes = (
+        ("/etc/game-gateway/nodes.yaml", "/etc/game-gateway/gateway.yaml"),
+        ("game-gateway-node-%i", "game-gateway"),
+        ("message gateway, node %i", "message gateway"),
+    )
+    node = re.sub(keys, "", common(NODE, changes), flags=re.DOTALL)
+    service = re.sub(keys, "", UNIT.read_text(), flags=re.DOTALL)
+    assert node == service.split("[Unit]\n", 1)[1]
+    # A node without the keys does not start.
+    assert settings(NODE)["LoadCredential"].partition(":")[2].startswith("/")
+
+
+def common(unit: Path, changes: tuple[tuple[str, str], ...]) -> str:
+    """Return a unit, without its first words, with what is its own replaced."""
+    text = unit.read_text()
     for own, shared in changes:
         assert own in text
         text = text.replace(own, shared)
-    head, template = text.split("[Unit]\n", 1)
+    head, _, rest = text.partition("[Unit]\n")
     assert head.startswith("#")
-    assert template == UNIT.read_text().split("[Unit]\n", 1)[1]
+    return rest
 
 
 @pytest.mark.parametrize(
