@@ -12,11 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from gateway.accounts import Accounts
 from gateway.admission import Admission
-from gateway.asyncapi import build_asyncapi
 from gateway.auth.jwt_keys import KeySource
 from gateway.auth.users import Users
 from gateway.building import (
@@ -56,7 +53,6 @@ from gateway.lifecycle import Periodic, call_later
 from gateway.locks import KeyedLocks
 from gateway.loop_lag import LoopLag
 from gateway.metrics import Metrics
-from gateway.openapi import build_openapi
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.rooms import Rooms
@@ -218,8 +214,7 @@ class Gateway:
         #: Why the configuration was not reloaded, and which of its keys need a restart.
         self._refused = ""
         self._waiting: tuple[str, ...] = ()
-        self.url = ""
-        self.port = 0
+        self.url, self.port = "", 0
 
     # Running
 
@@ -282,19 +277,19 @@ class Gateway:
         )
         release = version("game-gateway")
         self.metrics.build_info(release, compiled=is_compiled())
-        separate = config.metrics.enabled and config.metrics.listen
+        listen = config.metrics.listen if config.metrics.enabled else ""
         app = build_app(
             AppParts(
                 engine=self._engine,
                 picows=self._picows,
                 peers=self._peers,
-                metrics=self.metrics if config.metrics.enabled and not separate else None,
+                metrics=self.metrics if config.metrics.enabled and not listen else None,
                 static_path=pages,
                 index=config.static.index,
                 ready=self._not_ready,
                 api=self._api,
-                openapi=msgspec.json.encode(build_openapi(release)),
-                asyncapi=msgspec.json.encode(build_asyncapi(release, self.url)),
+                release=release,
+                url=self.url,
                 admin=build_admin_routes(
                     config, self._services, self._history, self._not_ready, release, self._api
                 ),
@@ -321,9 +316,9 @@ class Gateway:
             neighbour,
             self._follow,
         )
-        if separate:
-            metrics_app, address = build_metrics_app(self.metrics), config.metrics.listen
-            self._listeners.serve_metrics(metrics_app, bound, address, config.server.backlog)
+        if listen:
+            metrics_app = build_metrics_app(self.metrics)
+            self._listeners.serve_metrics(metrics_app, bound, listen, config.server.backlog)
         self._periodic.add("room-sweep", _ROOM_SWEEP, self._sweep_rooms)
         if self._reporting is not None:
             self._reporting.start()
@@ -432,8 +427,8 @@ class Gateway:
         """Ask every client to reconnect elsewhere or later; wait up to `shutdown_grace`.
 
         Each is told another delay, and who is still here by then is closed. With sockets of
-        systemd's, newcomers wait in their queue for the next process, with a port that is shared
-        they come to the others; else they are refused.
+        systemd's, newcomers wait in their queue for the next process; others on the same port or
+        store get them, if there are any; else they are refused.
         """
         self._draining = True
         self._tell_status("STOPPING=1")
@@ -457,7 +452,8 @@ class Gateway:
     @property
     def _shared(self) -> bool:
         """Whether connects that are not accepted here come to another process."""
-        return self._activated or self.config.server.reuse_port
+        alone = self._neighbour is None
+        return self._activated or self.config.server.reuse_port or not alone
 
     async def stop(self) -> None:
         """Close everything; what a client did not get waits for it until the process ends."""

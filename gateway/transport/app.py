@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
+from gateway.asyncapi import build_asyncapi
 from gateway.extension import PREFIX
 from gateway.metrics import Metrics
+from gateway.openapi import build_openapi
 from gateway.transport.admin import ADMIN_FOLDER
 from gateway.transport.api import Api, DocumentHandler, Routes, api_routes
 from gateway.transport.engine import Engine
@@ -56,8 +59,8 @@ class AppParts:
     index: str
     ready: Callable[[], str | None]
     api: Api
-    openapi: bytes
-    asyncapi: bytes
+    release: str
+    url: str
     admin: Routes
     extensions: ExtensionHost | None = None
     beyond: Beyond | None = None
@@ -196,12 +199,13 @@ def build_app(parts: AppParts) -> Application:
     if parts.metrics is not None:
         arguments = {"metrics": parts.metrics, "peers": parts.peers}
         routes.append(("/metrics", MetricsHandler, arguments))
-    routes += api_routes(parts.api, parts.openapi)
+    routes += api_routes(parts.api, msgspec.json.encode(build_openapi(parts.release)))
     routes += parts.admin
     if parts.extensions is not None and parts.extensions.routes:
         gate = Gate(parts.extensions, parts.peers, parts.engine)
         routes.append((f"{PREFIX}.*", ExtensionHandler, {"gate": gate}))
-    routes.append(("/asyncapi\\.json", DocumentHandler, {"document": parts.asyncapi}))
+    asyncapi = msgspec.json.encode(build_asyncapi(parts.release, parts.url))
+    routes.append(("/asyncapi\\.json", DocumentHandler, {"document": asyncapi}))
     routes += [
         ("/((?:vendor|client)/.+)", SharedHandler, {"path": str(BUILT_IN)}),
         ("/(.*)", ClientHandler, own),

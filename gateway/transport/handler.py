@@ -262,6 +262,13 @@ class EngineHandler(QuietFaults, WebSocketHandler):
     def _answer(self, sid: str, payload: str) -> None:
         self.finish(payload)
 
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> asyncio.Future[None]:
+        """End the answer; that of a node which stops is the last one of its connection."""
+        if self._beyond is not None and self._beyond.forwarder.leaving:
+            # Proxies and browsers keep connections, and the next request belongs elsewhere.
+            self.set_header("Connection", "close")
+        return super().finish(chunk)
+
     def options(self) -> None:
         """Answer a browser's preflight; `prepare` has checked the origin."""
         self.set_header("Access-Control-Allow-Methods", "GET, POST")
@@ -349,8 +356,6 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         """Have the session's node answer, and tell it that the client has the answer."""
         forwarder = cast(Beyond, self._beyond).forwarder
         method = self.request.method or ""
-        if forwarder.leaving:
-            self.set_header("Connection", "close")
         if forwarder.released and method == "GET":
             self.finish(NOOP)
             return
@@ -360,8 +365,6 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         self._forwarded = None
         self.set_status(answer.status)
         self.set_header("Content-Type", answer.content_type)
-        if forwarder.leaving:
-            self.set_header("Connection", "close")
         stream: IOStream = cast(Any, self.request.connection).stream
         closed = stream.closed()
         self.finish(answer.body)
