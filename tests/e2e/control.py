@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.gateway_process import GatewayProcess, run
 
 
 class Control:
-    """Lets a test in another language stop and start the gateway: POST to /kill and the like."""
+    """Lets a test in another language stop and start gateways: POST to /kill and the like.
 
-    def __init__(self, gateway: GatewayProcess) -> None:
-        actions = {
-            "/start": gateway.start,
-            "/kill": gateway.kill,
-            "/terminate": gateway.terminate,
-            "/wait": gateway.wait,
-            "/backup": lambda: _run(gateway, "backup"),
-            "/restore": lambda: _run(gateway, "restore"),
-        }
+    That is the first one's; /kill-1 is the second one's, and so on.
+    """
+
+    def __init__(self, *gateways: GatewayProcess) -> None:
+        actions: dict[str, Callable[[], object]] = {}
+        for number, gateway in enumerate(gateways):
+            for name, action in _actions(gateway).items():
+                actions[f"/{name}-{number}"] = action
+                actions.setdefault(f"/{name}", action)
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
@@ -50,6 +51,17 @@ class Control:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def _actions(gateway: GatewayProcess) -> dict[str, Callable[[], object]]:
+    return {
+        "start": gateway.start,
+        "kill": gateway.kill,
+        "terminate": gateway.terminate,
+        "wait": gateway.wait,
+        "backup": lambda: _run(gateway, "backup"),
+        "restore": lambda: _run(gateway, "restore"),
+    }
 
 
 def _run(gateway: GatewayProcess, command: str) -> None:
