@@ -12,7 +12,7 @@ from gateway.errors import StoreUnavailable
 from gateway.mailbox import OVERHEAD, Draft, Retention
 from gateway.messages import TrueId
 from gateway.store import MailboxFull, UnknownTarget
-from gateway.stores.redis import bus
+from gateway.stores.redis import bus, mailboxes
 from tests.redis_servers import RedisServer, RedisServers, wait_until
 from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver, redis_store
 from tests.stores.test_store import accepted, confirm, is_duplicate, position_of, session
@@ -154,6 +154,24 @@ def test_nothing_is_left_of_players_who_are_gone(
     left = {key.removeprefix(prefix) for key in keys_of(redis_server, store, 0)}
     assert left <= {b"epoch", b"n"}
     assert (store.bytes, store.message_count) == (0, 0)
+
+
+def test_expiry_goes_in_small_calls(nodes: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailboxes, "_EXPIRED", 2)
+    monkeypatch.setattr(mailboxes, "_EXPIRED_MESSAGES", 3)
+    store = nodes(mailbox=Retention(0, 0, 10.0), dedupe_window=10.0)
+    store.know(PLAYERS[:5])
+    for true_id in PLAYERS[:5]:
+        for number in range(5):
+            store.append(target=true_id, key=f"{true_id}{number}", sender=true_id)
+    store.append(target=PLAYERS[0], now=5.0)
+    store.expire(11.0)
+    assert (store.message_count, store.bytes) == (1, OVERHEAD + 1)
+    assert sum(number for _, number in store.dropped) == 25
+    assert store.read(PLAYERS[0]) == [b"1"]
+    store.forget(PLAYERS[:5])
+    store.expire(15.5)
+    assert [store.look(each).known for each in PLAYERS[:5]] == [False] * 5
 
 
 def test_what_nobody_needs_goes_in_other_parts_too(nodes: NewStore) -> None:

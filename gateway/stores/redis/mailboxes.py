@@ -36,6 +36,8 @@ _VIEW: Final = load("view")
 _EXPIRE: Final = load("mailbox_expire")
 #: Mailboxes, keys and players that one call expires: Redis does nothing else meanwhile.
 _EXPIRED: Final = 200
+#: The same of messages.
+_EXPIRED_MESSAGES: Final = 2000
 
 
 class MailboxCalls:
@@ -194,7 +196,8 @@ class MailboxCalls:
         more = 1
         while more:
             seed: int | bytes = next(self._nonces) if self._limits.outbox.enabled else b""
-            args = (*self._totals.heads[partition], seed, now, _EXPIRED)
+            head = self._totals.heads[partition]
+            args = (*head, seed, now, _EXPIRED, _EXPIRED_MESSAGES)
             reply: Any = await self._partitions.ask(partition, _EXPIRE, args)
             more, *losses = reply
             self._note_losses(partition, losses)

@@ -88,8 +88,9 @@ local function is_over(box)
   return max_messages > 0 and box.count > max_messages or max_bytes > 0 and box.size > max_bytes
 end
 
--- Keeps a mailbox within its limits: Mailbox.trim.
-local function trim(box, now)
+-- Keeps a mailbox within its limits: Mailbox.trim. With `most` it may leave it at so many messages
+-- that are too old.
+local function trim(box, now, most)
   local kept_from = retention > 0 and now - retention or -math.huge
   if box.count == 0 or box.oldest >= kept_from and not is_over(box) then
     return
@@ -97,7 +98,7 @@ local function trim(box, now)
   local too_old, too_many = 0, 0
   while box.count > 0 do
     local size, ts = message_at(box, box.head - box.count + 1)
-    if not size then
+    if not size or too_old == most then
       break
     elseif too_many == 0 and ts < kept_from then
       too_old = too_old + 1

@@ -1,8 +1,9 @@
 -- needs: mailbox, keys
 --
--- Forgets messages, keys and players whose time is over: limits, outbox, now, how many of each.
--- Returns 1 when there may be more, else 0, and losses.
-local now, most = tonumber(ARGV[6]), tonumber(ARGV[7])
+-- Forgets messages, keys and players whose time is over: limits, outbox, now, how many mailboxes,
+-- owners of keys and players at once, and how many messages. Returns 1 when there may be more, else
+-- 0, and losses.
+local now, most, left = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local more = 0
 
 local function due(name, until_)
@@ -16,9 +17,14 @@ end
 
 if retention > 0 then
   for _, true_id in ipairs(due('old', now - retention)) do
+    if left <= 0 then
+      break
+    end
     local box = open_mailbox(true_id)
     if box then
-      trim(box, now)
+      local before = box.count
+      trim(box, now, left)
+      left = left - before + box.count
       save_mailbox(box)
       if box.oldest then
         redis.call('ZADD', prefix .. 'old', box.oldest, true_id)
@@ -28,8 +34,14 @@ if retention > 0 then
     end
   end
 end
+if left <= 0 then
+  more = 1
+end
 for _, owner in ipairs(due('ko', now - window)) do
-  forget_old_keys(owner, now)
+  local oldest = forget_old_keys(owner, now)
+  if oldest and oldest < now - window then
+    more = 1
+  end
 end
 local gone = redis.call('SPOP', prefix .. 'gone', most)
 if #gone == most then
