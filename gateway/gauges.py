@@ -31,7 +31,9 @@ class Engine(Protocol):
 
 def heard_from_nodes(metrics: Metrics) -> Counters:
     """Add the counter of what other nodes tell this one."""
-    return metrics.counters("bus_messages", "What other nodes have told this one, by kind", "kind")
+    return metrics.counters(
+        "bus_messages", "What other nodes have told this one, by kind", "kind", ("message",)
+    )
 
 
 def add_gauges(metrics: Metrics, engine: Engine, registry: Registry[Any], store: Store) -> None:
