@@ -362,6 +362,30 @@ def test_places_are_compared_when_channels_are_heard_again(
     run(scenario())
 
 
+def test_what_a_call_without_an_answer_may_have_stored_is_looked_for(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    async def scenario() -> None:
+        async with running(redis_url, "one") as (one,):
+            partition = one.partitions.of(ANN)
+            redis_server.ask("HSET", one.redis.prefix(partition) + b"p:ann", "head", 3)
+            one.players.places = [Place(ANN, 1, 0, b"")]  # type: ignore[arg-type]
+            one.resuming.on_unanswered(partition)
+            one.resuming.on_unanswered(partition)
+            await until(lambda: one.told)
+            assert one.told == [("known", 1, 3)]
+            # Where nothing is heard it is looked when something is heard again.
+            one.resuming.on_lost(frozenset((partition,)))
+            one.resuming.on_unanswered(partition)
+            one.resuming.on_unanswered(partition + 1)
+            await until(lambda: len(one.resuming) == 1 and one.resuming._timer is None)
+            assert one.told[1:] == [("doubt", True)]
+            one.resuming.on_restored(frozenset((partition,)), True)
+            await until(lambda: one.told[-1] == ("known", 1, 3))
+
+    run(scenario())
+
+
 def test_a_node_that_redis_does_not_hear_sends_its_players_to_the_others(
     redis_url: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

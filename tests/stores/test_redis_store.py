@@ -139,6 +139,33 @@ def test_a_message_is_published_to_the_other_nodes_of_its_player(
     assert redis_server.ask("HKEYS", prefix + b"r:ann") == [b"node1"]
 
 
+def test_a_repeated_message_is_at_the_other_nodes_of_its_player(
+    nodes: NewStore, redis_server: RedisServer
+) -> None:
+    store = nodes(node="node1")
+    store.know([ANN])
+    store.append(key="k")
+    redis_server.ask("HSET", store.store._redis.prefix(0) + b"r:ann", "node1", 1, "node2", 2)
+    again = accepted(store.append(key="k"))
+    assert (again.message, again.remote) == (None, 2)
+
+
+def test_a_call_without_an_answer_is_noted(redis_servers: RedisServers) -> None:
+    server = redis_servers.start(appendonly="always")
+    with redis_store(server.url, partitions=4) as store:
+        store.know([ANN])
+        noted: list[int] = []
+        store.store._partitions.on_unanswered = noted.append
+        accepted(store.append())
+        assert noted == []
+        server.kill()
+        assert isinstance(store.append(), StoreUnavailable)
+        assert noted == [store._partitions.of(ANN)]
+        server.restart()
+        wait_until(lambda: store.run(asyncio.sleep(0.01)) or store.available, "the store is back")
+        assert store.read() == [b"1"]
+
+
 def test_nothing_is_left_of_players_who_are_gone(
     nodes: NewStore, redis_server: RedisServer
 ) -> None:

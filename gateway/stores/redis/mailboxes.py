@@ -109,13 +109,14 @@ class MailboxCalls:
             message = StoredMessage(reply, message_id, draft.body, now)
             done(draft, Accepted(message_id, message, remote))
         else:
-            done(draft, self._refusal(draft, now, partition, reply))
+            done(draft, self._refusal(draft, now, partition, reply, remote))
 
     def _refusal(
-        self, draft: Draft, now: float, partition: int, reply: Any
+        self, draft: Draft, now: float, partition: int, reply: Any, remote: int
     ) -> Accepted | GatewayError:
         """Return what an answer means that is no offset."""
         if isinstance(reply, GatewayError):
+            self._partitions.on_unanswered(partition)
             return reply
         if reply == LOST:
             return self._partitions.lost(partition)
@@ -127,7 +128,7 @@ class MailboxCalls:
                 self._reclaimer.want(draft.size)
             return MailboxFull(limit)
         known = self._known_key(reply, now)
-        return known if isinstance(known, GatewayError) else Accepted(known, None)
+        return known if isinstance(known, GatewayError) else Accepted(known, None, remote)
 
     def _known_key(self, reply: bytes, now: float) -> bytes | GatewayError:
         """Return what `known_key` in lua/_keys.lua says: a message's id, or why not."""

@@ -42,6 +42,8 @@ class Partitions:
         self.count = redis.partitions
         #: The epoch of each, empty while it is not known.
         self.epochs = [b""] * redis.partitions
+        #: To be told when it is not known whether a call has stored a message.
+        self.on_unanswered: Callable[[int], None] = lambda partition: None
         self._on_replaced = on_replaced
         self._unknown = redis.partitions
         self._beginning: set[int] = set()

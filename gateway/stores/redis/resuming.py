@@ -4,6 +4,9 @@ While the channels of a partition are not heard, nobody says what happens there.
 heard again the node says anew which sessions it has, asks where the mailboxes of its players stand,
 and reads what is new. Until then it writes nothing from them: the server may be another one, and
 have lost the last that it had acknowledged. A number alone does not show that, the nonce does.
+
+A call that was not answered may have stored something all the same. Other nodes were told of it,
+this one was not: it looks, too.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ logger = logging.getLogger(__name__)
 _VERIFY: Final = load("verify")
 #: Places in one call.
 _CHUNK: Final = 200
-#: Between two tries while Redis does not answer, in seconds.
+#: Between two tries while Redis does not answer, and before the first, in seconds.
 _RETRY: Final = 0.2
 #: An offset that no mailbox reaches.
 _NOWHERE: Final = 2**53
@@ -50,6 +53,8 @@ class Resuming:
         #: Partitions that are not caught up with, and the task that sees to each.
         self._behind: dict[int, asyncio.Task[None] | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unanswered: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     def attach(self, inbound: Inbound) -> None:
         """Catch up with what these players have missed."""
@@ -72,6 +77,22 @@ class Resuming:
                 "clients have is compared",
                 len(partitions),
             )
+        self._start(partitions)
+
+    def on_unanswered(self, partition: int) -> None:
+        """Whether a message was stored there is not known: look soon."""
+        self._unanswered.add(partition)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_RETRY, self._look_for_unanswered)
+
+    def _look_for_unanswered(self) -> None:
+        self._timer = None
+        unanswered, self._unanswered = self._unanswered, set()
+        # What is not heard is looked at when it is heard again.
+        lost = {each for each, task in self._behind.items() if task is None}
+        self._start(frozenset(unanswered - lost))
+
+    def _start(self, partitions: frozenset[int]) -> None:
         # A task has a partition until it is caught up with, or lost again.
         task = asyncio.get_running_loop().create_task(
             self._catch_up(partitions), name="redis-resuming"
@@ -82,6 +103,8 @@ class Resuming:
 
     async def close(self) -> None:
         """Stop."""
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

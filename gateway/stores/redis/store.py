@@ -123,7 +123,9 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         if nodes is None:
             redis.on_restored = self._on_restored
         else:
-            nodes.resume_by(Resuming(self, self._partitions))
+            resuming = Resuming(self, self._partitions)
+            self._partitions.on_unanswered = resuming.on_unanswered
+            nodes.resume_by(resuming)
             nodes.on_restored.append(self._on_restored)
             self.on_copies = nodes.on_copies
             self.on_membership = nodes.on_membership
