@@ -105,6 +105,7 @@ async def two_nodes(url: str, **limits: Any) -> AsyncIterator[list[tuple[RedisSt
                 lambda kind, seconds: None,
                 node_lease=LONG,
                 heard=counters,
+                on_webhooks_lost=lambda numbers: None,
             )
             players = Players()
             store.nodes.attach(players)

@@ -39,21 +39,79 @@ local function list_of(lists, other)
   return lists[other]
 end
 
-local function keep(box)
+-- What append.lua does when there is room, and at most the oldest message has to go. Returns the
+-- offset, or nil if there is more to it.
+local new_messages, new_bytes = 0, 0
+local function keep_simply(true_id)
+  local key = prefix .. 'p:' .. true_id
+  local box = redis.call('HMGET', key, 'head', 'count', 'size', 'oldest', 'confirmed')
+  if not box[1] then
+    return nil
+  end
+  local count, held = tonumber(box[2] or 0), tonumber(box[3] or 0)
+  local offset = tonumber(box[1]) + 1
+  local first, stream = offset - count, prefix .. 'm:' .. true_id
+  local gone, gone_size = 0, 0
+  if retention > 0 and count > 0 and tonumber(box[4]) < now - retention then
+    return nil
+  end
+  if max_messages > 0 and count >= max_messages or max_bytes > 0 and held + size > max_bytes then
+    local oldest = refuse == 0 and count > 0
+      and redis.call('XRANGE', stream, first, '+', 'COUNT', 1)[1]
+    if not oldest then
+      return nil
+    end
+    gone, gone_size = 1, overhead + #oldest[2][2]
+    if max_messages > 0 and count > max_messages
+      or max_bytes > 0 and held + size - gone_size > max_bytes then
+      return nil
+    end
+  end
+  redis.call('XADD', stream, offset .. '-' .. nonce, 'b', body, 't', ts)
+  if count == 0 then
+    redis.call('HSET', key, 'head', offset, 'count', 1, 'size', size, 'oldest', ts)
+    redis.call('ZADD', prefix .. 'old', ts, true_id)
+  else
+    redis.call('HSET', key, 'head', offset, 'count', count + 1 - gone,
+      'size', held + size - gone_size)
+  end
+  if gone > 0 then
+    -- Now and then is enough: nobody looks at what is before the first.
+    if (first + 1) % 16 == 0 or gone_size > 4096 then
+      redis.call('XTRIM', stream, 'MINID', first + 1)
+    end
+    if first > tonumber(box[5] or 0) then
+      trimmed = trimmed + 1
+    end
+  end
+  new_messages = new_messages + 1 - gone
+  new_bytes = new_bytes + size - gone_size
+  return offset
+end
+
+local function keep(true_id)
+  local box = open_mailbox(true_id)
+  if not box then
+    know_player(true_id)
+    box = open_mailbox(true_id)
+  end
+  local offset = 0
   local reached = refuse > 0 and limit_reached(box, size, now)
   if not reached then
-    put(box, nonce, ts, body, box.true_id == sender and skip ~= '' and skip or nil)
+    put(box, nonce, ts, body, true_id == sender and skip ~= '' and skip or nil)
     trim(box, now)
-    return box.head
-  end
-  limit = reached
-  local hole = redis.call('HGET', box.key, 'hole_after')
-  if hole and tonumber(hole) >= read_by_all(box) then
-    redis.call('HINCRBY', box.key, 'hole_lost', 1)
+    offset = box.head
   else
-    redis.call('HSET', box.key, 'hole_after', box.head, 'hole_lost', 1)
+    limit = reached
+    local hole = redis.call('HGET', box.key, 'hole_after')
+    if hole and tonumber(hole) >= read_by_all(box) then
+      redis.call('HINCRBY', box.key, 'hole_lost', 1)
+    else
+      redis.call('HSET', box.key, 'hole_after', box.head, 'hole_lost', 1)
+    end
   end
-  return 0
+  save_mailbox(box)
+  return offset
 end
 
 -- What the nodes are to be told on which a player has connections.
@@ -81,19 +139,14 @@ end
 
 for index = 16, #ARGV - 1 do
   local true_id = ARGV[index]
-  local box = open_mailbox(true_id)
-  if not box then
-    know_player(true_id)
-    box = open_mailbox(true_id)
-  end
-  local offset = keep(box)
-  save_mailbox(box)
+  local is_skipped = true_id == sender and skip ~= ''
+  local offset = not is_skipped and keep_simply(true_id) or keep(true_id)
   offsets[#offsets + 1] = offset
   if true_id ~= sender then
     note_routes(true_id, offset)
   else
     own = offset
-    if offset > 0 and skip ~= '' then
+    if offset > 0 and is_skipped then
       remote = remote + tell_routes(true_id, node, function()
         return payload('m', true_id, string.format('%s.%d.%s', epoch, offset, hex), ts, skip, body)
       end)
@@ -101,6 +154,13 @@ for index = 16, #ARGV - 1 do
       note_routes(true_id, offset)
     end
   end
+end
+
+if new_messages ~= 0 then
+  total('messages', new_messages)
+end
+if new_bytes ~= 0 then
+  total('bytes', new_bytes)
 end
 
 recent = recent .. ' ' .. ARGV[7] .. ':' .. own
