@@ -47,7 +47,7 @@ from gateway.membership import RoomLimits
 from gateway.messages import SessionId, TrueId
 from gateway.metrics import Metrics
 from gateway.minting import Minting
-from gateway.outbox import OutboxLimits, OutboxStore
+from gateway.outbox import OutboxLimits
 from gateway.presence_service import CallLater, PresenceService, PresenceSettings
 from gateway.reporting import Reporting
 from gateway.room_webhook import WebhookRooms
@@ -246,18 +246,17 @@ def _webhook_client(section: str, url: str, limits: ClientLimits, ca_file: str) 
 
 
 def build_presence(
-    config: Config, metrics: Metrics, call_later: CallLater, on_here: Callable[[TrueId], None]
+    config: Config,
+    store: Store,
+    metrics: Metrics,
+    call_later: CallLater,
+    on_here: Callable[[TrueId], None],
 ) -> PresenceService:
-    """Return what knows who is here; `on_here` is told of players who come."""
-    presence = config.presence
-    settings = PresenceSettings(
-        grace=presence.grace,
-        settle=presence.settle,
-        interval=presence.interval,
-        max_watched=presence.max_watched,
-        listing=presence.listing,
-    )
-    return PresenceService(settings, metrics, time.time, time.monotonic, call_later, on_here)
+    """Return what knows who is here; see PresenceService."""
+    of = config.presence
+    settings = PresenceSettings(of.grace, of.settle, of.interval, of.max_watched, of.listing)
+    clocks = (time.time, time.monotonic)
+    return PresenceService(settings, metrics, *clocks, call_later, on_here, store.presence)
 
 
 def load_users(config: Config, state_dir: Path) -> Users | None:
@@ -358,7 +357,7 @@ def build_admin_routes(
 def build_reporting(
     config: Config,
     environ: Mapping[str, str],
-    store: OutboxStore,
+    store: Store,
     is_here: Callable[[TrueId], bool],
     metrics: Metrics,
 ) -> Reporting | None:
@@ -376,9 +375,13 @@ def build_reporting(
         section.concurrency, section.attempts, section.max_backoff, section.retention
     )
     jitter = random.Random().random  # noqa: S311
+    attendance = None
+    if store.presence is None:
+        grace = config.presence.grace
+        attendance = Attendance(store, is_here, grace, time.time, time.monotonic)
     return Reporting(
         store,
-        Attendance(store, is_here, config.presence.grace, time.time, time.monotonic),
+        attendance,
         Webhooks(store, client.post, signing, settings, metrics, time.time, time.monotonic, jitter),
         metrics,
         client.close,

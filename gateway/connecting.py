@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.admission_limits import Headroom
 from gateway.connect_request import ConnectRequest
-from gateway.connection import Connection, Services
+from gateway.connection import TAKEN_OVER, Connection, Services
 from gateway.errors import ConnectRefused
 from gateway.greeting import build_greeting
 from gateway.limits import ConnectionLimits
@@ -244,7 +244,7 @@ class Connecting:
             connection.on_closed(arrival.ended, final=True)
             raise session_revoked()
         if arrival.fenced > connection.session.version:
-            connection.on_closed("taken_over", final=True)
+            connection.on_closed(TAKEN_OVER, final=True)
             # Its client has left this connection, and has another one by now.
             raise ConnectRefused("unavailable", "the session is at another node", cut=True)
         return admitted
@@ -293,7 +293,7 @@ class Connecting:
         services.presence.on_connected(connection, session.id, session.name)
         # Only now: a player with a newcomer in place is not seen to leave.
         for each in old:
-            each.close("taken_over", reconnect=False)
+            each.close(TAKEN_OVER, reconnect=False)
         greeting = build_greeting(
             session,
             self._sign_token(session),

@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from gateway.conflation import Conflation
@@ -43,7 +44,6 @@ from gateway.messages import (
 )
 from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService
-from gateway.presence_view import Page, Payload
 from gateway.registry import Registry
 from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
 from gateway.revocation import Revocation
@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 _BATCH: Final = 64
 #: An event takes one token of the rate, and one more for each so many bytes of it.
 _BYTES_PER_TOKEN: Final = 4096
+#: Why a connection is closed whose session has another one.
+TAKEN_OVER: Final = "taken_over"
 #: Changes of its presence that a connection may announce.
 _PRESENCE_PER_SECOND: Final = 2.0
 _PRESENCE_AT_ONCE: Final = 10.0
@@ -419,12 +421,7 @@ class Connection:
             self._catch_up()
 
     def _on_presence_watch(self, request: PresenceWatch, ack_id: int | None) -> None:
-        def done(known: dict[TrueId, Payload] | RequestRefused) -> None:
-            if isinstance(known, RequestRefused):
-                self.refuse(known, ack_id, "presence_watch")
-            else:
-                self.answer(ack_id, {"ok": True, "presence": known})
-
+        done = partial(self._on_found, ack_id, "presence_watch")
         self._services.presence.watch(self, request.true_ids, done)
 
     def _on_presence_unwatch(self, request: PresenceWatch, ack_id: int | None) -> None:
@@ -432,14 +429,15 @@ class Connection:
         self.answer(ack_id, {"ok": True, "presence": {}})
 
     def _on_players(self, request: ListPlayers, ack_id: int | None) -> None:
-        def done(page: Page | RequestRefused) -> None:
-            if isinstance(page, RequestRefused):
-                self.refuse(page, ack_id, "players")
-                return
-            found = {"players": page.players, "online": page.online, "cursor": page.cursor}
-            self.answer(ack_id, {"ok": True, **found})
+        self._services.presence.list_players(request, partial(self._on_found, ack_id, "players"))
 
-        self._services.presence.list_players(request, done)
+    def _on_found(
+        self, ack_id: int | None, name: str, found: dict[str, object] | RequestRefused
+    ) -> None:
+        if isinstance(found, RequestRefused):
+            self.refuse(found, ack_id, name)
+        else:
+            self.answer(ack_id, {"ok": True, **found})
 
     def _on_logout(self, request: Logout, ack_id: int | None) -> None:
         self._services.revocation.log_out(
@@ -473,7 +471,8 @@ class Connection:
             self.session.last_seen = now
             services.sessions.save_session(self.session)
         services.registry.remove(self.id)
-        services.presence.on_disconnected(self, left=final)
+        # One that was taken over is back already, here or at another node.
+        services.presence.on_disconnected(self, left=final and reason != TAKEN_OVER)
         held, self._held = self._held, None
         if held:
             services.metrics.dropped_volatile("closed", len(held))

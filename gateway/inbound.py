@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.connection import Connection
+from gateway.connection import TAKEN_OVER, Connection
 from gateway.delivery import Delivery
 from gateway.mailbox import StoredMessage
 from gateway.messages import SessionId, TrueId
@@ -55,7 +55,7 @@ class PlayersHere:
         for connection in self._registry.connections_of(true_id):
             session = connection.session
             if session.id == session_id and session.version < version:
-                connection.close("taken_over", reconnect=False)
+                connection.close(TAKEN_OVER, reconnect=False)
 
     def on_ended(self, true_id: TrueId, session_id: SessionId | None, reason: str) -> None:
         """See Inbound.on_ended."""

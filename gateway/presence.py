@@ -17,18 +17,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gateway.messages import ConnectionId, PresenceState, SessionId, TrueId
+from gateway.presence_store import Entry, Tab
 
 TabState = Literal["active", "hidden"]
 
 
 @dataclass(slots=True, eq=False)
 class _Tab:
-    """One session of a player; without a connection it was lost at the Unix time `lost`."""
+    """One session of a player; without a connection it was lost at the Unix time `lost`.
+
+    It is `fresh` while its page has said nothing, and another node may know it to be hidden.
+    """
 
     session_id: SessionId
     connection_id: ConnectionId | None
     state: TabState = "active"
     lost: float = 0.0
+    fresh: bool = True
 
 
 @dataclass(slots=True)
@@ -38,8 +43,11 @@ class _Player:
     since: float
     #: Most players have one: a list of one is smaller than a dictionary.
     tabs: list[_Tab]
+    #: When they last connected, and said what they do.
+    named: float
     state: PresenceState = "active"
     status: str | None = None
+    stated: float = 0.0
 
     def tab(self, connection_id: ConnectionId) -> _Tab | None:
         for tab in self.tabs:
@@ -100,20 +108,20 @@ class Presence:
         player = self._players.get(true_id)
         if player is None:
             tab = _Tab(session_id, connection_id)
-            self._players[true_id] = _Player(name, self._next_order, now, [tab])
+            self._players[true_id] = _Player(name, self._next_order, now, [tab], now)
             self._order.append((self._next_order, true_id))
             self._next_order += 1
             self._on_here(true_id)
             return True
         self._away.pop(true_id, None)
         changed = name != player.name
-        player.name = name
+        player.name, player.named = name, now
         back = _returning(player.tabs, session_id)
         if back is None:
             player.tabs.append(_Tab(session_id, connection_id))
             changed = True
         else:
-            back.session_id, back.connection_id = session_id, connection_id
+            back.session_id, back.connection_id, back.fresh = session_id, connection_id, True
             self._settling.pop(back, None)
             if back.state == "hidden" and self._settle:
                 self._settling[back] = (self._monotonic() + self._settle, true_id)
@@ -154,11 +162,40 @@ class Presence:
         if player is None or tab is None:
             return False
         self._settling.pop(tab, None)
-        tab.state = state
+        tab.state, tab.fresh = state, False
+        now = self._clock()
         changed = status is not None and status != player.status
         if changed:
-            player.status = status
-        return player.merge(self._clock()) or changed
+            player.status, player.stated = status, now
+        return player.merge(now) or changed
+
+    def adopt(self, true_id: TrueId, session_id: SessionId) -> None:
+        """Others know this tab as hidden: it stays so while its page has time to say more."""
+        player = self._players.get(true_id)
+        for tab in player.tabs if player is not None else ():
+            if tab.session_id == session_id and tab.fresh and tab.connection_id is not None:
+                tab.state, tab.fresh = "hidden", False
+                self._settling.pop(tab, None)
+                self._settling[tab] = (self._monotonic() + self._settle, true_id)
+
+    def entry(self, true_id: TrueId) -> Entry | None:
+        """Return what this node tells the others of a player; None when they are not here."""
+        player = self._players.get(true_id)
+        if player is None:
+            return None
+        tabs = [
+            Tab(
+                tab.session_id,
+                "new" if tab.fresh else tab.state,
+                tab.connection_id is not None,
+            )
+            for tab in player.tabs
+        ]
+        return Entry(player.name, player.named, player.status, player.stated, tabs)
+
+    def players(self) -> list[TrueId]:
+        """Return all who are here."""
+        return list(self._players)
 
     def is_here(self, true_id: TrueId) -> bool:
         """Tell whether a player is here or away, and not offline."""

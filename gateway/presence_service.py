@@ -23,7 +23,9 @@ from gateway.messages import (
 )
 from gateway.metrics import Metrics
 from gateway.presence import Presence
-from gateway.presence_view import LocalView, LookDone, Page, PageDone, Payload, PresenceView
+from gateway.presence_sharing import SharedView, Timer
+from gateway.presence_store import PresenceStore
+from gateway.presence_view import LocalView, LookDone, Page, PageDone, Payload
 from gateway.texts import clean_text
 from gateway.watching import Turn, Watching
 
@@ -34,6 +36,10 @@ _RETRY_AFTER: Final = 1.0
 _SLICE: Final = 0.01
 #: The pause after a slice, as a multiple of the time that it took until all was written.
 _PAUSE: Final = 3.0
+
+
+#: Takes what an event is answered, or why it is refused.
+AnswerDone = Callable[[dict[str, object] | RequestRefused], None]
 
 
 class Watcher(Protocol):
@@ -49,13 +55,6 @@ class Watcher(Protocol):
 
     def on_presence(self, array: bytes) -> bool:
         """Write the event; return False if it cannot be written before `on_drained`."""
-
-
-class Timer(Protocol):
-    """A callback to come."""
-
-    def cancel(self) -> None:
-        """Do not call back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,8 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 class PresenceService:
     """Presence with its watchers. `call_later(seconds, callback)` is the event loop's.
 
-    `on_here` is told of who comes and who is offline.
+    `on_here` is told of who comes and who is offline. With a `store` several nodes share presence:
+    then it reports these, and `on_gone` is called with players whose memberships are to end.
     """
 
     def __init__(
@@ -96,15 +96,23 @@ class PresenceService:
         monotonic: Callable[[], float],
         call_later: CallLater,
         on_here: Callable[[TrueId], None] = lambda true_id: None,
+        store: PresenceStore | None = None,
     ) -> None:
+        self.store = store
+        self.on_gone: Callable[[TrueId], None] = _ignore
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
         self._call_later = call_later
-        self._presence = Presence(settings.grace, settings.settle, clock, monotonic, on_here)
-        self._view: PresenceView = LocalView(self._presence, clock, self._on_changed)
         self._watching: Watching[Watcher] = Watching(settings.interval, self._on_unwatched)
+        self._presence: Presence
+        self._view: LocalView | SharedView
+        if store is None:
+            self._presence = Presence(settings.grace, settings.settle, clock, monotonic, on_here)
+            self._view = LocalView(self._presence, clock, self._on_changed)
+        else:
+            self._share(store)
         self._asking: dict[Watcher, list[_Asked]] = {}
         self._timer: Timer | None = None
         self._timer_due = 0.0
@@ -113,13 +121,31 @@ class PresenceService:
         self._telling = False
         self._stopped = False
 
+    def _share(self, store: PresenceStore) -> None:
+        settings = self._settings
+        settle = min(settings.settle, settings.grace)
+        # The grace begins when no node has a player any more: the store counts it.
+        self._presence = Presence(settle, settle, self._clock, self._monotonic)
+        self._view = SharedView(
+            self._presence,
+            store,
+            settings.grace,
+            settle,
+            self._clock,
+            self._call_later,
+            self._on_seen,
+            self._watching.is_watched,
+            self._on_gone,
+            self._arm,
+        )
+
     # What happens
 
     def on_connected(self, connection: Watcher, session_id: SessionId, name: str) -> None:
         """A connection of a player is here."""
         true_id = connection.true_id
-        if self._presence.on_connected(true_id, session_id, connection.id, name):
-            self._view.on_changed(true_id, left=False)
+        changed = self._presence.on_connected(true_id, session_id, connection.id, name)
+        self._view.on_connected(true_id, changed=changed)
         self._arm()
 
     def on_disconnected(self, connection: Watcher, *, left: bool) -> None:
@@ -138,6 +164,13 @@ class PresenceService:
     def _on_changed(self, true_id: TrueId, changed_at: float) -> None:
         self._watching.on_changed(true_id, changed_at, self._monotonic())
 
+    def _on_seen(self, true_id: TrueId, changed_at: float) -> None:
+        self._on_changed(true_id, changed_at)
+        self._arm()
+
+    def _on_gone(self, true_id: TrueId) -> None:
+        self.on_gone(true_id)
+
     def _on_unwatched(self, true_id: TrueId) -> None:
         self._view.unwatch((true_id,))
 
@@ -152,14 +185,14 @@ class PresenceService:
             except ValueError as error:
                 raise RequestRefused("bad_request", str(error), "status") from None
         if self._presence.set_state(connection.true_id, connection.id, request.state, status):
-            self._view.on_changed(connection.true_id, left=False)
+            self._view.on_changed(connection.true_id)
         self._arm()
 
     def watch(
         self,
         connection: Watcher,
         true_ids: Sequence[TrueId],
-        done: Callable[[dict[TrueId, Payload] | RequestRefused], None],
+        done: AnswerDone,
     ) -> None:
         """Take `presence_watch`; tell `done` how these players are, or `unavailable`.
 
@@ -178,11 +211,8 @@ class PresenceService:
             if isinstance(known, StoreUnavailable):
                 done(_unavailable())
                 return
-            self._watching.watch(connection, known)
-            if unwanted := known.keys() - wanted:
-                self._watching.unwatch(connection, unwanted, self._monotonic())
-                self._arm()
-            done(known)
+            self._watching.watch(connection, wanted)
+            done({"presence": known})
 
         self._view.watch(true_ids, on_known)
 
@@ -208,11 +238,7 @@ class PresenceService:
         watched = self._watching.watched_by(connection)
         return watched.union(*(asked.true_ids for asked in self._asking.get(connection, ())))
 
-    def list_players(
-        self,
-        request: ListPlayers,
-        done: Callable[[Page | RequestRefused], None],
-    ) -> None:
+    def list_players(self, request: ListPlayers, done: AnswerDone) -> None:
         """Take `players`; tell `done` a page, or `unavailable`.
 
         Raises RequestRefused when the cursor or the whole event is not ours.
@@ -221,7 +247,10 @@ class PresenceService:
             raise RequestRefused("forbidden", "listing players is switched off on this gateway")
 
         def on_page(page: Page | StoreUnavailable) -> None:
-            done(_unavailable() if isinstance(page, StoreUnavailable) else page)
+            if isinstance(page, StoreUnavailable):
+                done(_unavailable())
+                return
+            done({"players": page.players, "online": page.online, "cursor": page.cursor})
 
         self._view.page(request.cursor, request.limit, on_page)
 
@@ -246,6 +275,7 @@ class PresenceService:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        self._view.stop()
 
     def _arm(self) -> None:
         """See to it that what is due is told, no sooner than the pace allows."""
@@ -268,7 +298,7 @@ class PresenceService:
         self._telling = True
         try:
             for true_id in self._presence.expire():
-                self._view.on_changed(true_id, left=False)
+                self._view.on_changed(true_id)
             now = began
             while now - began <= _SLICE and (turn := self._watching.next_turn(now)):
                 self._take(turn)
@@ -297,3 +327,7 @@ class PresenceService:
 
 def _unavailable() -> RequestRefused:
     return RequestRefused("unavailable", "nobody can say now: try again", None, _RETRY_AFTER)
+
+
+def _ignore(true_id: TrueId) -> None:
+    """Nobody wants to know."""

@@ -40,7 +40,10 @@ class PresenceView(Protocol):
     def online(self) -> int:
         """How many players have a connection, or had one a moment ago."""
 
-    def on_changed(self, true_id: TrueId, *, left: bool) -> None:
+    def on_connected(self, true_id: TrueId, *, changed: bool) -> None:
+        """A player has a connection at this node; `changed` says whether presence here has."""
+
+    def on_changed(self, true_id: TrueId, *, left: bool = False) -> None:
         """A player's presence at this node is another one; see Presence.on_disconnected."""
 
     def get(self, true_id: TrueId) -> Payload:
@@ -54,6 +57,9 @@ class PresenceView(Protocol):
 
     def unwatch(self, true_ids: Iterable[TrueId]) -> None:
         """Nobody here has to hear of these players any more."""
+
+    def stop(self) -> None:
+        """The gateway ends."""
 
     def page(self, cursor: str | None, limit: int, done: PageDone) -> None:
         """Tell `done` a page of players, without a cursor the first.
@@ -77,7 +83,12 @@ class LocalView:
         """See PresenceView.online."""
         return self._presence.online
 
-    def on_changed(self, true_id: TrueId, *, left: bool) -> None:
+    def on_connected(self, true_id: TrueId, *, changed: bool) -> None:
+        """See PresenceView.on_connected."""
+        if changed:
+            self._on_changed(true_id, self._clock())
+
+    def on_changed(self, true_id: TrueId, *, left: bool = False) -> None:
         """See PresenceView.on_changed."""
         self._on_changed(true_id, self._clock())
 
@@ -95,6 +106,9 @@ class LocalView:
 
     def unwatch(self, true_ids: Iterable[TrueId]) -> None:
         """See PresenceView.unwatch."""
+
+    def stop(self) -> None:
+        """See PresenceView.stop."""
 
     def page(self, cursor: str | None, limit: int, done: PageDone) -> None:
         """See PresenceView.page: in the order in which they came."""

@@ -13,12 +13,15 @@ from gateway.webhooks import Webhooks
 
 
 class Reporting:
-    """Owns the tasks. `close` gives up what is under way in the end."""
+    """Owns the tasks. `close` gives up what is under way in the end.
+
+    There is no `attendance` where the store reports who comes and goes.
+    """
 
     def __init__(
         self,
         store: OutboxStore,
-        attendance: Attendance,
+        attendance: Attendance | None,
         webhooks: Webhooks,
         metrics: Metrics,
         close: Callable[[], None],
@@ -41,14 +44,14 @@ class Reporting:
     def start(self) -> None:
         """Begin."""
         loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(self._attendance.run(), name="attendance"),
-            loop.create_task(self._webhooks.run(), name="webhooks"),
-        ]
+        self._tasks = [loop.create_task(self._webhooks.run(), name="webhooks")]
+        if self._attendance is not None:
+            self._tasks.append(loop.create_task(self._attendance.run(), name="attendance"))
 
     def on_here(self, true_id: TrueId) -> None:
         """A player has come, or is offline."""
-        self._attendance.touch(true_id)
+        if self._attendance is not None:
+            self._attendance.touch(true_id)
 
     def on_webhooks(self, added: int, given_up: int) -> None:
         """The store has so many new webhooks, and has given up some for lack of room."""
@@ -67,7 +70,8 @@ class Reporting:
 
     def start_anew(self) -> None:
         """The store has become another one."""
-        self._attendance.start_anew()
+        if self._attendance is not None:
+            self._attendance.start_anew()
         self._webhooks.start_anew()
 
     async def stop(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.absence import Absence, LocalAbsence
+from gateway.absence import Absence, LocalAbsence, SharedAbsence
 from gateway.answers import answer_of
 from gateway.errors import GatewayError, RequestRefused, StoreUnavailable
 from gateway.joining import Client, Joining
@@ -59,14 +59,19 @@ class Rooms:
         self._settings = settings
         self._here = None if nodes.alone else RoomsHere(nodes.show_room)
         self._seen = store.memberships
-        self._absence: Absence = LocalAbsence(
-            store,
-            lambda true_id: any(connections_of(true_id)),
-            presence.is_here,
-            self._end,
-            monotonic,
-            settings.grace,
-        )
+        self._absence: Absence
+
+        def is_connected(true_id: TrueId) -> bool:
+            return any(connections_of(true_id))
+
+        if presence.store is None:
+            grace = settings.grace
+            self._absence = LocalAbsence(
+                store, is_connected, presence.is_here, self._end, monotonic, grace
+            )
+        else:
+            absence = SharedAbsence(store, presence.store, is_connected, self._end)
+            self._absence, presence.on_gone = absence, absence.on_gone
 
     # Events of clients
 

@@ -119,11 +119,12 @@ class Gateway:
             news.on_webhooks,
             self.metrics.store_latency,
             node_lease=config.store.node_lease,
+            presence_grace=config.presence.grace,
             heard=heard_from_nodes(self.metrics),
             on_webhooks_lost=news.on_webhooks_lost,
             password=load_store_password(config.store, environ),
         )
-        self._presence = build_presence(config, self.metrics, call_later, news.on_here)
+        self._presence = build_presence(config, self._store, self.metrics, call_later, news.on_here)
         self._reporting = build_reporting(
             config, environ, self._store, self._presence.is_here, self.metrics
         )

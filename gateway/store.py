@@ -27,6 +27,7 @@ from gateway.membership import Memberships, RoomLimits
 from gateway.messages import SessionId, TrueId
 from gateway.nodes import Nodes
 from gateway.outbox import NO_OUTBOX, OutboxLimits, OutboxStore
+from gateway.presence_store import PresenceStore
 from gateway.session import Session
 
 
@@ -333,6 +334,10 @@ class Store(MailboxStore, SessionStore, RoomStore, OutboxStore, Protocol):
     @property
     def nodes(self) -> Nodes:
         """The other gateways that use this store at the same time."""
+
+    @property
+    def presence(self) -> PresenceStore | None:
+        """What they tell each other of players' presence; None for a store of one gateway."""
 
     @property
     def available(self) -> bool:

@@ -78,6 +78,10 @@ class Watching(Generic[W]):
         """Return whom this one watches."""
         return frozenset(self._watching.get(watcher, ()))
 
+    def is_watched(self, true_id: TrueId) -> bool:
+        """Tell whether a player has watchers, or had some a moment ago: see `on_unwatched`."""
+        return true_id in self._players
+
     def watch(self, watcher: W, true_ids: Iterable[TrueId]) -> None:
         """Let this one hear of these players too."""
         watching = self._watching.setdefault(watcher, set())

@@ -29,8 +29,9 @@ def build_store(
     on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
     on_latency: OnLatency = ignore_latency,
     *,
-    node_lease: float,
-    heard: Counters,
+    node_lease: float = 5.0,
+    presence_grace: float = 30.0,
+    heard: Counters | None = None,
     on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
     password: str = "",
 ) -> Store:
@@ -41,8 +42,9 @@ def build_store(
     it: it takes a function that tells whether that is about a player; `on_webhooks` how many
     webhooks are new, and how many were given up for lack of room; `on_latency` how long the store
     took for a message, see Sampler; `on_webhooks_lost` the numbers of webhooks that another node
-    sends from now on. `node_lease` (seconds) and `heard` are for RedisNodes,
-    `password` for Redis when its URL has none. Raises ConfigError for a URL that names no store.
+    sends from now on. `node_lease` and `presence_grace` (seconds) and `heard` are for stores of
+    several nodes, `password` for Redis when its URL has none. Raises ConfigError for a URL that
+    names no store.
     """
     try:
         parsed = parse_store_url(url)
@@ -58,6 +60,7 @@ def build_store(
             on_webhooks,
             on_latency,
             node_lease=node_lease,
+            presence_grace=presence_grace,
             heard=heard,
             on_webhooks_lost=on_webhooks_lost,
         )

@@ -63,6 +63,7 @@ class MemoryStore(RoomCalls, OutboxCalls):
 
     available = True
     nodes: Final = Alone()
+    presence: Final = None
 
     def __init__(
         self,

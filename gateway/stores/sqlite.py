@@ -68,6 +68,7 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
     """
 
     nodes: Final = Alone()
+    presence: Final = None
 
     def __init__(
         self,

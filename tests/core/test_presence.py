@@ -474,3 +474,61 @@ class SeenAndTrue(RuleBasedStateMachine):
 
 TestSeenAndTrue = SeenAndTrue.TestCase
 TestSeenAndTrue.settings = settings(deadline=None, max_examples=200)
+
+
+# For other nodes
+
+
+def entry_of(world: World) -> list[tuple[str, str, bool]]:
+    entry = world.presence.entry(ANN)
+    assert entry is not None
+    return [(tab.session_id, tab.state, tab.connected) for tab in entry.tabs]
+
+
+def test_an_entry_has_what_the_pages_have_said() -> None:
+    world = World()
+    assert world.presence.entry(ANN) is None
+    world.connect(1, "s")
+    world.now = 1.0
+    world.connect(2, "t")
+    world.say(2, "hidden")
+    assert entry_of(world) == [("s", "new", True), ("t", "hidden", True)]
+    world.lose(1)
+    assert entry_of(world) == [("s", "new", False), ("t", "hidden", True)]
+    entry = world.presence.entry(ANN)
+    assert entry is not None
+    assert (entry.name, entry.named, entry.status) == ("Ann", EPOCH + 1.0, None)
+    assert world.presence.players() == [ANN]
+
+
+def test_a_tab_that_comes_back_is_new_as_another_node_may_have_had_it() -> None:
+    world = World()
+    world.connect(1, "s")
+    world.say(1, "hidden")
+    world.connect(2, "s")
+    assert entry_of(world) == [("s", "new", True)]
+    world.say(2, "active")
+    assert entry_of(world) == [("s", "active", True)]
+
+
+def test_an_adopted_tab_is_hidden_while_its_page_has_time_to_say_otherwise() -> None:
+    world = World()
+    world.connect(1, "s")
+    world.presence.adopt(ANN, SessionId("s"))
+    assert entry_of(world) == [("s", "hidden", True)]
+    assert world.presence.next_due == SETTLE
+    assert world.wait(SETTLE) == [ANN]
+    assert entry_of(world) == [("s", "active", True)]
+
+
+def test_what_a_page_has_said_and_who_is_lost_is_not_adopted() -> None:
+    world = World()
+    world.presence.adopt(ANN, SessionId("s"))
+    world.connect(1, "s")
+    world.connect(2, "t")
+    world.say(1, "active")
+    world.lose(2)
+    for session in ("s", "t", "u"):
+        world.presence.adopt(ANN, SessionId(session))
+    assert entry_of(world) == [("s", "active", True), ("t", "new", False)]
+    assert world.wait(SETTLE) == [ANN]

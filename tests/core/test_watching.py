@@ -236,3 +236,28 @@ class Told(RuleBasedStateMachine):
 
 TestTold = Told.TestCase
 TestTold.settings = settings(deadline=None, max_examples=200)
+
+
+def test_who_has_had_no_watchers_for_a_moment_is_told_once() -> None:
+    unwatched: list[TrueId] = []
+    subject: Watching[str] = Watching(INTERVAL, unwatched.append)
+    subject.watch("w", [ANN])
+    subject.on_changed(ANN, 0.0, 0.0)
+    assert subject.next_turn(0.0) is not None
+    subject.unwatch("w", [ANN], 0.0)
+    assert subject.next_turn(0.0) is None
+    assert unwatched == []
+    assert subject.is_watched(ANN)
+    assert subject.next_turn(INTERVAL) is None
+    assert unwatched == [ANN]
+    assert not subject.is_watched(ANN)
+
+
+def test_who_is_watched_again_at_once_was_never_unwatched() -> None:
+    unwatched: list[TrueId] = []
+    subject: Watching[str] = Watching(INTERVAL, unwatched.append)
+    subject.watch("w", [ANN])
+    subject.unwatch("w", [ANN], 0.0)
+    subject.watch("x", [ANN])
+    assert subject.next_turn(INTERVAL) is None
+    assert unwatched == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from gateway.messages import TrueId
@@ -36,13 +38,14 @@ def build_redis_store(
     on_latency: OnLatency,
     *,
     node_lease: float,
-    heard: Counters,
+    presence_grace: float,
+    heard: Counters | None,
     on_webhooks_lost: Callable[[Sequence[int]], None],
 ) -> RedisStore:
     """Return the store, not open yet: see RedisStore and RedisNodes. Raises ConfigError."""
     redis = Redis(url)
     node = new_node_id()
-    nodes = RedisNodes(redis, node, node_lease, heard)
+    nodes = RedisNodes(redis, node, node_lease, defaultdict(int) if heard is None else heard)
     store = RedisStore(
         redis,
         limits,
@@ -56,8 +59,11 @@ def build_redis_store(
         owned=(),
         on_webhooks_lost=on_webhooks_lost,
         nodes=nodes,
+        presence_grace=presence_grace,
     )
     nodes.ownership.on_won.append(lambda partition: store.own_partitions((partition,)))
     nodes.ownership.on_lost.append(lambda partition: store.disown_partitions((partition,)))
     nodes.on(bus.OUTBOX, lambda partition, fields: store.on_outbox_written(partition))
+    for kind in (bus.PRESENCE, bus.DROPPED):
+        nodes.on(kind, partial(store.presence.on_told, kind))
     return store

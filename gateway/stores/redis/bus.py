@@ -41,6 +41,10 @@ COPIES: Final = b"c"
 HOLES: Final = b"h"
 #: A player came into a room, or left it.
 MEMBERSHIP: Final = b"g"
+#: A player whom the node watches is another than before.
+PRESENCE: Final = b"w"
+#: What the node says of a player was dropped, as it was taken for dead.
+DROPPED: Final = b"d"
 
 #: Kinds by what they are called in metrics.
 KINDS: Final = {
@@ -57,6 +61,8 @@ KINDS: Final = {
     "copies": COPIES,
     "holes": HOLES,
     "membership": MEMBERSHIP,
+    "presence": PRESENCE,
+    "dropped": DROPPED,
 }
 
 

@@ -105,6 +105,11 @@ class Directory:
         return frozenset((*self._seen, self._node)) - self._leaves
 
     @property
+    def listed(self) -> float:
+        """When the newest list of nodes was asked for, by the loop's clock."""
+        return self._leased_until - self.lease
+
+    @property
     def others(self) -> frozenset[str]:
         """The other nodes that were alive when that was known last."""
         return frozenset(self._seen) - {self._node}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, Final
 
 from gateway.errors import StoreUnavailable
 from gateway.messages import SessionId, TrueId
-from gateway.metrics import Counters
 from gateway.nodes import Inbound, NodeId, VolatileKey
 from gateway.session import Session
 from gateway.store import Copies
@@ -45,7 +45,9 @@ class RedisNodes:
     alone: Final = False
     resuming: Resuming
 
-    def __init__(self, redis: Redis, node: NodeId, lease: float, heard: Counters) -> None:
+    def __init__(
+        self, redis: Redis, node: NodeId, lease: float, heard: defaultdict[str, int]
+    ) -> None:
         self.id = node
         self.ownership = Ownership(redis, node, lease)
         self.directory = Directory(redis, node, lease, self._on_beat, self._on_cut_off)

@@ -28,6 +28,7 @@ from gateway.stores.redis.nodes import RedisNodes
 from gateway.stores.redis.outbox import OutboxCalls
 from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.players import PlayerCalls
+from gateway.stores.redis.presence import NoPeers, OfNodes, RedisPresence
 from gateway.stores.redis.publishing import OnCopies, Outlets, Publishing
 from gateway.stores.redis.reclaiming import Reclaimer
 from gateway.stores.redis.resuming import Resuming
@@ -57,6 +58,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     partitions whose duties this node has at first, all of them without it: `expire` is about
     those, and so is what is asked of webhooks. `on_webhooks_lost` is told the numbers of webhooks
     that this node is not to send any more. Without `nodes` others are neither heard nor told.
+    `presence_grace` is in seconds.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         owned: Iterable[int] | None = None,
         on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
         nodes: RedisNodes | None = None,
+        presence_grace: float = 0.0,
     ) -> None:
         self.nodes: Nodes = Alone() if nodes is None else nodes
         self._others = nodes
@@ -118,6 +121,15 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
                 self._note_losses,
                 self._known_key,
             ),
+        )
+        self.presence = RedisPresence(
+            self._partitions,
+            self._totals,
+            NoPeers(node, self._outbox.partitions) if nodes is None else OfNodes(nodes),
+            node,
+            presence_grace,
+            self._outbox_args,
+            self._note_webhooks,
         )
         self._open = False
         if nodes is None:
@@ -199,11 +211,13 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
 
     def _on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
         self._rooms.on_restored(partitions, same_server)
+        self.presence.on_restored(partitions, complete=same_server)
         if self._others is not None:
             self._others.rooms.on_restored(partitions)
 
     def _on_partitions_replaced(self, replaced: frozenset[int]) -> None:
         self._rooms.on_replaced(replaced)
+        self.presence.on_restored(replaced, complete=False)
         if self._others is not None:
             self._others.rooms.on_restored(replaced)
         logger.error(

@@ -24,8 +24,16 @@ _PAUSE: Final = 1.0
 #: See lua/_mailbox.lua.
 _pack_limits: Final = struct.Struct(">7d").pack
 
-Kind = Literal["bytes", "messages", "sessions", "rooms", "queued", "dead"]
-_KINDS: Final[tuple[Kind, ...]] = ("bytes", "messages", "sessions", "rooms", "queued", "dead")
+Kind = Literal["bytes", "messages", "sessions", "rooms", "queued", "dead", "online"]
+_KINDS: Final[tuple[Kind, ...]] = (
+    "bytes",
+    "messages",
+    "sessions",
+    "rooms",
+    "queued",
+    "dead",
+    "online",
+)
 #: Limits of a mailbox; then the node, and the limits of the outbox: what scripts with a mailbox
 #: begin with, the seed of the outbox excepted.
 Head = tuple[bytes, bytes, int, int]

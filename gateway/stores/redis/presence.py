@@ -1,0 +1,410 @@
+"""Presence in Redis: what nodes say of players, who watches whom, and who is gone.
+
+Players are asked about by partitions: each call is one script in one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from gateway.errors import RequestRefused, StoreUnavailable
+from gateway.messages import PresenceState, SessionId, TrueId
+from gateway.presence_store import (
+    Change,
+    Found,
+    FoundDone,
+    PlayersDone,
+    PresenceListener,
+    Seen,
+)
+from gateway.stores.redis import bus
+from gateway.stores.redis.client import Reply, Word
+from gateway.stores.redis.nodes import RedisNodes
+from gateway.stores.redis.partitions import Partitions
+from gateway.stores.redis.scripts import Script, load
+from gateway.stores.redis.totals import Totals
+
+_WRITE: Final = load("presence_write")
+_WATCH: Final = load("presence_watch")
+_UNWATCH: Final = load("presence_unwatch")
+_LOOK: Final = load("presence_look")
+_PAGE: Final = load("presence_page")
+_EXPECT: Final = load("presence_expect")
+_ENDED: Final = load("presence_ended")
+_SWEEP: Final = load("presence_sweep")
+#: Players in one call: Redis does nothing else meanwhile.
+_CHUNK: Final = 100
+#: Partitions that are asked for a page at first; each further time it is twice as many.
+_PAGE_PARTITIONS: Final = 4
+
+
+class _Seen(msgspec.Struct, frozen=True, array_like=True):
+    """`seen` in lua/_presence.lua."""
+
+    state: PresenceState
+    connections: int
+    since: float
+    name: str
+    status: str | bool
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_seen: Final = msgspec.msgpack.Decoder(_Seen).decode
+
+
+class Peers(Protocol):
+    """What presence has to know of the nodes."""
+
+    @property
+    def live(self) -> frozenset[str] | None:
+        """The nodes that are alive, None when that is not known now."""
+
+    @property
+    def listed(self) -> float:
+        """When the newest list of them was asked for, by the event loop's clock."""
+
+    @property
+    def owned(self) -> Collection[int]:
+        """The partitions that this node sees to."""
+
+
+class NoPeers:
+    """A store that knows of no other nodes, and sees to `owned`."""
+
+    listed = 0.0
+
+    def __init__(self, node: str, owned: Collection[int]) -> None:
+        self.live = frozenset((node,))
+        self.owned = owned
+
+
+class OfNodes:
+    """Peers as RedisNodes know them."""
+
+    def __init__(self, nodes: RedisNodes) -> None:
+        self._directory = nodes.directory
+        self._ownership = nodes.ownership
+
+    @property
+    def live(self) -> frozenset[str] | None:
+        """See Peers.live."""
+        return self._directory.live
+
+    @property
+    def listed(self) -> float:
+        """See Peers.listed."""
+        return self._directory.listed
+
+    @property
+    def owned(self) -> Collection[int]:
+        """See Peers.owned."""
+        return self._ownership.owned
+
+
+class RedisPresence:
+    """The PresenceStore of a redis store. `grace` is in seconds.
+
+    `outbox_args` returns what a script of a partition opens the outbox with, `note_webhooks` is
+    told what it says of it in the end: see lua/_outbox.lua.
+    """
+
+    def __init__(
+        self,
+        partitions: Partitions,
+        totals: Totals,
+        peers: Peers,
+        node: str,
+        grace: float,
+        outbox_args: Callable[[int], tuple[Word, ...]],
+        note_webhooks: Callable[[int, Sequence[int]], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._partitions = partitions
+        self._totals = totals
+        self._peers = peers
+        self._node = node
+        self._grace = grace
+        self._outbox_args = outbox_args
+        self._note_webhooks = note_webhooks
+        self._clock = clock
+        self._listener: PresenceListener = _Nobody()
+        self._sweeping: set[int] = set()
+        #: Nodes that partitions have and that are not alive, and when that was noticed.
+        self._missing: dict[str, float] = {}
+        self._ended: dict[int, list[TrueId]] = {}
+        self._owned: frozenset[int] = frozenset()
+
+    def attach(self, listener: PresenceListener) -> None:
+        """See PresenceStore.attach."""
+        self._listener = listener
+
+    @property
+    def online(self) -> int:
+        """See PresenceStore.online."""
+        return self._totals.of_all("online")
+
+    @property
+    def share(self) -> Hashable:
+        """See PresenceStore.share."""
+        return self._owned
+
+    def sees_to(self, true_id: TrueId) -> bool:
+        """See PresenceStore.sees_to."""
+        return self._partitions.of(true_id) in self._owned
+
+    # What this node says
+
+    def write(self, changes: Collection[Change], done: FoundDone) -> None:
+        """See PresenceStore.write."""
+        by_player = {change.true_id: change for change in changes}
+        for partition, true_ids in self._chunks(by_player):
+            args: list[Word] = [*self._outbox_args(partition), self._grace]
+            for true_id in true_ids:
+                change = by_player[true_id]
+                entry = b"" if change.entry is None else _encode(change.entry)
+                args += (true_id, entry, change.at, "1" if change.left else "0")
+
+            def on_written(
+                reply: Any, true_ids: Sequence[TrueId] = true_ids, partition: int = partition
+            ) -> None:
+                if isinstance(reply, StoreUnavailable):
+                    done(true_ids, reply)
+                    return
+                version, added, full, *answers = reply
+                self._note_webhooks(partition, (added, full))
+                found = {
+                    true_id: Found(
+                        version, _seen(packed), [SessionId(each.decode()) for each in new]
+                    )
+                    for true_id, (packed, *new) in zip(true_ids, answers, strict=True)
+                }
+                done(true_ids, found)
+
+            self._partitions.call(partition, _WRITE, args, on_written)
+
+    # What others say
+
+    def watch(self, true_ids: Collection[TrueId], done: FoundDone) -> None:
+        """See PresenceStore.watch."""
+        self._find(_WATCH, (self._node,), true_ids, done)
+
+    def look(self, true_ids: Collection[TrueId], done: FoundDone) -> None:
+        """See PresenceStore.look."""
+        self._find(_LOOK, (), true_ids, done)
+
+    def _find(
+        self,
+        script: Script,
+        head: Sequence[Word],
+        true_ids: Collection[TrueId],
+        done: FoundDone,
+    ) -> None:
+        for partition, chunk in self._chunks(true_ids):
+            answer = functools.partial(_on_found, chunk, done)
+            self._partitions.call(partition, script, (*head, *chunk), answer)
+
+    def unwatch(self, true_ids: Collection[TrueId]) -> None:
+        """See PresenceStore.unwatch."""
+        for partition, chunk in self._chunks(true_ids):
+            self._partitions.call(partition, _UNWATCH, (self._node, *chunk), _ignore)
+
+    def page(self, cursor: str | None, limit: int, done: PlayersDone) -> None:
+        """See PresenceStore.page: partition by partition, in each in the order of coming."""
+        partition, place = _parse_cursor(cursor, self._partitions.count)
+        _Page(self._partitions, limit, done).ask(partition, place, _PAGE_PARTITIONS)
+
+    # What is published
+
+    def on_told(self, kind: bytes, partition: int, fields: Sequence[bytes]) -> None:
+        """Another node has published this for presence. Raises ValueError if none would."""
+        if kind == bus.PRESENCE:
+            true_id, version, packed, at = fields
+            found = Found(int(version), _seen(packed))
+            self._listener.on_seen(TrueId(true_id.decode()), found, float(at))
+        else:
+            (true_id,) = fields
+            self._listener.on_dropped(TrueId(true_id.decode()))
+
+    def on_restored(self, partitions: Collection[int], *, complete: bool) -> None:
+        """What is published is heard again: see PresenceListener.on_restored."""
+        of = self._partitions.of
+        self._listener.on_restored(lambda true_id: of(true_id) in partitions, complete=complete)
+
+    # Who is gone
+
+    def expect(self, true_ids: Collection[TrueId], done: FoundDone) -> None:
+        """See PresenceStore.expect."""
+        due = self._clock() + self._grace
+        for partition, chunk in self._chunks(true_ids):
+
+            def on_expected(
+                reply: Reply | StoreUnavailable, chunk: Sequence[TrueId] = chunk
+            ) -> None:
+                done(chunk, reply if isinstance(reply, StoreUnavailable) else {})
+
+            self._partitions.call(partition, _EXPECT, (due, *chunk), on_expected)
+
+    def ended(self, true_id: TrueId) -> None:
+        """See PresenceStore.ended."""
+        if not self._ended:
+            asyncio.get_running_loop().call_soon(self._tell_ended)
+        self._ended.setdefault(self._partitions.of(true_id), []).append(true_id)
+
+    def _tell_ended(self) -> None:
+        ended, self._ended = self._ended, {}
+        for partition, true_ids in ended.items():
+            self._partitions.call(partition, _ENDED, true_ids, _ignore)
+
+    def sweep(self) -> None:
+        """See PresenceStore.sweep."""
+        live = self._peers.live
+        if live is None:
+            return
+        owned = frozenset(self._peers.owned)
+        for partition in owned - self._owned:
+            # Who was reported online and is not is reported, too.
+            self._partitions.call(partition, _EXPECT, (self._clock() + self._grace,), _ignore)
+        self._owned = owned
+        self._missing = {node: at for node, at in self._missing.items() if node not in live}
+        for partition in owned - self._sweeping:
+            self._sweep(partition, live)
+
+    def _sweep(self, partition: int, live: frozenset[str]) -> None:
+        # One that has just come is in no list yet: one that was asked for later has to say so.
+        listed = self._peers.listed
+        dead = [node for node, noticed in self._missing.items() if noticed < listed]
+        args = (
+            *self._outbox_args(partition),
+            self._clock(),
+            self._grace,
+            _CHUNK,
+            f" {' '.join(live)} ",
+            *dead,
+        )
+        self._sweeping.add(partition)
+        answer = functools.partial(self._on_swept, partition)
+        self._partitions.call(partition, _SWEEP, args, answer)
+
+    def _on_swept(self, partition: int, reply: Any) -> None:
+        self._sweeping.discard(partition)
+        if isinstance(reply, StoreUnavailable):
+            return
+        added, full, more, nodes, gone = reply
+        self._note_webhooks(partition, (added, full))
+        live = self._peers.live
+        for name in nodes:
+            node = name.decode()
+            if live is not None and node not in live:
+                self._missing.setdefault(node, asyncio.get_running_loop().time())
+        for true_id in gone:
+            self._listener.on_gone(TrueId(true_id.decode()))
+        if more and live is not None and partition in self._owned:
+            self._sweep(partition, live)
+
+    # Calls
+
+    def _chunks(self, true_ids: Collection[TrueId]) -> Iterator[tuple[int, list[TrueId]]]:
+        for partition, group in self._partitions.grouped(true_ids).items():
+            for start in range(0, len(group), _CHUNK):
+                yield partition, group[start : start + _CHUNK]
+
+
+class _Nobody:
+    """The listener of a store whose presence nobody uses."""
+
+    def on_seen(self, true_id: TrueId, found: Found, at: float) -> None:
+        """See PresenceListener.on_seen."""
+
+    def on_dropped(self, true_id: TrueId) -> None:
+        """See PresenceListener.on_dropped."""
+
+    def on_restored(self, concerns: Callable[[TrueId], bool], *, complete: bool) -> None:
+        """See PresenceListener.on_restored."""
+
+    def on_gone(self, true_id: TrueId) -> None:
+        """See PresenceListener.on_gone."""
+
+
+class _Page:
+    """A page that is being put together."""
+
+    def __init__(self, partitions: Partitions, limit: int, done: PlayersDone) -> None:
+        self._partitions = partitions
+        self._limit = limit
+        self._done = done
+        self._players: list[tuple[TrueId, Seen]] = []
+        self._cursor = ""
+
+    def ask(self, partition: int, place: int, count: int) -> None:
+        """Ask so many partitions, the first one for those after a place."""
+        end = min(partition + count, self._partitions.count)
+        replies: dict[int, Any] = {}
+
+        def on_reply(each: int, reply: Reply | StoreUnavailable) -> None:
+            replies[each] = reply
+            if len(replies) == end - partition:
+                self._on_replies([replies[each] for each in range(partition, end)], end, count)
+
+        missing = self._limit - len(self._players)
+        for each in range(partition, end):
+            after = place if each == partition else 0
+            answer = functools.partial(on_reply, each)
+            self._partitions.call(each, _PAGE, (after, missing + 1), answer)
+
+    def _on_replies(self, replies: Sequence[Any], end: int, count: int) -> None:
+        for partition, reply in enumerate(replies, end - len(replies)):
+            if isinstance(reply, StoreUnavailable):
+                self._done(reply)
+                return
+            for true_id, place, packed in reply:
+                if len(self._players) == self._limit:
+                    self._done((self._players, self._cursor))
+                    return
+                self._cursor = f"{partition}.{int(place)}"
+                seen = _seen(packed)
+                if seen is not None:
+                    self._players.append((TrueId(true_id.decode()), seen))
+        if end == self._partitions.count:
+            self._done((self._players, None))
+        else:
+            self.ask(end, 0, 2 * count)
+
+
+def _parse_cursor(cursor: str | None, partitions: int) -> tuple[int, int]:
+    if not cursor:
+        return 0, 0
+    partition, dot, place = cursor.partition(".")
+    if not (dot and cursor.isascii() and partition.isdigit() and place.isdigit()):
+        raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
+    if int(partition) >= partitions:
+        raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
+    return int(partition), int(place)
+
+
+def _seen(packed: bytes) -> Seen | None:
+    if not packed:
+        return None
+    found = _decode_seen(packed)
+    status = found.status if isinstance(found.status, str) else None
+    return Seen(found.state, found.connections, found.since, found.name, status)
+
+
+def _on_found(true_ids: Sequence[TrueId], done: FoundDone, reply: Any) -> None:
+    if isinstance(reply, StoreUnavailable):
+        done(true_ids, reply)
+        return
+    version, *packed = reply
+    found = {
+        true_id: Found(version, _seen(each)) for true_id, each in zip(true_ids, packed, strict=True)
+    }
+    done(true_ids, found)
+
+
+def _ignore(reply: Reply | StoreUnavailable) -> None:
+    """What was asked is asked again anyway when it is needed."""
