@@ -261,7 +261,7 @@ class Connection:
                 def on_batch(batch: Batch | StoreUnavailable) -> None:
                     if isinstance(batch, Batch):
                         self._run(self._cursor.on_batch(after, batch, head))
-                    else:
+                    elif self._cursor.state is not CursorState.DOUBTFUL:
                         # It comes back, and is told to wait while the store is away.
                         self.close("store_unavailable", reconnect=True)
 

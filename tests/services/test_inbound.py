@@ -102,6 +102,26 @@ async def test_a_player_goes_on_where_the_store_is_what_it_was() -> None:
 
 
 @scenario
+async def test_a_read_that_fails_while_nodes_are_not_heard_is_repeated() -> None:
+    world = World()
+    client = await world.guest()
+    client.room = 1
+    world.write(client, 1, 2)
+    world.store.slow = True
+    client.drain()
+    players = inbound(world)
+    players.on_doubt(lambda true_id: True)
+    world.store.down = True
+    world.store.answer_reads()
+    world.store.down = False
+    assert client.closed is None
+    (place,) = players.positions(lambda true_id: True)
+    players.on_known(place, 2)
+    world.store.answer_reads()
+    assert client.data == [1, 2]
+
+
+@scenario
 async def test_a_player_whose_messages_are_lost_comes_back() -> None:
     world = World()
     client = await world.guest()
