@@ -640,3 +640,52 @@ def test_a_room_that_was_left_by_all_leaves_nothing(redis_server: RedisServer) -
             assert await node.read(A) == [b"1", b"2"]
 
     run(scenario())
+
+
+# Links that break
+
+
+def test_links_that_break_lose_and_double_nothing(redis_server: RedisServer) -> None:
+    """What a broken link was asked may have been done or not: the keys tell."""
+
+    async def scenario() -> None:
+        async with world(redis_server, 3) as subject:
+            for true_id in PLAYERS:
+                await subject.nodes[0].join(true_id)
+            await agree(subject)
+            acknowledged: list[bytes] = []
+            unavailable = 0
+
+            async def publish(place: int) -> None:
+                nonlocal unavailable
+                node = subject.nodes[place % 3]
+                for number in range(40):
+                    body = b"%d.%d" % (place, number)
+                    while not isinstance(
+                        await node.publish(body, sender=PLAYERS[place], key=body.decode()),
+                        Published,
+                    ):
+                        unavailable += 1
+                        await asyncio.sleep(0.01)
+                    acknowledged.append(body)
+
+            async def break_links() -> None:
+                while len(acknowledged) < 40 * len(PLAYERS):
+                    await asyncio.to_thread(kill_links, redis_server)
+                    await asyncio.sleep(0.2)
+
+            await asyncio.gather(break_links(), *(publish(place) for place in range(len(PLAYERS))))
+            assert unavailable
+            await settle(subject)
+            first, *others = await subject.nodes[0].read_all()
+            assert sorted(first) == sorted(acknowledged)
+            assert len(set(first)) == len(first)
+            assert all(each == first for each in others)
+
+    run(scenario())
+
+
+def kill_links(server: RedisServer) -> None:
+    with server.client() as client:
+        for kind in ("normal", "pubsub"):
+            client.client_kill_filter(_type=kind, skipme=True)
