@@ -253,16 +253,25 @@ def sqlite_store(
     )
 
 
+class Listing:
+    """The list of nodes, as a test has it: a NodeList."""
+
+    def __init__(self, *live: str, died: Collection[str] = (), listed: float = 0.0) -> None:
+        self.live: frozenset[str] | None = frozenset(live)
+        self.died = frozenset(died)
+        self.listed = listed
+
+
 def redis_store(
     url: str,
     *,
     partitions: int = 1,
     node: str = "node1",
-    live: Collection[str] | None = None,
+    listing: Listing | None = None,
     owned: Collection[int] | None = None,
     **limits: Any,
 ) -> RedisDriver:
-    """A node's store; `live` are the nodes that are alive, none but this one by default."""
+    """A node's store; without a `listing` all other nodes are of earlier lives."""
     return RedisDriver(
         lambda on_dropped: RedisStore(
             Redis(parse_redis_url(url), partitions),
@@ -270,7 +279,7 @@ def redis_store(
             node,
             count(1),
             on_dropped,
-            live_nodes=None if live is None else lambda: live,
+            node_list=listing,
             owned=owned,
         )
     )

@@ -15,7 +15,7 @@ from gateway.session import Session
 from gateway.store import Ban, SessionChanged, SessionsFull
 from gateway.stores.redis import bus
 from tests.redis_servers import RedisServer, RedisServers
-from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver, redis_store
+from tests.stores.conftest import ANN, BOB, Listing, NewStore, RedisDriver, redis_store
 from tests.stores.test_store import accepted, connect, session
 
 S1 = SessionId("s1")
@@ -25,7 +25,7 @@ BOTH = ("node1", "node2")
 @pytest.fixture
 def pair(nodes: NewStore) -> tuple[RedisDriver, RedisDriver]:
     """Two nodes that know each other."""
-    first, second = (nodes(node=node, live=BOTH) for node in BOTH)
+    first, second = (nodes(node=node, listing=Listing(*BOTH)) for node in BOTH)
     assert isinstance(first, RedisDriver)
     assert isinstance(second, RedisDriver)
     return first, second
@@ -159,6 +159,18 @@ def test_a_session_comes_back_to_the_node_that_lost_it(
     assert routes(redis_server, first) == {b"node1": b"1"}
 
 
+def test_a_fenced_connection_does_not_get_the_session_back_when_its_successor_is_gone(
+    pair: tuple[RedisDriver, RedisDriver], redis_server: RedisServer
+) -> None:
+    first, second = pair
+    old = session(connected=True)
+    first.add_session(old)
+    disconnect(second, take_over(second, 1))
+    old.confirm(1)
+    save(first, old)
+    assert (found(second).node, routes(redis_server, first)) == ("", {})
+
+
 def test_of_two_updates_from_one_version_one_is_kept(
     pair: tuple[RedisDriver, RedisDriver], redis_server: RedisServer
 ) -> None:
@@ -270,16 +282,16 @@ def test_what_could_not_be_saved_is_saved_later(redis_servers: RedisServers) -> 
 
 @pytest.mark.parametrize("limit", ["sessions", "sessions_per_player"])
 def test_a_session_of_a_dead_node_makes_room(nodes: NewStore, limit: str) -> None:
-    first = nodes(node="node1", live=BOTH)
+    first = nodes(node="node1", listing=Listing(*BOTH))
     first.add_session(session(1, connected=True))
-    careful = nodes(node="node2", live=BOTH, **{limit: 1})
+    careful = nodes(node="node2", listing=Listing(*BOTH), **{limit: 1})
     with pytest.raises(SessionsFull):
         careful.add_session(session(2, connected=True))
-    unsure = nodes(node="node2", **{limit: 1})
-    unsure.store._live_nodes = lambda: None
+    unsure = nodes(node="node2", listing=Listing("node2", died=["node1"]), **{limit: 1})
+    unsure.store._dead_nodes.listing.live = None
     with pytest.raises(SessionsFull):
         unsure.add_session(session(2, connected=True))
-    widowed = nodes(node="node2", live=("node2",), **{limit: 1})
+    widowed = nodes(node="node2", listing=Listing("node2", died=["node1"]), **{limit: 1})
     widowed.add_session(session(2, connected=True))
     assert widowed.ids() == ["s2"]
 
@@ -287,14 +299,14 @@ def test_a_session_of_a_dead_node_makes_room(nodes: NewStore, limit: str) -> Non
 def test_sessions_of_a_dead_node_grow_old_from_its_death(
     nodes: NewStore, redis_server: RedisServer
 ) -> None:
-    first = nodes(node="node1", live=BOTH)
+    first = nodes(node="node1", listing=Listing(*BOTH))
     for number in range(1, 4):
         first.add_session(session(number, connected=True))
-    second = nodes(node="node2", live=BOTH)
+    second = nodes(node="node2", listing=Listing(*BOTH))
     second.add_session(session(9, BOB, connected=True))
     second.expire(5000.0)
     assert routes(redis_server, first) == {b"node1": b"3"}
-    second.store._live_nodes = lambda: ("node2",)
+    second.store._dead_nodes.listing = Listing("node2", died=["node1"])
     second.expire(5000.0)
     assert routes(redis_server, first) == {}
     assert [each.node for each in second.sessions_of(ANN)] == ["", "", ""]
@@ -304,16 +316,41 @@ def test_sessions_of_a_dead_node_grow_old_from_its_death(
     assert (second.ids(), second.ids(BOB)) == ([], ["s9"])
 
 
+def test_a_node_is_not_dead_because_it_is_not_in_the_list_yet(
+    nodes: NewStore, redis_server: RedisServer
+) -> None:
+    first = nodes(node="node1")
+    first.add_session(session(connected=True))
+    listing = Listing("node2")
+    second = nodes(node="node2", listing=listing, sessions_per_player=1)
+    for _ in range(3):
+        second.expire(1.0)
+        with pytest.raises(SessionsFull):
+            second.add_session(session(2))
+    assert routes(redis_server, first) == {b"node1": b"1"}
+    # A list of before it was met says nothing, and in a later one it is.
+    listing.listed = second.loop.time()
+    listing.live = frozenset(BOTH)
+    second.expire(1.0)
+    assert routes(redis_server, first) == {b"node1": b"1"}
+    # Now it is missing from one of after it was met.
+    listing.live = frozenset({"node2"})
+    second.expire(1.0)
+    assert routes(redis_server, first) == {}
+    second.add_session(session(2))
+    assert second.ids() == ["s2"]
+
+
 def test_more_sessions_than_one_call_expires_go(
     nodes: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.stores.redis.sessions._EXPIRED", 2)
-    first = nodes(node="node1", live=BOTH)
+    first = nodes(node="node1", listing=Listing(*BOTH))
     for number in range(5):
         first.add_session(session(number, connected=number % 2 == 0))
     for number in range(5):
         first.set_ban(TrueId(f"p{number}"), Ban(10.0, ""))
-    second = nodes(node="node2", live=("node2",))
+    second = nodes(node="node2", listing=Listing("node2", died=["node1"]))
     second.expire(1000.5)
     assert [each.node for each in second.sessions_of(ANN)] == [""] * 3
     second.expire(2001.0)
@@ -435,11 +472,11 @@ def test_a_node_renews_what_it_has(
 def test_a_node_that_was_taken_for_dead_has_its_sessions_again(
     nodes: NewStore, redis_server: RedisServer
 ) -> None:
-    first = nodes(node="node1", live=BOTH)
+    first = nodes(node="node1", listing=Listing(*BOTH))
     subjects = [session(number, connected=True) for number in (1, 2)]
     for each in subjects:
         first.add_session(each)
-    second = nodes(node="node2", live=("node2",))
+    second = nodes(node="node2", listing=Listing("node2", died=["node1"]))
     second.expire(1.0)
     assert routes(redis_server, first) == {}
     assert first.run(first.store.renew_sessions({0})) == []

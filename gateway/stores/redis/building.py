@@ -55,7 +55,7 @@ def build_redis_store(
         on_replaced,
         on_webhooks,
         on_latency,
-        lambda: nodes.directory.live,
+        nodes.directory,
         owned=(),
         on_webhooks_lost=on_webhooks_lost,
         nodes=nodes,

@@ -119,6 +119,11 @@ class Directory:
         """How many nodes have died lately without leaving."""
         return len(self._dead)
 
+    @property
+    def died(self) -> frozenset[str]:
+        """The nodes that have died lately without leaving."""
+        return self._dead
+
     def is_live(self, node: str) -> bool:
         """Tell whether a node is alive, as far as is known."""
         return node in self._seen

@@ -16,6 +16,7 @@ from gateway.outbox import session_new, session_revoked
 from gateway.session import Session
 from gateway.store import Ban, SessionChanged, SessionsFull, StoreLimits
 from gateway.stores.redis.client import Reply, Word
+from gateway.stores.redis.dead_nodes import DeadNodes
 from gateway.stores.redis.local_sessions import LocalSessions, Save
 from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.scripts import load
@@ -47,9 +48,6 @@ _CROWDED: Final = 1.0
 _encode_ban: Final = msgspec.json.Encoder().encode
 _decode_ban: Final = msgspec.json.Decoder(Ban).decode
 
-#: Returns the nodes that are alive; None: that is not known, nobody is taken for dead.
-LiveNodes = Callable[[], Collection[str] | None]
-
 
 class SessionCalls:
     """The part of RedisStore that is about sessions, revocations and bans."""
@@ -59,7 +57,7 @@ class SessionCalls:
     _partitions: Partitions
     _totals: Totals
     _sessions: LocalSessions
-    _live_nodes: LiveNodes
+    _dead_nodes: DeadNodes
     #: Until when, by the loop's clock, all sessions are taken to be in use.
     _crowded_until: float = -math.inf
 
@@ -68,11 +66,6 @@ class SessionCalls:
 
     def _note_webhooks(self, partition: int, counts: Sequence[int]) -> None:
         raise NotImplementedError
-
-    def _live(self) -> str:
-        """Return the live nodes as scripts want them, this one among them."""
-        nodes = self._live_nodes()
-        return "*" if nodes is None else f" {' '.join({*nodes, self._node})} "
 
     # Reading
 
@@ -141,7 +134,7 @@ class SessionCalls:
                 issued_at if math.isfinite(issued_at) else "",
                 self._limits.sessions_per_player,
                 "" if room is None else room,
-                self._live(),
+                self._dead_nodes.dead,
                 session_new(session).data,
             ),
         )
@@ -154,13 +147,13 @@ class SessionCalls:
         now = asyncio.get_running_loop().time()
         if self._partitions.count == 1 or now < self._crowded_until:
             return False
-        live = self._live()
-        replies: list[Any] = await self._partitions.ask_all(_IDLE, (live, "0"))
+        dead = self._dead_nodes.dead
+        replies: list[Any] = await self._partitions.ask_all(_IDLE, (dead, "0"))
         seen = [(float(each), partition) for partition, each in enumerate(replies) if each]
         if not seen:
             self._crowded_until = now + _CROWDED
             return False
-        return bool(await self._partitions.ask(min(seen)[1], _IDLE, (live, "1")))
+        return bool(await self._partitions.ask(min(seen)[1], _IDLE, (dead, "1")))
 
     async def update_session(self, session: Session) -> bool:
         """See SessionStore.update_session."""
@@ -296,9 +289,11 @@ class SessionCalls:
         oldest = now - limits.token_lifetime - 1
         more = 1
         while more:
-            args = (now, now - limits.session_lifetime, oldest, _EXPIRED, self._live())
+            nodes = self._dead_nodes
+            args = (now, now - limits.session_lifetime, oldest, _EXPIRED, nodes.live, nodes.dead)
             reply: Any = await self._partitions.ask(partition, _EXPIRE, args)
-            more, newest = reply
+            more, newest, unknown = reply
+            nodes.meet(each.decode() for each in unknown)
         return int(newest)
 
 

@@ -20,6 +20,7 @@ from gateway.messages import TrueId
 from gateway.nodes import Alone, Nodes
 from gateway.store import Copies, MembershipDone, PublishDone, StoreLimits
 from gateway.stores.redis.client import Redis
+from gateway.stores.redis.dead_nodes import DeadNodes, NodeList, OneNode
 from gateway.stores.redis.local_outbox import LocalOutbox
 from gateway.stores.redis.local_sessions import LocalSessions
 from gateway.stores.redis.mailboxes import MailboxCalls
@@ -34,7 +35,7 @@ from gateway.stores.redis.reclaiming import Reclaimer
 from gateway.stores.redis.resuming import Resuming
 from gateway.stores.redis.rooms import RoomCalls
 from gateway.stores.redis.scripts import load
-from gateway.stores.redis.sessions import LiveNodes, SessionCalls
+from gateway.stores.redis.sessions import SessionCalls
 from gateway.stores.redis.totals import Totals
 from gateway.stores.redis.turns import Turns
 from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
@@ -54,7 +55,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     player. `on_webhooks` is told how many webhooks are new, and how many were given up for lack
     of room, `on_latency` as Sampler says. Totals are those of the last second.
 
-    `live_nodes` says which nodes are alive: sessions of others count as idle. `owned` are the
+    `node_list` says which nodes are alive: sessions of dead ones count as idle. `owned` are the
     partitions whose duties this node has at first, all of them without it: `expire` is about
     those, and so is what is asked of webhooks. `on_webhooks_lost` is told the numbers of webhooks
     that this node is not to send any more. Without `nodes` others are neither heard nor told.
@@ -71,7 +72,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         on_replaced: Callable[[Callable[[TrueId], bool]], None] = lambda concerns: None,
         on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
         on_latency: OnLatency = ignore_latency,
-        live_nodes: LiveNodes | None = None,
+        node_list: NodeList | None = None,
         owned: Iterable[int] | None = None,
         on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
         nodes: RedisNodes | None = None,
@@ -93,7 +94,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         self._turns = Turns()
         self._reclaimer = Reclaimer(self._partitions, self._totals, limits.total_bytes)
         self._sessions = LocalSessions(node, self._send_save)
-        self._live_nodes = live_nodes or (lambda: (node,))
+        self._dead_nodes = DeadNodes(node_list or OneNode(node))
         self.on_webhooks_lost = on_webhooks_lost
         self._outbox = LocalOutbox(range(redis.partitions) if owned is None else owned)
         self._outbox_lock = asyncio.Lock()

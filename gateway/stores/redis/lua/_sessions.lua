@@ -20,13 +20,13 @@ local function write_session(true_id, id, session)
   redis.call('HSET', prefix .. 's:' .. true_id, id, cjson.encode(session))
 end
 
--- Whether a node is in a list, which has a space before and after each; in '*' are all.
-local function is_live(node, live)
-  return live == '*' or string.find(live, ' ' .. node .. ' ', 1, true) ~= nil
+-- Whether a node is in a list, which has a space before and after each.
+local function is_in(nodes, node)
+  return string.find(nodes, ' ' .. node .. ' ', 1, true) ~= nil
 end
 
-local function is_idle(session, live)
-  return session.node == '' or not is_live(session.node, live)
+local function is_idle(session, dead)
+  return session.node == '' or is_in(dead, session.node)
 end
 
 -- Takes a session out of `idle` or `busy`.
@@ -70,41 +70,46 @@ local function drop_session(true_id, id, session)
   may_be_forgotten(true_id)
 end
 
--- Returns player and session of a member of `idle`: only the player's id may have a zero byte.
-local function split_idle(member)
+-- Returns player and session of T\0id: only the player's id may have a zero byte.
+local function split_member(member)
   return string.match(member, '^(.*)%z(%Z*)$')
 end
 
--- Calls `visit` with a session of a node that is not alive, until it returns false or there is none
--- left: a visitor that goes on takes the session out of `busy`.
-local function each_stranded(live, visit)
-  local from = '-'
+-- Returns the nodes that have sessions in `busy`.
+local function busy_nodes()
+  local nodes, from = {}, '-'
   while true do
     local member = redis.call('ZRANGE', prefix .. 'busy', from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
     if not member then
-      return
+      return nodes
     end
-    local node, rest = string.match(member, '^(%Z*)%z(.*)$')
-    if is_live(node, live) then
-      from = '[' .. node .. '\1'
-    elseif not visit(split_idle(rest)) then
-      return
-    end
+    local node = string.match(member, '^%Z*')
+    nodes[#nodes + 1] = node
+    from = '[' .. node .. '\1'
   end
 end
 
--- Returns player and session of the one without connection for longest, nil if all have one.
-local function longest_idle(live)
-  local member = redis.call('ZRANGE', prefix .. 'idle', 0, 0)[1]
-  if member then
-    return split_idle(member)
+-- Returns members of `busy` without their node, T\0id: of which node, how many at most.
+local function busy_at(node, most)
+  local found = redis.call('ZRANGE', prefix .. 'busy', '[' .. node .. '\0', '(' .. node .. '\1',
+    'BYLEX', 'LIMIT', 0, most)
+  for index, member in ipairs(found) do
+    found[index] = string.sub(member, #node + 2)
   end
-  local true_id, id
-  each_stranded(live, function(...)
-    true_id, id = ...
-    return false
-  end)
-  return true_id, id
+  return found
+end
+
+-- Returns player and session of the one without connection for longest, nil if all have one.
+local function longest_idle(dead)
+  local member = redis.call('ZRANGE', prefix .. 'idle', 0, 0)[1]
+  for _, node in ipairs(member and {} or busy_nodes()) do
+    if not member and is_in(dead, node) then
+      member = busy_at(node, 1)[1]
+    end
+  end
+  if member then
+    return split_member(member)
+  end
 end
 
 local function is_banned(true_id, now)

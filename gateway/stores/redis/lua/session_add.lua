@@ -2,12 +2,12 @@
 --
 -- Keeps a new session: the outbox, then player, id, record, the node that has its connection ('' for
 -- none), now, when the token was signed that it comes from ('' if from none), the most that a player
--- and the partition may have (0 and '': no limit), the live nodes, the webhook's data. Returns its
+-- and the partition may have (0 and '': no limit), the dead nodes, the webhook's data. Returns its
 -- version and what was written to the outbox, or why not: 'CHANGED', or the limit that is reached,
 -- 'PLAYER' or 'ALL'.
 local outbox = open_outbox(1)
 local true_id, id, node, now, issued_at = ARGV[5], ARGV[6], ARGV[8], ARGV[9], ARGV[10]
-local of_player, of_all, live = tonumber(ARGV[11]), ARGV[12], ARGV[13]
+local of_player, of_all, dead = tonumber(ARGV[11]), ARGV[12], ARGV[13]
 local sessions = prefix .. 's:' .. true_id
 
 if redis.call('HEXISTS', sessions, id) == 1 then
@@ -30,7 +30,7 @@ if of_player > 0 and redis.call('HLEN', sessions) >= of_player then
   local found = redis.call('HGETALL', sessions)
   for index = 1, #found, 2 do
     local other = cjson.decode(found[index + 1])
-    if is_idle(other, live) then
+    if is_idle(other, dead) then
       other.seen = tonumber(other.last_seen)
       if not oldest or other.seen < oldest.seen
         or other.seen == oldest.seen and other.version < oldest.version then
@@ -43,7 +43,7 @@ if of_player > 0 and redis.call('HLEN', sessions) >= of_player then
   end
   drop_session(true_id, oldest_id, oldest)
 elseif of_all ~= '' and total('sessions', 0) >= tonumber(of_all) then
-  local other, other_id = longest_idle(live)
+  local other, other_id = longest_idle(dead)
   if not other then
     return 'ALL'
   end

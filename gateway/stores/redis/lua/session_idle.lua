@@ -1,6 +1,6 @@
 -- needs: sessions
 --
--- When the session was seen last that has been without connection for longest: the live nodes, and
+-- When the session was seen last that has been without connection for longest: the dead nodes, and
 -- whether to drop it ('1'). Returns '' when all have one.
 local true_id, id = longest_idle(ARGV[1])
 if not true_id then
