@@ -208,7 +208,8 @@ class Backend:
         )
 
     async def _everyone(self, volatile: bool) -> AsyncIterator[tuple[TrueId, ...]]:
-        if not volatile:
+        # Who is at another node is not known here.
+        if not volatile or not self._store.nodes.alone:
             async for true_ids in self._store.everyone(_CHUNK):
                 yield true_ids
             return

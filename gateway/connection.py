@@ -63,7 +63,6 @@ TAKEN_OVER: Final = "taken_over"
 #: Changes of its presence that a connection may announce.
 _PRESENCE_PER_SECOND: Final = 2.0
 _PRESENCE_AT_ONCE: Final = 10.0
-_TRIMMED: Final = "connection %d fell %d trimmed messages behind"
 #: Looked up for each volatile message.
 _LIVE: Final = CursorState.LIVE
 
@@ -164,7 +163,9 @@ class Connection:
     def offer(self, message: StoredMessage, array: bytes) -> None:
         """See Recipient.offer."""
         if not self._cursor.on_live(message.offset):
-            self._run(self._cursor.on_behind())
+            if commands := self._cursor.on_behind():
+                self._services.metrics.missed_publish("offset")
+                self._run(commands)
             return
         self._last = message.id
         if message.skip is not None and message.skip == self.session.id:
@@ -269,15 +270,14 @@ class Connection:
                     self.true_id, after, _BATCH, self._limits.send_buffer_bytes, on_batch
                 )
             case Lost(count):
-                logger.warning(_TRIMMED, self.id, count, extra=self.session.about)
+                text = "connection %d fell %d trimmed messages behind"
+                logger.warning(text, self.id, count, extra=self.session.about)
                 self.close("slow_consumer", reconnect=True)
 
     def on_drained(self) -> None:
         """The transport's send buffer has room again."""
         self._run(self._cursor.on_drained())
         self._services.presence.on_drained(self)
-
-    # What the store may have lost
 
     @property
     def position(self) -> tuple[int, bytes]:
@@ -290,6 +290,8 @@ class Connection:
 
     def go_on(self, head: int) -> None:
         """The store has all that was written, and a head: write what has come since."""
+        if head > self._cursor.position:
+            self._services.metrics.missed_publish("head")
         self._run(self._cursor.on_known(head))
 
     # Liveness

@@ -53,6 +53,19 @@ def add_gauges(metrics: Metrics, engine: Engine, registry: Registry[Any], store:
     )
     gauge("mailbox_bytes", "Size of all mailboxes", lambda: store.bytes)
     gauge("mailbox_messages", "Messages in all mailboxes", lambda: store.message_count)
+    nodes = store.nodes
+    gauge("nodes", "Nodes that are alive, this one included", lambda: nodes.state.live)
+    gauge("dead_nodes", "Nodes that died lately without leaving", lambda: nodes.state.dead)
+    gauge(
+        "partitions_owned",
+        "Partitions of the store whose duties are this node's",
+        lambda: nodes.state.duties,
+    )
+    gauge(
+        "partitions_behind",
+        "Partitions that this node does not hear, or has not caught up with",
+        lambda: nodes.state.behind,
+    )
     gauge(
         "send_buffer_bytes",
         "Bytes sent to clients that the network has not taken yet",

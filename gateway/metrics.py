@@ -155,6 +155,12 @@ class Metrics:
             "reason",
             ("expired", "trimmed", "refused"),
         )
+        self._missed_publishes = self.counters(
+            "missed_publishes",
+            "Connections that another node's message did not reach and that read it from the store",
+            "seen_by",
+            ("offset", "head"),
+        )
         self._kept_volatile = self.counters(
             "kept_volatile",
             "Volatile messages kept for a connection, by why",
@@ -219,6 +225,14 @@ class Metrics:
         They were `expired`, or `trimmed` or `refused` by a limit of the mailbox.
         """
         self._dropped[reason] += count
+
+    def missed_publish(self, seen_by: str) -> None:
+        """Count a connection that has to read what it was not told.
+
+        It saw that by the `offset` of a message that came, or by the mailbox' `head` after its
+        node had not heard others for a while.
+        """
+        self._missed_publishes[seen_by] += 1
 
     def kept_volatile(self, reason: str) -> None:
         """Count a value kept for a connection that is `behind` or whose page is `hidden`."""

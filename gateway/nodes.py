@@ -83,6 +83,19 @@ class Inbound(Protocol):
         """The others take this node for dead: all its connections go and come back elsewhere."""
 
 
+class NodeState(NamedTuple):
+    """How it is with the nodes, as this one knows.
+
+    `live` and `dead` (lately, without leaving) are numbers of nodes; `duties` of partitions that
+    this one sees to; `behind` of those that it does not hear or has not caught up with.
+    """
+
+    live: int
+    dead: int
+    duties: int
+    behind: int
+
+
 class Nodes(Protocol):
     """The other nodes, as the services of this one see them."""
 
@@ -93,6 +106,10 @@ class Nodes(Protocol):
     @property
     def alone(self) -> bool:
         """True where no other node can ever be: then nothing else need be asked."""
+
+    @property
+    def state(self) -> NodeState:
+        """How many nodes there are, and what this one does."""
 
     @property
     def trouble(self) -> str | None:
@@ -140,6 +157,7 @@ class Alone:
     id: Final = NOWHERE
     alone: Final = True
     trouble: Final = None
+    state: Final = NodeState(1, 0, 0, 0)
 
     def attach(self, inbound: Inbound) -> None:
         """See Nodes.attach: nobody asks."""

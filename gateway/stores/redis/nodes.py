@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from gateway.errors import StoreUnavailable
 from gateway.messages import SessionId, TrueId
-from gateway.nodes import Inbound, NodeId, VolatileKey
+from gateway.nodes import Inbound, NodeId, NodeState, VolatileKey
 from gateway.session import Session
 from gateway.store import Copies
 from gateway.stores.redis import bus
@@ -141,6 +141,14 @@ class RedisNodes:
         for task in self._probes:
             task.cancel()
         await asyncio.gather(*self._probes, return_exceptions=True)
+
+    @property
+    def state(self) -> NodeState:
+        """See Nodes.state."""
+        directory = self.directory
+        return NodeState(
+            len(directory.others) + 1, directory.dead, len(self.ownership), len(self.resuming)
+        )
 
     @property
     def trouble(self) -> str | None:

@@ -43,10 +43,9 @@ class Sessions(Protocol):
 
 
 class Resuming:
-    """Catches up with partitions. `missed` is how many connections had missed something."""
+    """Catches up with partitions."""
 
     def __init__(self, sessions: Sessions, partitions: Partitions) -> None:
-        self.missed = 0
         self._sessions = sessions
         self._partitions = partitions
         self._inbound: Inbound
@@ -145,7 +144,6 @@ class Resuming:
         for (partition, places), heads in zip(chunks, answers, strict=True):
             if partition in heard:
                 for place, head in zip(places, heads, strict=True):
-                    self.missed += head > place.offset
                     self._inbound.on_known(place, None if head < 0 else head)
         return heard
 
