@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gateway.api_types import BanRequest, SendRequest
 from gateway.config import Config
 from gateway.messages import SessionId, TrueId
 from gateway.server import Gateway
+from tests.gateway_process import GatewayProcess
 from tests.redis_servers import RedisServer, RedisServers
 from tests.transport.client import (
     Clients,
@@ -207,11 +209,13 @@ async def send_all(sender: Player, receiver: Player, count: int) -> None:
         assert receipt["ok"], receipt
 
 
-async def patiently_back(cluster: Cluster, player: Player, offset: str | None) -> Player:
+async def patiently_back(
+    cluster: Cluster, player: Player, offset: str | None, at: int = 1
+) -> Player:
     """Come back as soon as the store is there again."""
     while True:
         with suppress(Ended):
-            return await cluster.back(player, 1, offset)
+            return await cluster.back(player, at, offset)
         await asyncio.sleep(0.05)
 
 
@@ -450,3 +454,97 @@ async def test_a_redis_that_stands_still_sends_players_away_and_is_used_again(
     assert back.session["outcome"] == "resumed"
     assert (await back.send(back, 1))["status"] == "delivered"
     assert await back.message() == 1
+
+
+@pytest.fixture
+def two_that_wait(
+    io_loop: IOLoop, settings: Config, tmp_path: Path, own_redis: RedisServer
+) -> Iterator[Cluster]:
+    """Two that no outage of Redis parts."""
+    store = {"url": f"{own_redis.url}?timeout=2", "node_lease": 60.0}
+    cluster = Cluster(io_loop, change(settings, store=store), tmp_path)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.mark.expects_warnings
+@pytest.mark.parametrize("new", [0, 2, 3])
+async def test_a_redis_that_has_lost_its_last_messages_is_told_to_whom_it_concerns(
+    two_that_wait: Cluster, own_redis: RedisServer, tmp_path: Path, new: int
+) -> None:
+    """It comes back with an older state of itself, as a replica that lagged behind has it."""
+    cluster = two_that_wait
+    ann, bob, eve = [await cluster.player(at) for at in (0, 1, 1)]
+    for number in range(3):
+        assert (await ann.send(bob, number))["ok"]
+        assert (await ann.send(eve, number))["ok"]
+    kept = tmp_path / "kept"
+    shutil.copytree(own_redis.cwd / "appendonlydir", kept)
+    for number in (3, 4):
+        assert (await ann.send(bob, number))["ok"]
+    data, offset = await received(bob, 5)
+    assert data == [0, 1, 2, 3, 4]
+    assert (await received(eve, 3))[0] == [0, 1, 2]
+
+    own_redis.kill()
+    shutil.rmtree(own_redis.cwd / "appendonlydir")
+    shutil.copytree(kept, own_redis.cwd / "appendonlydir")
+    own_redis.start()
+    # Another sender is the first to reach it: the lost messages' places are taken.
+    await until(lambda: cluster.gateways[0]._store.available)
+    ann = await patiently_back(cluster, ann, None, at=0)
+    for number in range(new):
+        receipt = await ann.send(bob, f"new {number}")
+        assert receipt["ok"], receipt
+    await ended(bob)
+    bob = await patiently_back(cluster, bob, offset)
+    assert bob.session["outcome"] == "store_reset"
+    assert bob.session["gap"] == {"after": offset, "lost": None}
+    # Who has what the store has goes on.
+    assert (await ann.send(eve, "and on"))["connections"] == 1
+    assert await eve.message() == "and on"
+    text = cluster.gateways[1].metrics.render().decode()
+    assert 'gateway_closed_connections_total{reason="store_replaced"} 1.0' in text
+
+
+# A node that is killed
+
+
+@pytest.fixture
+def processes(tmp_path: Path, redis_url: str) -> Iterator[list[GatewayProcess]]:
+    config = {
+        "store": {"url": redis_url, "node_lease": 1},
+        # Nobody waits for a probe of a node that is not there.
+        "resume": {"secret_keys": ["k" * 40], "probe_timeout": 30},
+    }
+    with ExitStack() as stack:
+        started = []
+        for number in range(2):
+            folder = tmp_path / f"node{number}"
+            folder.mkdir()
+            started.append(stack.enter_context(GatewayProcess(folder, config=config)))
+        yield started
+
+
+@pytest.mark.parametrize("means", ["pid", "token"])
+async def test_who_was_at_a_node_that_is_killed_goes_on_at_another_at_once(
+    processes: list[GatewayProcess], means: str
+) -> None:
+    async with Clients(processes[0].url) as first, Clients(processes[1].url) as second:
+        ann, bob = await first.player(), await second.player()
+        sending = asyncio.create_task(send_all(ann, bob, 200))
+        got, offset = await received(bob, 40)
+        processes[1].kill()
+        with suppress(Ended):
+            while True:
+                data, offset = await received(bob, 1)
+                got += data
+        auth = {"pid": bob.pid} if means == "pid" else {"token": bob.session["token"]}
+        bob = await first.player("websocket", {**auth, "offset": offset})
+        assert bob.session["outcome"] == "resumed"
+        await sending
+        got += (await received(bob, 200 - len(got)))[0]
+        assert got == list(range(200))
+        await ann.send(bob, "and on")
+        assert await bob.message() == "and on"
