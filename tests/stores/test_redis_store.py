@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import ConfigError, StoreUnavailable
 from gateway.mailbox import OVERHEAD, Draft, Retention
 from gateway.messages import TrueId
 from gateway.store import MailboxFull, UnknownTarget
@@ -51,6 +51,20 @@ def test_nodes_see_each_others_messages(nodes: NewStore) -> None:
     assert is_duplicate(second.append(b"1", key="k"))
     assert second.batch().messages == (sent.message,)
     assert first.epoch_of(ANN) == second.epoch_of(ANN) == position_of(sent).epoch
+
+
+def test_data_of_another_format_is_refused_and_left_as_it_is(
+    nodes: NewStore, redis_server: RedisServer, redis_url: str
+) -> None:
+    store = nodes(partitions=2)
+    store.know([ANN])
+    accepted(store.append())
+    with pytest.raises(ConfigError, match=r"store.url: .* its format is '1 2', .* '1 4'"):
+        redis_store(redis_url, partitions=4)
+    assert store.read() == [b"1"]
+    redis_server.ask("SET", store.store._redis.prefix(1) + b"format", "2 2")
+    with pytest.raises(ConfigError, match="is of another release"):
+        redis_store(redis_url, partitions=2)
 
 
 def test_a_limit_in_total_holds_over_all_partitions_and_nodes(nodes: NewStore) -> None:
@@ -179,7 +193,7 @@ def test_nothing_is_left_of_players_who_are_gone(
     store.expire(11.0)
     prefix = store.store._redis.prefix(0)
     left = {key.removeprefix(prefix) for key in keys_of(redis_server, store, 0)}
-    assert left <= {b"epoch", b"n"}
+    assert left <= {b"epoch", b"format", b"n"}
     assert (store.bytes, store.message_count) == (0, 0)
 
 

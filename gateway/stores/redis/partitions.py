@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from zlib import crc32
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import ConfigError, StoreUnavailable
 from gateway.stores.redis.client import Done, Redis, Reply, Word
 from gateway.stores.redis.link import settle
 from gateway.stores.redis.scripts import Script, load
 
+logger = logging.getLogger(__name__)
+
 _BEGIN: Final = load("epoch")
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+#: Which keys there are, and what is in them: a release that changes that counts on.
+_FORMAT: Final = 1
 #: What a script answers when the partition has not the epoch that its caller believes in.
 LOST: Final = b"LOST"
 
@@ -49,6 +54,9 @@ class Partitions:
         self._beginning: set[int] = set()
         self._replaced: set[int] = set()
         self._new_epoch = b""
+        # Who is in which partition depends on their number.
+        self._format = f"{_FORMAT} {redis.partitions}".encode()
+        self._other_format = ""
 
     def of(self, name: str) -> int:
         """Return the partition of a player or room."""
@@ -97,11 +105,16 @@ class Partitions:
     # Epochs
 
     async def open(self) -> None:
-        """Learn all epochs, as far as the servers can be reached; `lost` finds the rest."""
+        """Learn all epochs, as far as the servers can be reached; `lost` finds the rest.
+
+        Raises ConfigError for data of another format.
+        """
         answers = [asyncio.get_running_loop().create_future() for _ in range(self.count)]
         for partition, answer in enumerate(answers):
             self._begin(partition, answer)
         await asyncio.gather(*answers)
+        if self._other_format:
+            raise ConfigError(f"store.url: {self._other_format}")
 
     def lost(self, partition: int) -> StoreUnavailable:
         """Begin an epoch in a partition that answered LOST; return what its caller is told."""
@@ -112,7 +125,7 @@ class Partitions:
     def _begin(self, partition: int, answer: asyncio.Future[None] | None) -> None:
         self._beginning.add(partition)
         done = functools.partial(self._on_epoch, partition, answer)
-        self.redis.call(partition, _BEGIN, (self._name(),), done)
+        self.redis.call(partition, _BEGIN, (self._name(), self._format), done)
 
     def _name(self) -> bytes:
         """Return a name for an epoch: one for all that begin now, and for none later.
@@ -136,14 +149,30 @@ class Partitions:
     ) -> None:
         self._beginning.discard(partition)
         before = self.epochs[partition]
-        if isinstance(reply, bytes) and reply != before:
-            self.epochs[partition] = reply
+        epoch = self._epoch_in(reply)
+        if epoch and epoch != before:
+            self.epochs[partition] = epoch
             if before:
                 self._note_replaced(partition)
             else:
                 self._unknown -= 1
         if answer is not None and not answer.done():
             answer.set_result(None)
+
+    def _epoch_in(self, reply: Any) -> bytes:
+        """Return the epoch of a partition that was asked for it, empty if it cannot be used."""
+        if not isinstance(reply, list):
+            return b""
+        epoch, found = reply
+        if found == self._format:
+            return bytes(epoch)
+        if not self._other_format:
+            self._other_format = (
+                f"the data there is of another release: its format is {found.decode()!r}, "
+                f"that of this one {self._format.decode()!r}; take another prefix"
+            )
+            logger.error("the store cannot be used: %s", self._other_format)
+        return b""
 
     def _note_replaced(self, partition: int) -> None:
         # Mostly it is all of a server's: who is told looks through all connections.

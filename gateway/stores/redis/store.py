@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import ConfigError, StoreUnavailable
 from gateway.mailbox import RoomDraft
 from gateway.membership import Memberships
 from gateway.messages import TrueId
@@ -146,7 +146,11 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     async def open(self) -> None:
         """See Store.open."""
         await self._redis.open()
-        await self._partitions.open()
+        try:
+            await self._partitions.open()
+        except ConfigError:
+            await self._redis.close()
+            raise
         await self._totals.look()
         self._totals.start()
         await self._rooms.open()
