@@ -104,6 +104,7 @@ async def two_nodes(url: str, **limits: Any) -> AsyncIterator[list[tuple[RedisSt
                 lambda added, given_up: None,
                 lambda kind, seconds: None,
                 node_lease=LONG,
+                presence_grace=LONG,
                 heard=counters,
                 on_webhooks_lost=lambda numbers: None,
             )
