@@ -373,10 +373,17 @@ def test_what_a_call_without_an_answer_may_have_stored_is_looked_for(
             one.resuming.on_unanswered(partition)
             await until(lambda: one.told)
             assert one.told == [("known", 1, 3)]
+            # And so it is now and then, though nobody knows of anything.
+            one.told.clear()
+            await until(lambda: not len(one.resuming))
+            one.resuming.look((partition,))
+            await until(lambda: one.told)
+            assert one.told == [("known", 1, 3)]
             # Where nothing is heard it is looked when something is heard again.
             one.resuming.on_lost(frozenset((partition,)))
             one.resuming.on_unanswered(partition)
             one.resuming.on_unanswered(partition + 1)
+            one.resuming.look((partition,))
             await until(lambda: len(one.resuming) == 1 and one.resuming._timer is None)
             assert one.told[1:] == [("doubt", True)]
             one.resuming.on_restored(frozenset((partition,)), True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -232,8 +233,7 @@ def test_a_session_that_may_be_in_use_after_an_error_is_not(
         newcomer.connection_id = None
         save(store, subject, newcomer)
         until_available(store)
-        store.expire(0.0)
-        assert store.store._sessions.unsaved == 0
+        until_saved(store)
         assert routes(server, store) == routes(server, store, "bob") == {}
         assert [each.node for each in store.sessions_of(ANN)] == [""]
         assert [each.node for each in store.sessions_of(BOB)] in ([], [""])
@@ -249,10 +249,21 @@ def until_available(store: RedisDriver) -> None:
             try:
                 await store.store.check()
             except StoreUnavailable:
+                await asyncio.sleep(0.01)
                 continue
             return
 
     store.run(check())
+
+
+def until_saved(store: RedisDriver) -> None:
+    """Wait until nothing is left to be saved."""
+
+    async def wait() -> None:
+        while store.store._sessions.unsaved:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    store.run(wait())
 
 
 def test_what_could_not_be_saved_is_saved_later(redis_servers: RedisServers) -> None:
@@ -271,10 +282,9 @@ def test_what_could_not_be_saved_is_saved_later(redis_servers: RedisServers) -> 
         disconnect(store, subject)
         server.restart()
         until_available(store)
-        store.expire(0.0)
+        until_saved(store)
         assert store.look(ANN).confirmed == 3
         assert (found(store).confirmed, found(store).node) == (3, "")
-        assert store.store._sessions.unsaved == 0
 
 
 # Limits, and nodes that are dead
@@ -486,4 +496,30 @@ def test_a_node_that_was_taken_for_dead_has_its_sessions_again(
     assert found(first) is subjects[0]
     assert first.sessions_of(ANN) == tuple(subjects)
     assert [each.node for each in second.sessions_of(ANN)] == ["node1", "node1"]
+    assert routes(redis_server, first) == {b"node1": b"2"}
+
+
+def test_a_session_that_nobody_has_is_let_go(
+    pair: tuple[RedisDriver, RedisDriver], redis_server: RedisServer
+) -> None:
+    first, second = pair
+    here = session(1, connected=True)
+    first.add_session(here)
+    # As after a failover that has lost what was said last: there is no such connection.
+    stray = session(2, connected=True)
+    first.add_session(stray)
+    first.store._sessions.dropped(stray.id)
+    # This one is on its way in.
+    first.add_session(session(3))
+    coming = found(first, SessionId("s3"))
+    assert first.update_session(replace(coming, connection_id=ConnectionId(9)))
+    second.expire(1.0)
+    assert routes(redis_server, first) == {b"node1": b"3"}
+    first.expire(1.0)
+    first.check()
+    assert {each.id: each.node for each in second.sessions_of(ANN)} == {
+        "s1": "node1",
+        "s2": "",
+        "s3": "node1",
+    }
     assert routes(redis_server, first) == {b"node1": b"2"}

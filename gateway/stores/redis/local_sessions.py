@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,8 @@ from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.stores.redis.session_records import Record, new_session
 
+#: Between two tries while Redis does not answer, in seconds.
+_RETRY: Final = 1.0
 #: Higher than all versions, exact in Lua.
 _ANY: Final = 2**53
 
@@ -41,7 +44,7 @@ class LocalSessions:
     """The identity map of the sessions in use on the node `node`.
 
     Of each session one save is under way at most; those that come meanwhile become one. What
-    could not be saved waits for `retry`.
+    could not be saved is tried again until `close`.
     """
 
     def __init__(self, node: str, send: Send) -> None:
@@ -53,6 +56,8 @@ class LocalSessions:
         #: The newest save of each that Redis has not answered yet, and those not sent.
         self._newest: dict[Key, Save] = {}
         self._waiting: set[Key] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def __len__(self) -> int:
         return len(self._in_use)
@@ -60,6 +65,14 @@ class LocalSessions:
     def in_use(self) -> list[Session]:
         """Return the sessions in use."""
         return [*self._in_use.values()]
+
+    def is_known(self, session_id: SessionId) -> bool:
+        """Tell whether a session is in use here, or may be, or Redis is about to be told of it."""
+        return (
+            session_id in self._in_use
+            or session_id in self._claimed
+            or (session_id, False) in self._newest
+        )
 
     def claim(self, session_id: SessionId) -> None:
         """Redis is told that a session is in use here: it may be, whatever it answers."""
@@ -155,8 +168,16 @@ class LocalSessions:
             if self._newest[key].true_id == true_id:
                 self._start(key)
 
-    def retry(self) -> None:
-        """Send all that waits: what could not be saved, too."""
+    def close(self) -> None:
+        """Send all that waits for the last time."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.flush_all()
+
+    def flush_all(self) -> None:
+        """Send all that waits."""
+        self._timer = None
         for key in tuple(self._waiting):
             self._start(key)
 
@@ -170,6 +191,9 @@ class LocalSessions:
                     del self._newest[key]
                 else:
                     self._waiting.add(key)
+                    if self._timer is None and not self._closed:
+                        loop = asyncio.get_running_loop()
+                        self._timer = loop.call_later(_RETRY, self.flush_all)
             elif error is None and key in self._waiting:
                 self._start(key)
 

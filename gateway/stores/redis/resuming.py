@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from gateway.errors import StoreUnavailable
@@ -83,6 +83,10 @@ class Resuming:
         self._unanswered.add(partition)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_RETRY, self._look_for_unanswered)
+
+    def look(self, partitions: Iterable[int]) -> None:
+        """Look at partitions although nothing is known to be missed: if it was, that ends here."""
+        self._start(frozenset(partitions) - self._behind.keys())
 
     def _look_for_unanswered(self) -> None:
         self._timer = None

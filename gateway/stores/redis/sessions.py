@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -26,9 +26,11 @@ from gateway.stores.redis.totals import Totals
 _ADD: Final = load("session_add")
 _BAN: Final = load("session_ban")
 _BAN_OF: Final = load("session_ban_of")
+_BUSY: Final = load("session_busy")
 _EXPIRE: Final = load("session_expire")
 _IDLE: Final = load("session_idle")
 _READ: Final = load("session_read")
+_RELEASE: Final = load("session_release")
 _RENEW: Final = load("session_renew")
 _REVOKE: Final = load("session_revoke")
 _REVOKE_PLAYER: Final = load("session_revoke_player")
@@ -42,6 +44,8 @@ MAX_REVOCATIONS = 4096
 _EXPIRED: Final = 200
 #: Sessions that one call renews.
 _RENEWED: Final = 200
+#: Sessions that are looked at in one call.
+_LOOKED_AT: Final = 2000
 #: How long no partition is asked again for room that none had, in seconds.
 _CROWDED: Final = 1.0
 
@@ -204,7 +208,7 @@ class SessionCalls:
         They were taken over by other nodes or ended while this one did not hear of it. To be
         called before messages that were missed are read. Raises StoreUnavailable.
         """
-        self._sessions.retry()
+        self._sessions.flush_all()
         groups: dict[int, list[Session]] = {}
         for session in self._sessions.in_use():
             partition = self._partitions.of(session.true_id)
@@ -225,6 +229,21 @@ class SessionCalls:
             if session.connection_id is not None:
                 self._sessions.dropped(session.id)
         return lost
+
+    async def release_strays(self, partitions: Iterable[int]) -> None:
+        """Have no session in use at this node that is not, whatever went wrong.
+
+        After a failover, Redis may have forgotten that a connection was lost. Raises
+        StoreUnavailable.
+        """
+        for partition in partitions:
+            reply: Any = await self._partitions.ask(partition, _BUSY, (self._node, _LOOKED_AT))
+            for member in reply:
+                true_id, _, session_id = member.rpartition(b"\0")
+                # One that is taken into use from now on is told of after this.
+                if not self._sessions.is_known(SessionId(session_id.decode())):
+                    args = (self._node, true_id, session_id)
+                    self._partitions.call(partition, _RELEASE, args, _ignore)
 
     # Revocations and bans
 
@@ -301,3 +320,7 @@ def _on_saved(
     on_answer: Callable[[GatewayError | None], None], reply: Reply | GatewayError
 ) -> None:
     on_answer(reply if isinstance(reply, GatewayError) else None)
+
+
+def _ignore(reply: object) -> None:
+    """What was not done now is done the next time."""

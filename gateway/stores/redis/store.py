@@ -43,6 +43,8 @@ from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
 logger = logging.getLogger(__name__)
 
 _CHECK = load("check")
+#: In so many calls of `expire` all partitions are looked at.
+_ROUND = 4
 
 
 class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
@@ -133,6 +135,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
             self._note_webhooks,
         )
         self._open = False
+        self._looked_at = 0
         if nodes is None:
             redis.on_restored = self._on_restored
         else:
@@ -165,7 +168,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         await self._reclaimer.close()
         if self._others is not None:
             await self._others.close()
-        self._sessions.retry()
+        self._sessions.close()
         with suppress(StoreUnavailable):
             await self.check()
             while self._publishing.busy:
@@ -271,9 +274,19 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         """See Store.expire; in small calls, so that appends come in between."""
         self._appends.restart()
         self._publishes.restart()
-        self._sessions.retry()
         for partition in self._outbox.partitions:
             newest = await self._expire_sessions(now, partition)
             await self._expire_mailboxes(now, partition)
             await self._publishing.finish_stale(partition)
             self._look_for_webhooks(partition, newest)
+        await self._look_around()
+
+    async def _look_around(self) -> None:
+        """Find, in some partitions at a time, what went wrong although nobody noticed."""
+        count = self._partitions.count
+        number = -(-count // _ROUND)
+        partitions = [(self._looked_at + each) % count for each in range(number)]
+        self._looked_at = (self._looked_at + number) % count
+        await self.release_strays(partitions)
+        if self._others is not None:
+            self._others.resuming.look(partitions)
