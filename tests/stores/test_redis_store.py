@@ -164,20 +164,24 @@ def test_a_repeated_message_is_at_the_other_nodes_of_its_player(
     assert (again.message, again.remote) == (None, 2)
 
 
-def test_a_call_without_an_answer_is_noted(redis_servers: RedisServers) -> None:
-    server = redis_servers.start(appendonly="always")
+def test_a_message_that_too_few_replicas_have_is_looked_for(redis_servers: RedisServers) -> None:
+    server = redis_servers.start()
     with redis_store(server.url, partitions=4) as store:
         store.know([ANN])
+    with redis_store(f"{server.url}?wait=1&wait_timeout=0.01", partitions=4) as store:
         noted: list[int] = []
+        store.store._partitions.epochs = [
+            server.ask("GET", store.store._redis.prefix(each) + b"epoch") for each in range(4)
+        ]
         store.store._partitions.on_unanswered = noted.append
-        accepted(store.append())
-        assert noted == []
+        assert isinstance(store.append(), StoreUnavailable)
+        mine = store._partitions.of(ANN)
+        assert noted == [mine]
+        assert server.ask("HGET", store.store._redis.prefix(mine) + b"p:ann", "head") == b"1"
+        # What was not sent was not stored.
         server.kill()
         assert isinstance(store.append(), StoreUnavailable)
-        assert noted == [store._partitions.of(ANN)]
-        server.restart()
-        wait_until(lambda: store.run(asyncio.sleep(0.01)) or store.available, "the store is back")
-        assert store.read() == [b"1"]
+        assert noted == [mine]
 
 
 def test_nothing_is_left_of_players_who_are_gone(

@@ -152,7 +152,7 @@ class Fanout:
             self._take(partition, reply)
         elif isinstance(reply, GatewayError):
             self.failure = reply
-            self._around.partitions.on_unanswered(partition)
+            self._around.partitions.note_failure(partition, reply)
         elif reply in (b"BEHIND", b"BLANK"):
             self._wait(partition, look=reply == b"BLANK")
             return

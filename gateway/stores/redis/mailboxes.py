@@ -116,7 +116,7 @@ class MailboxCalls:
     ) -> Accepted | GatewayError:
         """Return what an answer means that is no offset."""
         if isinstance(reply, GatewayError):
-            self._partitions.on_unanswered(partition)
+            self._partitions.note_failure(partition, reply)
             return reply
         if reply == LOST:
             return self._partitions.lost(partition)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 from zlib import crc32
 
-from gateway.errors import ConfigError, StoreUnavailable
+from gateway.errors import ConfigError, GatewayError, StoreUnavailable
 from gateway.stores.redis.client import Done, Redis, Reply, Word
-from gateway.stores.redis.link import settle
+from gateway.stores.redis.link import Refused, settle
 from gateway.stores.redis.scripts import Script, load
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Partitions:
         self.count = redis.partitions
         #: The epoch of each, empty while it is not known.
         self.epochs = [b""] * redis.partitions
-        #: To be told when it is not known whether a call has stored a message.
+        #: Is told where a message may have been stored though its sender is told that it was not.
         self.on_unanswered: Callable[[int], None] = lambda partition: None
         self._on_replaced = on_replaced
         self._unknown = redis.partitions
@@ -101,6 +101,15 @@ class Partitions:
         return await asyncio.gather(
             *(self.ask(partition, script, args) for partition in range(self.count))
         )
+
+    def note_failure(self, partition: int, error: GatewayError) -> None:
+        """A call that stores messages has failed: too few replicas have what it may have stored.
+
+        Others are not stored, but for those under way on a link that ends: what a node misses then
+        is looked for when it hears the server again.
+        """
+        if isinstance(error, Refused) and error.code == "NOREPLICAS":
+            self.on_unanswered(partition)
 
     # Epochs
 

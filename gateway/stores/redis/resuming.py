@@ -5,8 +5,8 @@ heard again the node says anew which sessions it has, asks where the mailboxes o
 and reads what is new. Until then it writes nothing from them: the server may be another one, and
 have lost the last that it had acknowledged. A number alone does not show that, the nonce does.
 
-A call that was not answered may have stored something all the same. Other nodes were told of it,
-this one was not: it looks, too.
+What too few replicas have is stored all the same. Other nodes were told of it, this one was not: it
+looks, too.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Resuming:
         self._start(partitions)
 
     def on_unanswered(self, partition: int) -> None:
-        """Whether a message was stored there is not known: look soon."""
+        """A message may have been stored there, and nothing said of it: look soon."""
         self._unanswered.add(partition)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_RETRY, self._look_for_unanswered)
