@@ -23,7 +23,9 @@ MODULES = (
     "gateway/registry.py",
     "gateway/replay.py",
     "gateway/transport/engine.py",
+    "gateway/transport/frames.py",
     "gateway/transport/socketio.py",
+    "gateway/transport/stream.py",
     "gateway/transport/timers.py",
 )
 

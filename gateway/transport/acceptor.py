@@ -21,7 +21,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
 from gateway.engineio import PROTOCOL_VERSION, RequestError
-from gateway.transport.engine import Engine, EngineConnection
+from gateway.transport.engine import Engine
 from gateway.transport.handshake import asks_for_upgrade, is_key
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
@@ -65,7 +65,6 @@ class Acceptor:
         self._listening: list[socket.socket] = []
         self._silent: dict[socket.socket, Timer[socket.socket]] = {}
         self._timers: TimerQueue[socket.socket] = TimerQueue(loop, head_timeout, self._drop)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Accept from these non-blocking listening sockets."""
@@ -133,19 +132,12 @@ class Acceptor:
             return False
         accepted.recv(end)
         key = headers["sec-websocket-key"]
-        task = self._loop.create_task(self._hand_over(accepted, key, connection), name="handshake")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return True
-
-    async def _hand_over(
-        self, accepted: socket.socket, key: str, connection: EngineConnection
-    ) -> None:
         try:
-            await self._picows.take_over(accepted, key, b"", connection)
+            self._picows.take_over(accepted, key, b"", connection)
         except OSError:
             accepted.close()
             connection.on_websocket_failed()
+        return True
 
     def _drop(self, accepted: socket.socket) -> None:
         """Nothing came in time."""
@@ -171,10 +163,6 @@ class Acceptor:
         self.hold()
         for accepted in tuple(self._silent):
             self._drop(accepted)
-
-    async def close(self) -> None:
-        """Wait for the handshakes under way."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def _parse(head: bytes) -> tuple[dict[str, str], dict[str, str]] | None:

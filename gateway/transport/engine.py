@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections import Counter
@@ -12,7 +11,6 @@ from typing import Final
 
 from gateway.engineio import (
     MESSAGE,
-    OPEN,
     AdoptProbe,
     AnswerPoll,
     Channel,
@@ -33,6 +31,7 @@ from gateway.errors import ConnectRefused
 from gateway.metrics import Metrics
 from gateway.network import network_of
 from gateway.transport.close_codes import NORMAL, PROTOCOL_ERROR, TOO_BIG
+from gateway.transport.frames import FrameWriter
 from gateway.transport.interfaces import EngineSettings, Handler, WebSocketLink
 from gateway.transport.timers import Timer, TimerQueue
 
@@ -53,6 +52,7 @@ class EngineConnection:
         "_congested",
         "_engine",
         "_executing",
+        "_frames",
         "_lane",
         "_ping_timer",
         "_poll",
@@ -81,6 +81,7 @@ class EngineConnection:
         self.refusal = refusal
         self.handler: Handler
         self._websocket: WebSocketLink | None = None
+        self._frames: FrameWriter | None = None  # the websocket's
         self._probe: WebSocketLink | None = None
         self._poll: asyncio.Future[str] | None = None
         self._ping_timer: Timer[EngineConnection] | None = None
@@ -107,13 +108,28 @@ class EngineConnection:
         session = self.session
         if session.state is not State.OPEN:
             return True
-        link = self._websocket
+        frames, link = self._frames, self._websocket
         if link is not None and not self._executing:
-            buffered = link.send_text(prefix, body)
+            if frames is not None:
+                buffered = frames.send_text(prefix, body)
+            else:
+                buffered = link.send_text(prefix, body)
             return buffered <= self._engine.send_budget or self._within_budget()
         session.send((prefix[1:] + body).decode())
         self._execute()
         return self._within_budget()
+
+    def _use(self, link: WebSocketLink | None) -> None:
+        """Send over this websocket from now on, or over none."""
+        self._websocket, self._frames = link, None
+        if link is not None:
+            self._frames, link.lane = link.frames, self._lane
+        self._watch()
+
+    def _watch(self) -> None:
+        """Hear of each write while there is too much in the send buffer."""
+        if self._frames is not None:
+            self._frames.on_progress = self.on_progress if self._congested else None
 
     def set_lane(self, lane: Callable[[bytes], None]) -> None:
         """Hand events of the namespace `/` over on the short way: see WebSocketLink.lane."""
@@ -165,6 +181,7 @@ class EngineConnection:
             return True
         if not self._congested:
             self._congested = True
+            self._watch()
             self._slow_timer = self._engine.start_slow_timer(self)
         elif buffered > _HARD_BUDGET * budget:
             self.abort("slow consumer")
@@ -174,6 +191,7 @@ class EngineConnection:
         """Some of what was buffered is gone."""
         if self._congested and self.buffered <= self._engine.settings.send_buffer_bytes // 2:
             self._congested = False
+            self._watch()
             if self._slow_timer is not None:
                 self._slow_timer.cancel()
                 self._slow_timer = None
@@ -219,7 +237,7 @@ class EngineConnection:
     def on_websocket_open(self, link: WebSocketLink) -> None:
         """A websocket is open: the session's first, or one that wants to replace polling."""
         if self.session.transport == "websocket":
-            self._websocket = link
+            self._use(link)
             link.send(self._engine.open_packet(self))
         else:
             self._probe = link
@@ -255,7 +273,7 @@ class EngineConnection:
         if channel is Channel.PROBE:
             self._probe = None
         elif channel is Channel.MAIN:
-            self._websocket = None
+            self._use(None)
         else:
             return
         self.session.websocket_closed(channel)
@@ -312,10 +330,9 @@ class EngineConnection:
                     poll.set_result(payload)
                 self.on_progress()
             case AdoptProbe(packets):
-                link = self._websocket = self._probe
-                self._probe = None
+                link, self._probe = self._probe, None
+                self._use(link)
                 if link is not None:
-                    link.lane = self._lane
                     for packet in packets:
                         link.send(packet)
                 # Only now: what moved over still counts against the send budget.
@@ -333,7 +350,8 @@ class EngineConnection:
 
     def _close_websocket(self, channel: Channel, code: int) -> None:
         if channel is Channel.MAIN:
-            link, self._websocket = self._websocket, None
+            link = self._websocket
+            self._use(None)
         else:
             link, self._probe = self._probe, None
         if link is not None:
@@ -421,16 +439,7 @@ class Engine:
 
     def open_packet(self, connection: EngineConnection) -> str:
         """Return the OPEN packet of a fresh session."""
-        session = connection.session
-        settings = self.settings
-        fields = {
-            "sid": session.sid,
-            "upgrades": ["websocket"] if session.transport == "polling" else [],
-            "pingInterval": round(settings.ping_interval * 1000),
-            "pingTimeout": round(settings.ping_timeout * 1000),
-            "maxPayload": settings.max_payload,
-        }
-        return OPEN + json.dumps(fields, separators=(",", ":"))
+        return self.settings.open_packet(connection.session)
 
     def connection(self, sid: str) -> EngineConnection:
         """Return the session's connection. Raises RequestError for an unknown one."""

@@ -33,6 +33,7 @@ from gateway.transport.close_codes import TOO_BIG, wrong_close
 from gateway.transport.engine import Engine, EngineConnection
 from gateway.transport.exchanges import Exchanges
 from gateway.transport.forwarding import Answer, Forwarder
+from gateway.transport.frames import FrameWriter
 from gateway.transport.handshake import asks_for_upgrade, is_key
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
@@ -105,6 +106,7 @@ class TornadoWebSocket:
     def __init__(self, handler: EngineHandler) -> None:
         self._handler = handler
         self._buffered = 0
+        self.frames: FrameWriter | None = None
         self.lane: Callable[[bytes], None] | None = None
 
     @property
@@ -395,7 +397,7 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         self._connection = connection
         # The socket under a TLS connection cannot be handed over.
         if self._picows is not None and self.request.protocol != "https":
-            await self._hand_over(self._picows, connection)
+            self._hand_over(self._picows, connection)
         else:
             await super().get()
 
@@ -412,7 +414,7 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         if not is_key(headers.get("Sec-WebSocket-Key", "")):
             raise bad_request("the header Sec-WebSocket-Key is missing or malformed")
 
-    async def _hand_over(self, picows: PicowsWebSockets, connection: EngineConnection) -> None:
+    def _hand_over(self, picows: PicowsWebSockets, connection: EngineConnection) -> None:
         """Let picows have the socket; nothing of Tornado's stays behind."""
         key = self.request.headers["Sec-WebSocket-Key"]
         stream = self.detach()
@@ -423,7 +425,7 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         accepted.setblocking(False)
         stream.close()
         try:
-            await picows.take_over(accepted, key, early, connection)
+            picows.take_over(accepted, key, early, connection)
         except OSError:
             accepted.close()
             connection.on_websocket_failed()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gateway.engineio import Data
+from gateway.engineio import OPEN, Data, EngineSession
+from gateway.transport.frames import FrameWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,17 @@ class EngineSettings:
     send_buffer_bytes: int
     slow_timeout: float
     upgrade_timeout: float = 10.0
+
+    def open_packet(self, session: EngineSession) -> str:
+        """Return the OPEN packet of a fresh session."""
+        fields = {
+            "sid": session.sid,
+            "upgrades": ["websocket"] if session.transport == "polling" else [],
+            "pingInterval": round(self.ping_interval * 1000),
+            "pingTimeout": round(self.ping_timeout * 1000),
+            "maxPayload": self.max_payload,
+        }
+        return OPEN + json.dumps(fields, separators=(",", ":"))
 
     def changed_to(self, new: EngineSettings) -> EngineSettings:
         """Return what a running engine goes on with: durations stay as it was built.
@@ -45,6 +58,10 @@ class WebSocketLink(Protocol):
 
     A link may hand it such a frame's JSON array, whole and valid UTF-8, or not care.
     """
+
+    @property
+    def frames(self) -> FrameWriter | None:
+        """A short cut for `send_text`; None where there is none."""
 
     def send(self, data: Data | memoryview) -> None:
         """Write a text frame (str) or a binary one (bytes)."""

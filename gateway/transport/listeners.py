@@ -140,9 +140,7 @@ class Listeners:
             self._unix.close()
 
     async def close(self) -> None:
-        """Close what HTTP connections are left, after the handshakes under way."""
-        if self._acceptor is not None:
-            await self._acceptor.close()
+        """Close what HTTP connections are left."""
         for server in self._servers:
             await server.close_all_connections()
 

@@ -18,6 +18,15 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from gateway.engineio import Data
 from gateway.transport.close_codes import INVALID_TEXT, PROTOCOL_ERROR, TOO_BIG, wrong_close
 from gateway.transport.engine import EngineConnection
+from gateway.transport.frames import (
+    BINARY_FRAME,
+    LENGTH_16,
+    TEXT_FRAME,
+    FrameWriter,
+    Turn,
+    build_frame,
+)
+from gateway.transport.stream import Stream
 from gateway.transport.timers import Timer, TimerQueue
 
 logger = logging.getLogger(__name__)
@@ -29,12 +38,6 @@ _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
 #: How an event of the namespace `/` begins, from the Engine.IO type on.
 _EVENT: Final = b"42["
-#: First bytes of frames that are whole messages.
-_TEXT_FRAME: Final = 0x81
-_BINARY_FRAME: Final = 0x82
-#: Value of a header's length that says that 16 bits of length follow.
-_LENGTH_16: Final = 126
-
 #: picows takes no smaller one, and grows it when a frame needs more.
 _READ_BUFFER: Final = 2048
 #: One read takes no more, so that a burst of small frames does not grow the buffer for good.
@@ -51,14 +54,12 @@ class PicowsWebSocket(WSListener):
     __slots__ = (
         "_close_timer",
         "_connection",
-        "_corked",
-        "_corked_bytes",
         "_factory",
         "_fragments",
         "_fragments_kind",
-        "_paused",
         "_transport",
         "discarding",
+        "frames",
         "lane",
         "unframed",
     )
@@ -70,9 +71,7 @@ class PicowsWebSocket(WSListener):
         self._fragments: bytearray | None = None
         self._fragments_kind = _TEXT
         self._close_timer: Timer[PicowsWebSocket] | None = None
-        self._corked: list[bytes] | None = None
-        self._corked_bytes = 0
-        self._paused = False
+        self.frames = FrameWriter(factory.turn)
         self.lane: Callable[[bytes], None] | None = None
         #: Bytes received of a frame that is not whole yet.
         self.unframed = 0
@@ -84,62 +83,29 @@ class PicowsWebSocket(WSListener):
     @property
     def buffered(self) -> int:
         """See WebSocketLink.buffered."""
-        transport = self._transport
-        if transport is None:
-            return 0
-        return self._corked_bytes + transport.underlying_transport.get_write_buffer_size()
+        return self.frames.buffered
 
     def send(self, data: Data | memoryview) -> None:
         """See WebSocketLink.send."""
         if isinstance(data, str):
-            self._cork(build_frame(_TEXT_FRAME, b"", data.encode()))
+            self.frames.send(build_frame(TEXT_FRAME, b"", data.encode()))
         else:
-            self._cork(build_frame(_BINARY_FRAME, b"", bytes(data)))
+            self.frames.send(build_frame(BINARY_FRAME, b"", bytes(data)))
 
     def send_text(self, prefix: bytes, body: bytes) -> int:
         """See WebSocketLink.send_text."""
-        factory = self._factory
-        if body is factory.last_body and prefix is factory.last_prefix:
-            frame = factory.last_frame
-        else:
-            frame = factory.text_frame(prefix, body)
-        if self._corked is None:
-            self._cork(frame)
-        else:
-            self._corked.append(frame)
-            self._corked_bytes += len(frame)
-        # While less than half of the send budget is with the transport, it is not worth asking.
-        return self.buffered if self._paused else self._corked_bytes
-
-    def _cork(self, frame: bytes) -> None:
-        """Keep frames until the event loop's turn ends: one system call writes them all."""
-        if self._transport is None or self._connection is None:
-            return
-        if self._corked is None:
-            self._corked = []
-            self._factory.cork(self)
-        self._corked.append(frame)
-        self._corked_bytes += len(frame)
+        return self.frames.send_text(prefix, body)
 
     def flush(self) -> None:
         """See WebSocketLink.flush."""
-        corked, self._corked = self._corked, None
-        transport = self._transport
-        if corked and transport is not None and not transport.is_disconnected:
-            self._corked_bytes = 0
-            transport.underlying_transport.write(
-                corked[0] if len(corked) == 1 else b"".join(corked)
-            )
-            # What the kernel took at once never comes to `resume_writing`.
-            if self._connection is not None:
-                self._connection.on_progress()
+        self.frames.flush()
 
     def close(self, code: int, reason: str) -> None:
         """See WebSocketLink.close."""
         transport, self._connection = self._transport, None
         self.lane = None
         if transport is not None and self._close_timer is None:
-            self.flush()
+            self.frames.close()
             if not transport.is_close_frame_sent:
                 _send_close(transport, code, reason.encode())
             self._close_timer = self._factory.closing.start(self)
@@ -157,9 +123,11 @@ class PicowsWebSocket(WSListener):
         # picows keeps them as long as the connection lives; nobody reads them again.
         transport.request.headers.clear()
         transport.response.headers.clear()
+        stream = cast(Stream, transport.underlying_transport)
         budget = self._factory.send_buffer_bytes
         if budget:
-            transport.underlying_transport.set_write_buffer_limits(budget // 2, budget // 2)
+            stream.set_write_buffer_limits(budget // 2, budget // 2)
+        self.frames.open(stream)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A whole frame came in: a message, a part of one, or control."""
@@ -244,6 +212,7 @@ class PicowsWebSocket(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is closed."""
         self._transport = None
+        self.frames.close()
         self._factory.forget(self)
         if self._close_timer is not None:
             self._close_timer.cancel()
@@ -254,11 +223,11 @@ class PicowsWebSocket(WSListener):
 
     def pause_writing(self) -> None:
         """More than half of the send budget is used; `EngineConnection` sees when it is all."""
-        self._paused = True
+        self.frames.paused = True
 
     def resume_writing(self) -> None:
         """Half of the send budget is free again."""
-        self._paused = False
+        self.frames.paused = False
         if self._connection is not None:
             self._connection.on_progress()
 
@@ -359,7 +328,7 @@ class _Protocol(WSProtocol):  # type: ignore[misc]
             return
         # Between two frames the data starts with a header, which says how long the frame will be.
         announced = 0
-        if not link.unframed and nbytes > 1 and self._view[1] & 0x7F >= _LENGTH_16:
+        if not link.unframed and nbytes > 1 and self._view[1] & 0x7F >= LENGTH_16:
             announced = _announced(self._view[:nbytes])
         link.unframed += nbytes
         if announced > self._limit or link.unframed > self._limit + _MAX_READ:
@@ -370,7 +339,7 @@ class _Protocol(WSProtocol):  # type: ignore[misc]
 
 def _announced(data: memoryview) -> int:
     """Return the long payload length in a frame's header, as far as it is there."""
-    end = 4 if data[1] & 0x7F == _LENGTH_16 else 10
+    end = 4 if data[1] & 0x7F == LENGTH_16 else 10
     return int.from_bytes(data[2:end], "big")
 
 
@@ -385,8 +354,7 @@ class PicowsWebSockets:
         self._loop = loop
         # picows holds its listener by a weak reference only.
         self._links: set[PicowsWebSocket] = set()
-        self._corked: list[PicowsWebSocket] = []
-        self.last_prefix = self.last_body = self.last_frame = b""
+        self.turn = Turn(loop)
         self.closing: TimerQueue[PicowsWebSocket] = TimerQueue(
             loop, _CLOSE_TIMEOUT, PicowsWebSocket.abort
         )
@@ -396,7 +364,7 @@ class PicowsWebSockets:
         self.max_payload = max_payload
         self.send_buffer_bytes = send_buffer_bytes
 
-    async def take_over(
+    def take_over(
         self,
         accepted: socket.socket,
         key: str,
@@ -406,34 +374,31 @@ class PicowsWebSockets:
         """Answer the upgrade request on this socket with 101 and speak websocket from then on.
 
         `key` is its checked Sec-WebSocket-Key, `early` what came behind the request already.
+        Raises OSError.
         """
         link = PicowsWebSocket(self, connection)
-
-        def build() -> _Protocol:
-            protocol = _Protocol(
-                None,
-                None,
-                False,
-                lambda request: link,
-                link,
-                True,
-                None,
-                False,
-                0,
-                0,
-                1,
-                False,
-                _PICOWS_MAX_FRAME,
-                None,
-                _READ_BUFFER,
-            )
-            protocol.attach(link, self.max_payload)
-            return protocol
-
+        protocol = _Protocol(
+            None,
+            None,
+            False,
+            lambda request: link,
+            link,
+            True,
+            None,
+            False,
+            0,
+            0,
+            1,
+            False,
+            _PICOWS_MAX_FRAME,
+            None,
+            _READ_BUFFER,
+        )
+        protocol.attach(link, self.max_payload)
         if accepted.family == socket.AF_UNIX:
             accepted = _UnixSocket(fileno=accepted.detach())
+        Stream(self._loop, accepted, protocol).start()
         self._links.add(link)
-        _, protocol = await self._loop.connect_accepted_socket(build, accepted)
         head = (
             "GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
@@ -442,23 +407,6 @@ class PicowsWebSockets:
         connection.on_websocket_open(link)
         if early:
             _feed(protocol, early)
-
-    def text_frame(self, prefix: bytes, body: bytes) -> bytes:
-        """Return a text frame of both parts, and keep it for the next recipient."""
-        self.last_prefix, self.last_body = prefix, body
-        self.last_frame = frame = build_frame(_TEXT_FRAME, prefix, body)
-        return frame
-
-    def cork(self, link: PicowsWebSocket) -> None:
-        """Uncork this link when the event loop's turn ends."""
-        if not self._corked:
-            self._loop.call_soon(self._uncork)
-        self._corked.append(link)
-
-    def _uncork(self) -> None:
-        corked, self._corked = self._corked, []
-        for link in corked:
-            link.flush()
 
     def forget(self, link: PicowsWebSocket) -> None:
         """The link's socket is closed."""
@@ -469,16 +417,6 @@ class PicowsWebSockets:
         self.closing.stop()
         for link in tuple(self._links):
             link.abort()
-
-
-def build_frame(first: int, prefix: bytes, body: bytes) -> bytes:
-    """Return a whole unmasked frame: RFC 6455, section 5.2. `first` holds FIN and opcode."""
-    size = len(prefix) + len(body)
-    if size < _LENGTH_16:
-        return b"%c%c%b%b" % (first, size, prefix, body)
-    if size < 1 << 16:
-        return b"%c\x7e%c%c%b%b" % (first, size >> 8, size & 0xFF, prefix, body)
-    return b"%c\x7f%b%b%b" % (first, size.to_bytes(8, "big"), prefix, body)
 
 
 def _send_close(transport: WSTransport, code: int, reason: bytes) -> None:

@@ -17,8 +17,9 @@ from tornado.ioloop import IOLoop
 
 from gateway.engineio import Data
 from gateway.transport.engine import EngineConnection
+from gateway.transport.frames import build_frame
 from gateway.transport.interfaces import WebSocketLink
-from gateway.transport.picows import PicowsWebSocket, PicowsWebSockets, build_frame
+from gateway.transport.picows import PicowsWebSocket, PicowsWebSockets
 from gateway.transport.timers import TimerQueue
 from tests.transport.client import RawWebSocket, soon, until
 from tests.transport.conftest import nothing_runs
@@ -74,7 +75,7 @@ class World:
             end.setblocking(False)
         recorder = Recorder()
         connection = cast(EngineConnection, recorder)
-        await self.websockets.take_over(ours, KEY, early, connection)
+        self.websockets.take_over(ours, KEY, early, connection)
         head = (await receive(peer)).decode()
         accept = hashlib.sha1(f"{KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
         assert head.startswith("HTTP/1.1 101 ")
@@ -180,9 +181,9 @@ async def test_frame_for_many_is_built_once(world: World) -> None:
     prefix, body = b"42", b'["message",1]'
     (first, first_peer), (second, second_peer) = await world.open(), await world.open()
     first.link.send_text(prefix, body)
-    frame = world.websockets.last_frame
+    frame = world.websockets.turn.frame
     second.link.send_text(prefix, body)
-    assert world.websockets.last_frame is frame
+    assert world.websockets.turn.frame is frame
     second.link.send_text(prefix, b'["message",2]')
     for peer, expected in ((first_peer, frame), (second_peer, frame + b'\x81\x0f42["message",2]')):
         assert await receive_exactly(peer, len(expected)) == expected
