@@ -22,6 +22,8 @@ MODULES = (
     "gateway/limits.py",
     "gateway/registry.py",
     "gateway/replay.py",
+    "gateway/stores/memory_mailbox.py",
+    "gateway/stores/memory_player.py",
     "gateway/transport/engine.py",
     "gateway/transport/frames.py",
     "gateway/transport/socketio.py",

@@ -43,7 +43,7 @@ from gateway.store import (
     View,
 )
 from gateway.stores.memory_outbox import MemoryOutbox, OutboxCalls
-from gateway.stores.memory_player import KEY_BYTES, Player, Target, put_copies
+from gateway.stores.memory_player import KEY_BYTES, Player, Target, players_of, put_copies
 from gateway.stores.memory_room_calls import RoomCalls
 from gateway.stores.revocations import Revocations
 from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
@@ -170,7 +170,7 @@ class MemoryStore(RoomCalls, OutboxCalls):
                 if isinstance(known, GatewayError):
                     return known
                 return Published(known or None, duplicate=True)
-        targets = {true_id: self._players[true_id] for true_id in members}
+        targets = players_of(self._players, members)
         size = len(draft.body) + OVERHEAD
         limit = ""
         full = []

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.mailbox import Draft, Located, Mailbox, Position, Retention, StoredMessage
+from gateway.mailbox import Draft, Located, Position, Retention, StoredMessage
 from gateway.messages import TrueId
+from gateway.stores.memory_mailbox import Mailbox
 
 NO_LIMITS = Retention(max_messages=0, max_bytes=0, retention=0)
 #: What a message without data counts.

@@ -8,8 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.mailbox import Batch, Hole, Mailbox, Retention, StoredMessage
+from gateway.mailbox import Batch, Hole, Retention, StoredMessage
 from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
+from gateway.stores.memory_mailbox import Mailbox
 
 
 def message(offset: int) -> StoredMessage:
