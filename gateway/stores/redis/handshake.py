@@ -109,11 +109,10 @@ async def _greet(link: Link, access: Access, protocol: int) -> Server:
     hello: list[Word] = ["HELLO", protocol]
     if access.password:
         hello += ["AUTH", access.username or "default", access.password]
-    greeted = link.ask(*hello, "SETNAME", _NAME)
-    selected = link.ask("SELECT", access.database) if access.database else None
-    told = link.ask("INFO")
-    answers = [await each for each in (greeted, selected, told) if each is not None]
-    about = answers[-1]
+    asked = [link.ask(*hello, "SETNAME", _NAME)]
+    if access.database:
+        asked.append(link.ask("SELECT", access.database))
+    *_, about = await asyncio.gather(*asked, link.ask("INFO"))
     if not isinstance(about, bytes):
         raise LinkFailed("it does not say what it is", lasting=True)
     return _server(dict(re.findall(r"^(\w+):(.*?)\r?$", about.decode(errors="replace"), re.M)))

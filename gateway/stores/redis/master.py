@@ -185,8 +185,9 @@ class Master:
         hearing = None
         try:
             self._check(server)
-            for loading in [link.ask("SCRIPT", "LOAD", script.source) for script in load_all()]:
-                await loading
+            await asyncio.gather(
+                *(link.ask("SCRIPT", "LOAD", script.source) for script in load_all())
+            )
             hearing, same = await connect(
                 self.address,
                 access,
