@@ -93,6 +93,8 @@ class PlayersHere:
         if connection is None:
             return
         if head is None:
+            # What it has confirmed is lost as well: its offsets are for other messages now.
+            connection.session.confirmed = 0
             connection.close("store_replaced", reconnect=True)
         else:
             connection.go_on(head)

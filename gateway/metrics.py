@@ -153,7 +153,7 @@ class Metrics:
             "dropped_messages",
             "Messages for a player that went before any of their sessions had confirmed them",
             "reason",
-            ("expired", "trimmed", "refused"),
+            ("expired", "trimmed", "refused", "lost"),
         )
         self._missed_publishes = self.counters(
             "missed_publishes",
@@ -222,7 +222,8 @@ class Metrics:
     def dropped(self, reason: str, count: int) -> None:
         """Count messages that went unread.
 
-        They were `expired`, or `trimmed` or `refused` by a limit of the mailbox.
+        They were `expired`, `trimmed` or `refused` by a limit of the mailbox, or `lost` by the
+        store after they had been acknowledged.
         """
         self._dropped[reason] += count
 

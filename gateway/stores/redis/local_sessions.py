@@ -44,12 +44,14 @@ class LocalSessions:
     """The identity map of the sessions in use on the node `node`.
 
     Of each session one save is under way at most; those that come meanwhile become one. What
-    could not be saved is tried again until `close`.
+    could not be saved is tried again until `close`. While a player is `doubted`, the store may have
+    lost what they have confirmed, and given the offsets to other messages: it is not saved.
     """
 
-    def __init__(self, node: str, send: Send) -> None:
+    def __init__(self, node: str, send: Send, doubted: Callable[[TrueId], bool]) -> None:
         self._node = node
         self._send = send
+        self._doubted = doubted
         self._in_use: dict[SessionId, Session] = {}
         #: Versions of sessions taken into use: the next save says by which object, or not.
         self._claimed: dict[SessionId, int] = {}
@@ -142,7 +144,7 @@ class LocalSessions:
             session.id,
             session.true_id,
             version,
-            session.confirmed,
+            0 if self._doubted(session.true_id) else session.confirmed,
             session.last_seen,
             session.connection_id is not None,
         )
@@ -180,6 +182,12 @@ class LocalSessions:
         self._timer = None
         for key in tuple(self._waiting):
             self._start(key)
+
+    def forget_confirmed(self) -> None:
+        """The store has lost something: what doubted players confirmed before is not saved."""
+        for save in self._newest.values():
+            if self._doubted(save.true_id):
+                save.confirmed = 0
 
     def _start(self, key: Key) -> None:
         self._waiting.discard(key)

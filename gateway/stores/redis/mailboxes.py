@@ -22,6 +22,7 @@ from gateway.store import (
     UnknownTarget,
     View,
 )
+from gateway.stores.redis.acknowledged import Acknowledged
 from gateway.stores.redis.client import Redis, Reply
 from gateway.stores.redis.partitions import LOST, Partitions
 from gateway.stores.redis.reclaiming import Reclaimer
@@ -50,6 +51,7 @@ class MailboxCalls:
     _totals: Totals
     _turns: Turns
     _reclaimer: Reclaimer
+    _acknowledged: Acknowledged
     _nonces: Iterator[int]
     _appends: Sampler
     _on_dropped: Callable[[str, int], None]
@@ -107,6 +109,7 @@ class MailboxCalls:
         if isinstance(reply, int):
             message_id = b"%b.%d.%x" % (epoch, reply, nonce)
             message = StoredMessage(reply, message_id, draft.body, now)
+            self._acknowledged.note(draft.target_id, reply, nonce, now)
             done(draft, Accepted(message_id, message, remote))
         else:
             done(draft, self._refusal(draft, now, partition, reply, remote))

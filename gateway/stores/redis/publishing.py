@@ -72,13 +72,15 @@ class Outlets:
 
     `on_copies` gets what came into mailboxes otherwise than by the answer to a sender,
     `on_dropped` and `on_losses` what did not come, or went to make room. `known_key` says what
-    an answer about a key means: the id of its message, or why it may not be used.
+    an answer about a key means: the id of its message, or why it may not be used;
+    `on_acknowledged` gets copies, their nonce and time when all of them are stored.
     """
 
     on_copies: OnCopies
     on_dropped: Callable[[str, int], None]
     on_losses: Callable[[int, Sequence[int]], None]
     known_key: Callable[[bytes, float], bytes | GatewayError]
+    on_acknowledged: Callable[[Sequence[Copies], int, float], None]
 
 
 class Publishing:
@@ -283,6 +285,7 @@ class Publishing:
 
     def _on_arrived(self, draft: RoomDraft, done: PublishDone, fanout: Fanout) -> None:
         if fanout.failure is None:
+            self._outlets.on_acknowledged(fanout.copies, fanout.note.nonce, fanout.note.now)
             done(
                 draft,
                 Published(

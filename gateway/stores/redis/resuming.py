@@ -62,6 +62,10 @@ class Resuming:
     def __len__(self) -> int:
         return len(self._behind)
 
+    def is_behind(self, partition: int) -> bool:
+        """Tell whether what this node knows of a partition may not hold any more."""
+        return partition in self._behind
+
     def on_lost(self, partitions: frozenset[int]) -> None:
         """These are not heard."""
         self._behind.update(dict.fromkeys(partitions))

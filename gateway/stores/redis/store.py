@@ -19,6 +19,7 @@ from gateway.membership import Memberships
 from gateway.messages import TrueId
 from gateway.nodes import Alone, Nodes
 from gateway.store import Copies, MembershipDone, PublishDone, StoreLimits
+from gateway.stores.redis.acknowledged import Acknowledged
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.dead_nodes import DeadNodes, NodeList, OneNode
 from gateway.stores.redis.local_outbox import LocalOutbox
@@ -95,7 +96,8 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         self._totals = Totals(self._partitions, limits, node)
         self._turns = Turns()
         self._reclaimer = Reclaimer(self._partitions, self._totals, limits.total_bytes)
-        self._sessions = LocalSessions(node, self._send_save)
+        self._acknowledged = Acknowledged(self._partitions, node, self._on_lacking)
+        self._sessions = LocalSessions(node, self._send_save, self._is_doubted)
         self._dead_nodes = DeadNodes(node_list or OneNode(node))
         self.on_webhooks_lost = on_webhooks_lost
         self._outbox = LocalOutbox(range(redis.partitions) if owned is None else owned)
@@ -123,6 +125,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
                 on_dropped,
                 self._note_losses,
                 self._known_key,
+                self._acknowledged.note_copies,
             ),
         )
         self.presence = RedisPresence(
@@ -136,10 +139,13 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         )
         self._open = False
         self._looked_at = 0
+        self._resuming: Resuming | None = None
         if nodes is None:
+            redis.on_lost = self._acknowledged.on_lost
             redis.on_restored = self._on_restored
         else:
-            resuming = Resuming(self, self._partitions)
+            nodes.on_lost.append(self._acknowledged.on_lost)
+            resuming = self._resuming = Resuming(self, self._partitions)
             self._partitions.on_unanswered = resuming.on_unanswered
             nodes.resume_by(resuming)
             nodes.on_restored.append(self._on_restored)
@@ -166,6 +172,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         self._open = False
         self._totals.stop()
         await self._reclaimer.close()
+        await self._acknowledged.close()
         if self._others is not None:
             await self._others.close()
         self._sessions.close()
@@ -217,7 +224,19 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     def _tell_copies(self, copies: Sequence[Copies], full: Sequence[TrueId]) -> None:
         self.on_copies(copies, full)
 
+    def _on_lacking(self, true_ids: Sequence[TrueId], messages: int) -> None:
+        """Messages that were acknowledged to their senders are lost."""
+        self._on_dropped("lost", messages)
+        self._tell_copies((), true_ids)
+
+    def _is_doubted(self, true_id: TrueId) -> bool:
+        resuming = self._resuming
+        return resuming is not None and resuming.is_behind(self._partitions.of(true_id))
+
     def _on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
+        if not same_server:
+            self._sessions.forget_confirmed()
+        self._acknowledged.on_restored(partitions, same_server)
         self._rooms.on_restored(partitions, same_server)
         self.presence.on_restored(partitions, complete=same_server)
         if self._others is not None:
