@@ -112,6 +112,27 @@ class RedisServer:
         with self.client() as client:
             return client.execute_command(*words)
 
+    def replicas_in_step(self) -> int:
+        """Return how many replicas get everything at once."""
+        about = self.ask("INFO", "replication")
+        names = (f"slave{number}" for number in range(about["connected_slaves"]))
+        return sum(about.get(name, {}).get("state") == "online" for name in names)
+
+    def appendonly_size(self) -> int:
+        """Return the size of the file that it appends to, in bytes."""
+        return self._appendonly().stat().st_size
+
+    def cut_appendonly(self, size: int) -> None:
+        """Cut that file off, as if the rest had never come to the disk; it must not run."""
+        assert self._process is None
+        assert self._appendonly().stat().st_size > size, "there is nothing to lose"
+        os.truncate(self._appendonly(), size)
+
+    def _appendonly(self) -> Path:
+        # It goes on in a file of the next number now and then.
+        files = (self.cwd / "appendonlydir").glob("*.incr.aof")
+        return max(files, key=lambda file: int(file.name.split(".")[-3]))
+
     def start(self) -> None:
         """Start it and wait until it answers; a port that was taken meanwhile is waited for."""
         deadline = time.monotonic() + TIMEOUT
@@ -242,13 +263,7 @@ class RedisServers:
         """Start a replica of a server, and wait until it is in step."""
         before = master.ask("INFO", "replication")["connected_slaves"]
         replica = self.start(*options, replicaof=master, **settings)
-
-        def in_step() -> bool:
-            about = master.ask("INFO", "replication")
-            names = [f"slave{number}" for number in range(before + 1)]
-            return all(about.get(name, {}).get("state") == "online" for name in names)
-
-        wait_until(in_step, "the replica is in step")
+        wait_until(lambda: master.replicas_in_step() > before, "the replica is in step")
         return replica
 
     def sentinels(self, master: RedisServer, name: str, number: int = 3) -> list[RedisServer]:

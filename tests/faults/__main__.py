@@ -1,4 +1,8 @@
-"""Harm a gateway under load and count what got lost: `python -m tests.faults`."""
+"""Harm gateways under load and count what got lost: `python -m tests.faults`.
+
+`told` are acknowledged messages that a store has lost and whose players were told so. Scenarios
+of Redis have two gateways on it.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,20 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.faults.scenarios import SCENARIOS, Plan, Report
+from tests.faults import redis_scenarios, scenarios
+from tests.faults.scenarios import Plan, Report
+
+_SCENARIOS: Final = scenarios.SCENARIOS | redis_scenarios.SCENARIOS
 
 _COLUMNS: Final = (
-    ("scenario", 9),
+    ("scenario", 17),
     ("faults", 7),
     ("sent", 8),
     ("acked", 8),
     ("arrived", 8),
     ("again", 6),
     ("lost", 6),
+    ("told", 6),
     ("doubled", 8),
     ("misordered", 11),
     ("unexpected", 11),
@@ -47,6 +55,7 @@ def _print(report: Report, seconds: float) -> None:
                 findings.arrived,
                 findings.repeats,
                 len(findings.lost),
+                findings.told,
                 len(findings.doubled),
                 len(findings.misordered),
                 len(findings.unexpected),
@@ -64,9 +73,11 @@ def _print(report: Report, seconds: float) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=50, help="faults of each kind")
-    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
+    parser.add_argument("--scenarios", nargs="+", choices=_SCENARIOS, default=list(_SCENARIOS))
     parser.add_argument("--players", type=int, default=12)
     parser.add_argument("--seed", type=int, help="repeats the choices of an earlier run")
     parser.add_argument(
@@ -89,7 +100,7 @@ def main() -> int:
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="gateway-faults-") as directory:
             try:
-                report = asyncio.run(SCENARIOS[name](plan, Path(directory)))
+                report = asyncio.run(_SCENARIOS[name](plan, Path(directory)))
             except AssertionError as error:
                 print(name.rjust(_COLUMNS[0][1]), f" FAILED: {error}", flush=True)
                 failed = True

@@ -90,7 +90,7 @@ def check(log: Log, *, may_lose: bool = False) -> Findings:
 
     With `may_lose` the store may have lost the last that it had acknowledged, and the keys of
     it, if it said so: a player who was told of a gap or of another store may lack messages, and
-    one who was told of another store may get again what was sent again.
+    one who was told of another store may get messages again.
     """
     findings = Findings(unexpected=list(log.complaints))
     arrivals: dict[str, str] = {}
@@ -154,10 +154,16 @@ class _Reader:
                 self._gap = self._gap or event.gap
                 self._reset = self._reset or event.outcome == "store_reset"
                 self.told = self.told or event.gap or self._reset
-                if self._may_lose and event.outcome == "store_reset":
+                # Of who says nothing, nobody knows that they had what was lost.
+                unknown = event.outcome == "store_reset" or (
+                    event.gap and self._stream.at_least_once
+                )
+                if self._may_lose and unknown:
                     # Offsets that were lost are given again, to other messages.
                     self._offset, self._gap = 0, True
                     self._seqs.clear()
+                    # Nobody knows any more what the client has: all there is comes again.
+                    self._ids.clear()
             elif event.id in self._ids:
                 self._repeated(event)
             else:

@@ -144,6 +144,12 @@ class Fleet:
             f"{messages} messages wait for players who are away", lambda: waiting() >= messages
         )
 
+    def shake(self) -> None:
+        """Take half of the players' links away: they may come to another gateway."""
+        for player in self._chance.sample(self.players, len(self.players) // 2):
+            player.nap()
+            player.wake()
+
     def wake(self) -> None:
         """Let all players who are away come back."""
         for player in self.players:

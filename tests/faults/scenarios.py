@@ -27,9 +27,9 @@ _PROBE_TIMEOUT: Final = 0.4
 #: Longer than the clock jumps: a repeated message is accepted once within this window only.
 _DEDUPE_WINDOW: Final = 24 * 3600.0
 #: Acks that show that the load is back after a fault.
-_BACK: Final = 60
+BACK: Final = 60
 #: Messages that wait for players who are away when a fault strikes.
-_WAITING: Final = 10
+WAITING: Final = 10
 #: Share of the kills that hit a gateway whose players are still on their way back.
 _HASTE: Final = 0.25
 _FAKETIME: Final = "/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"
@@ -81,21 +81,27 @@ class _Stage:
     faults: int = 0
 
     def report(self, scenario: str, *notes: str) -> Report:
-        fleet = self.fleet
-        refused = (f"{count} {code}" for code, count in sorted(fleet.refusals.items()))
-        return Report(
-            scenario,
-            self.faults,
-            len(fleet.log.sent),
-            fleet.acked,
-            fleet.connects,
-            fleet.longest_outage,
-            check(fleet.log),
-            ", ".join([*notes, *(f"refused {each}" for each in refused)]),
-        )
+        return report_of(scenario, self.faults, self.fleet, *notes)
 
 
-def _config(plan: Plan, directory: Path) -> dict[str, Any]:
+def report_of(
+    scenario: str, faults: int, fleet: Fleet, *notes: str, may_lose: bool = False
+) -> Report:
+    """Judge a fleet that has settled; see check about `may_lose`."""
+    refused = (f"{count} {code}" for code, count in sorted(fleet.refusals.items()))
+    return Report(
+        scenario,
+        faults,
+        len(fleet.log.sent),
+        fleet.acked,
+        fleet.connects,
+        fleet.longest_outage,
+        check(fleet.log, may_lose=may_lose),
+        ", ".join([*notes, *(f"refused {each}" for each in refused)]),
+    )
+
+
+def config_of(plan: Plan, directory: Path) -> dict[str, Any]:
     config: dict[str, Any] = {
         "server": {"ping_interval": PING_INTERVAL, "ping_timeout": PING_TIMEOUT},
         "resume": {"probe_timeout": _PROBE_TIMEOUT},
@@ -131,14 +137,14 @@ async def _stage(
 ) -> AsyncIterator[_Stage]:
     """A gateway under load; unless it `may_complain`, its end and its log have to be clean."""
     chance = random.Random(plan.seed)
-    gateway = GatewayProcess(directory, config=_config(plan, directory), variables=variables)
+    gateway = GatewayProcess(directory, config=config_of(plan, directory), variables=variables)
     with _serving(gateway, may_complain=may_complain):
         async with Proxy(gateway.port, chance) as proxy:
             port = proxy.port if through_proxy else gateway.port
             address = ("127.0.0.1", port)
             fleet = Fleet(plan.players, lambda: address, pace or Pace(), chance)
             async with fleet:
-                await fleet.flows(_BACK)
+                await fleet.flows(BACK)
                 yield _Stage(plan, gateway, fleet, proxy if through_proxy else None, chance)
 
 
@@ -162,14 +168,14 @@ async def kill(plan: Plan, directory: Path) -> Report:
     """
     async with _stage(plan, directory) as stage:
         for _ in range(plan.rounds):
-            await stage.fleet.nap(_WAITING)
+            await stage.fleet.nap(WAITING)
             await asyncio.sleep(stage.chance.uniform(0.0, 0.3))
             await asyncio.to_thread(stage.gateway.kill)
             stage.faults += 1
             await asyncio.to_thread(stage.gateway.start)
             stage.fleet.wake()
             if stage.chance.random() >= _HASTE:
-                await stage.fleet.flows(_BACK)
+                await stage.fleet.flows(BACK)
         await stage.fleet.settle(plan.settle)
         return stage.report("kill")
 
@@ -191,7 +197,7 @@ async def stop(plan: Plan, directory: Path) -> Report:
                 "every player has come back",
                 lambda wanted=wanted: stage.fleet.connects >= wanted,  # type: ignore[misc]
             )
-            await stage.fleet.flows(_BACK)
+            await stage.fleet.flows(BACK)
         await stage.fleet.settle(plan.settle)
         return stage.report("stop")
 
@@ -210,7 +216,7 @@ async def proxy(plan: Plan, directory: Path) -> Report:
             )
         network.heal()
         stage.faults = network.faults.total()
-        await stage.fleet.flows(_BACK)
+        await stage.fleet.flows(BACK)
         await stage.fleet.settle(plan.settle)
         kinds = (f"{count} {fault.name.lower()}" for fault, count in network.faults.items())
         return stage.report("proxy", *kinds)
@@ -236,7 +242,7 @@ async def clock(plan: Plan, directory: Path) -> Report:
                 ),
             )
             stage.faults += 1
-            await stage.fleet.flows(_BACK)
+            await stage.fleet.flows(BACK)
         await stage.fleet.settle(plan.settle)
         return stage.report("clock")
 
@@ -269,7 +275,7 @@ async def disk(plan: Plan, directory: Path) -> Report:
         async with _stage(plan, directory, pace=pace, may_complain=True) as stage:
             slowest = 0.0
             for _ in range(plan.rounds):
-                await stage.fleet.nap(_WAITING)
+                await stage.fleet.nap(WAITING)
                 refused = stage.fleet.refusals["unavailable"]
                 small.fill()
                 try:
@@ -279,21 +285,21 @@ async def disk(plan: Plan, directory: Path) -> Report:
                             stage.fleet.refusals["unavailable"] > refused
                         ),
                     )
-                    await _until_ready(stage.gateway, 503)
+                    await until_ready(stage.gateway, 503)
                     # Those who come back now have to wait.
                     stage.fleet.wake()
                     stage.faults += 1
                 finally:
                     small.free()
                 freed = time.monotonic()
-                await _until_ready(stage.gateway, 200)
-                await stage.fleet.flows(_BACK)
+                await until_ready(stage.gateway, 200)
+                await stage.fleet.flows(BACK)
                 slowest = max(slowest, time.monotonic() - freed)
             await stage.fleet.settle(plan.settle)
             return stage.report("disk", f"well again in {slowest:.1f} s")
 
 
-async def _until_ready(gateway: GatewayProcess, status: int) -> None:
+async def until_ready(gateway: GatewayProcess, status: int) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while (answer := await asyncio.to_thread(gateway.get, "/readyz"))[0] != status:
         assert time.monotonic() < deadline, f"/readyz says {answer}, not {status}"

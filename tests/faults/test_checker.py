@@ -188,3 +188,10 @@ def test_what_is_sent_again_to_a_store_that_forgot_the_key_may_come_again() -> N
     assert findings.clean, findings
     assert (findings.arrived, findings.repeats) == (1, 1)
     assert counts(check(log_of(NEW, arrived(1, "a1"), RESUMED, again), may_lose=True))[1] == 1
+
+
+def test_who_says_nothing_of_what_it_has_is_told_of_a_gap_when_offsets_are_given_again() -> None:
+    again = Arrived("e.1.7", "b", "b1", 1)
+    for bare in (True, False):
+        log = log_of(NEW, arrived(1, "a1"), Greeted("trimmed", gap=True), again, at_least_once=bare)
+        assert check(log, may_lose=True).clean is bare
