@@ -113,10 +113,14 @@ class RedisServer:
             return client.execute_command(*words)
 
     def replicas_in_step(self) -> int:
-        """Return how many replicas get everything at once."""
+        """Return how many replicas have everything, and get what is new at once."""
         about = self.ask("INFO", "replication")
-        names = (f"slave{number}" for number in range(about["connected_slaves"]))
-        return sum(about.get(name, {}).get("state") == "online" for name in names)
+        replicas = (about[f"slave{number}"] for number in range(about["connected_slaves"]))
+        # One is online before it has said for the first time how far it is: then it gets more.
+        return sum(
+            each["state"] == "online" and 0 < each["offset"] >= about["master_repl_offset"]
+            for each in replicas
+        )
 
     def appendonly_size(self) -> int:
         """Return the size of the file that it appends to, in bytes."""
