@@ -140,7 +140,8 @@ class Connecting:
         """
         connection_id = ConnectionId(next(self._connection_ids))
         sessions = self._services.sessions
-        kept = replace(changed, connection_id=connection_id)
+        now = self._services.clock()
+        kept = replace(changed, connection_id=connection_id, last_seen=now)
         with self.arrivals.enter(session.true_id, session.id) as arrival:
             try:
                 # Kept before the client learns of it: after a crash its token must still be good.

@@ -272,7 +272,7 @@ class SessionStore(Protocol):
         In use it is not forgotten, to make room or by age, until it is saved without one.
         Its `version` becomes the new one. Returns False, and keeps nothing, when the store no
         longer has the session. Raises SessionChanged when it has another version, or when
-        another node has banned the player meanwhile.
+        another node has banned the player for longer than until `last_seen`, which is now.
         """
 
     def save_session(self, session: Session) -> None:

@@ -96,6 +96,18 @@ async def test_a_session_that_never_comes_to_rest_is_refused_and_stays() -> None
 
 
 @scenario
+async def test_a_store_is_told_when_a_session_is_taken_into_use() -> None:
+    world = World()
+    client = await world.guest()
+    client.lose()
+    world.clock.now += 50
+    seen: list[float] = []
+    world.store.on_update = lambda session: seen.append(session.last_seen)
+    await world.connect(token=client.token)
+    assert seen == [world.clock.now]
+
+
+@scenario
 async def test_a_session_in_use_on_another_node_is_taken_over() -> None:
     world = World()
     client = await world.guest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 import pytest
@@ -84,6 +85,23 @@ def test_duties_move_with_the_webhooks_that_wait(pair: tuple[RedisDriver, RedisD
     news = [webhooks(first, before[-1].seq), webhooks(second, taken[-1].seq)]
     assert players(news[0] + news[1]) == sorted(PLAYERS)
     assert {second.store._partitions.of(each.event.true_id) for each in news[1]} == {1}
+
+
+def test_webhooks_that_move_while_they_are_read_are_the_other_nodes(
+    pair: tuple[RedisDriver, RedisDriver],
+) -> None:
+    first, second = pair
+    first.report_presence(dict.fromkeys(PLAYERS, True), 1.0)
+
+    async def read() -> list[Webhook]:
+        reading = asyncio.ensure_future(first.store.webhooks(0, 100))
+        await first.store.check()
+        first.store.disown_partitions({0, 1, 2, 3})
+        return list(await reading)
+
+    assert first.run(read()) == webhooks(first) == []
+    second.store.own_partitions({0, 1, 2, 3})
+    assert players(webhooks(second)) == sorted(PLAYERS)
 
 
 def test_the_order_of_a_player_outlives_a_move(pair: tuple[RedisDriver, RedisDriver]) -> None:

@@ -90,19 +90,21 @@ class LocalOutbox:
         del self._unread[partition]
         return partition, self._read[partition]
 
-    def add(self, partition: int, after: bytes, entries: Sequence[Entry]) -> int:
-        """Number what was read of a partition after an entry; return how many there are.
+    def add(self, partition: int, after: bytes, entries: Sequence[Entry]) -> list[Webhook]:
+        """Number what was read of a partition after an entry, and return it.
 
-        None, if the partition was given up meanwhile.
+        There is nothing if the partition was given up meanwhile.
         """
         if self._read.get(partition) != after:
-            return 0
+            return []
+        added = []
         for entry, fields in entries:
             self._last += 1
-            self._webhooks[self._last] = decode_webhook(self._last, fields)
+            webhook = self._webhooks[self._last] = decode_webhook(self._last, fields)
             self._places[self._last] = Place(partition, entry)
             self._read[partition] = entry
-        return len(entries)
+            added.append(webhook)
+        return added
 
     def after(self, number: int, limit: int) -> list[Webhook]:
         """Return webhooks with numbers above this one, in order."""
