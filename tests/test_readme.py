@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +35,7 @@ from tests.gateway_process import (
     run,
 )
 from tests.questioned_backend import SECRET, QuestionedBackend
+from tests.redis_servers import RedisServer
 from tests.transport.client import Clients, connect_refused
 
 README = (ROOT / "README.md").read_text()
@@ -372,6 +374,41 @@ async def test_the_backend_example_decides_who_players_are_and_where_they_go(
             link = await clients.link("websocket")
             assert await connect_refused(link, {"ticket": "bad"}) == "bad_credentials"
     await backend.stop()
+
+
+def write_secret(path: Path, secret: str) -> None:
+    path.touch(0o600)
+    path.write_text(secret)
+
+
+@pytest.mark.gen_test(timeout=2 * TIMEOUT)
+async def test_nodes_that_are_set_up_as_shown_are_one_gateway(tmp_path: Path) -> None:
+    (settings,) = (block for block in blocks("yaml") if "internal:" in block)
+    for name, secret in (("keys", "k" * 40), ("password", "a password")):
+        write_secret(tmp_path / name, secret)
+    with RedisServer(tmp_path / "redis", appendonly="everysec", password="a password") as redis:
+        for shown, here in {
+            "10.0.0.11:8081": "127.0.0.1:0",
+            "10.0.0.11": "127.0.0.1",
+            "redis://10.0.0.21:6379": redis.url,
+            "/etc/game-gateway/resume-secret-keys": str(tmp_path / "keys"),
+            "/etc/game-gateway/redis-password": str(tmp_path / "password"),
+        }.items():
+            assert shown in settings
+            settings = settings.replace(shown, here)
+        with ExitStack() as stack:
+            urls = []
+            for folder in (tmp_path / "a", tmp_path / "b"):
+                folder.mkdir()
+                node = GatewayProcess(folder, config=yaml.safe_load(settings))
+                urls.append(stack.enter_context(node).url)
+            async with Clients(urls[0]) as first, Clients(urls[1]) as second:
+                ann, bob = await first.player(), await second.player()
+                assert (await ann.send(bob, "hello"))["status"] == "delivered"
+                assert await bob.message() == "hello"
+                # A request for a session of the first, at the second.
+                polling = await first.polling()
+                assert (await second.engine("POST", "40", sid=polling.sid)).body == b"ok"
 
 
 def test_every_webhook_is_listed() -> None:

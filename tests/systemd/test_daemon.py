@@ -80,9 +80,10 @@ def socket_unit(request: pytest.FixtureRequest) -> bool:
 def daemon(machine: Machine, socket_unit: bool) -> Iterator[Daemon]:
     """The gateway, started, as the page installs it but for its configuration."""
     machine.run(
-        "systemctl stop gateway.socket gateway.service 'gateway@*' 2>&1;"
-        "rm -rf /etc/systemd/system/gateway.s*.d /etc/systemd/system/gateway@green.socket"
-        " /etc/credstore/game-gateway*; systemctl reset-failed"
+        "systemctl stop gateway.socket gateway-nodes.socket 'gateway*.service' 2>&1;"
+        "rm -rf /etc/systemd/system/gateway*.d /etc/systemd/system/gateway@green.socket"
+        " /etc/systemd/system/gateway-nodes.socket /etc/credstore/game-gateway*;"
+        "systemctl reset-failed"
     )
     machine.write("/etc/game-gateway/gateway.yaml", yaml.safe_dump(CONFIG))
     machine.write("/run/systemd/system/gateway.service.d/watchdog.conf", WATCHDOG)
@@ -111,14 +112,19 @@ def test_every_command_of_the_page_works(machine: Machine, page: list[str]) -> N
     for block in page[3:]:
         machine.run(block)
     assert (
-        machine.run("systemctl is-active gateway gateway@blue gateway@green").split()
-        == ["active"] * 3
+        machine.run(
+            "systemctl is-active gateway gateway@blue gateway@green gateway-node@1 gateway-node@2"
+        ).split()
+        == ["active"] * 5
     )
     assert machine.run("curl -sf http://127.0.0.1:8080/readyz") == "ok\n"
     states = machine.run("cd /var/lib/private; stat --format '%n %a %U' *").splitlines()
     assert states == [
-        f"game-gateway{name} 700 game-gateway{name}" for name in ("", "-blue", "-green")
+        *(f"game-gateway{name} 700 game-gateway{name}" for name in ("", "-blue", "-green")),
+        *(f"game-gateway-node-{number} 700 game-gateway-nodes" for number in (1, 2)),
     ]
+    # Both nodes are on the store, and none that was stopped before.
+    assert machine.run("redis-cli zcard 'gw:{0}:nodes'").split() == ["2"]
 
 
 async def test_it_is_ready_when_systemctl_returns_and_says_how_it_is(daemon: Daemon) -> None:
