@@ -16,8 +16,8 @@ The way of a message through the code, one stage a module:
    volatile state for who cannot have it now. `rooms.py` says who is in a room (`membership.py`),
    `joining.py` asks who may come in, `absence.py` ends it for who stays away.
    `presence.py` knows who is here, `presence_view.py` who is on any node (`presence_sharing.py`
-   shares it by `presence_store.py`), `watching.py` who is told of it and when,
-   `presence_service.py` tells them. `registry.py` maps `true_id <-> connections`.
+   and `presence_writing.py` share it by `presence_store.py`), `watching.py` who is told of it and
+   when, `presence_service.py` tells them. `registry.py` maps `true_id <-> connections`.
 5. `mailbox.py` defines the mailbox and the store protocol; `stores/` keeps it.
 
 Several gateways may share a store: each is a node. `nodes.py` is how services reach players who

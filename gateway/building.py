@@ -48,7 +48,8 @@ from gateway.messages import SessionId, TrueId
 from gateway.metrics import Metrics
 from gateway.minting import Minting
 from gateway.outbox import OutboxLimits
-from gateway.presence_service import CallLater, PresenceService, PresenceSettings
+from gateway.presence_service import PresenceService, PresenceSettings
+from gateway.presence_writing import CallLater
 from gateway.reporting import Reporting
 from gateway.room_webhook import WebhookRooms
 from gateway.rooms import RoomSettings

@@ -23,9 +23,10 @@ from gateway.messages import (
 )
 from gateway.metrics import Metrics
 from gateway.presence import Presence
-from gateway.presence_sharing import SharedView, Timer
+from gateway.presence_sharing import SharedView
 from gateway.presence_store import PresenceStore
 from gateway.presence_view import LocalView, LookDone, Page, PageDone, Payload
+from gateway.presence_writing import CallLater, Timer
 from gateway.texts import clean_text
 from gateway.watching import Turn, Watching
 
@@ -75,10 +76,6 @@ class _Asked:
 
     def __init__(self, true_ids: Sequence[TrueId]) -> None:
         self.true_ids = set(true_ids)
-
-
-#: Calls back in so many seconds.
-CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
 class PresenceService:

@@ -1,34 +1,23 @@
 """Presence that several nodes share: what this one says is written, what others say is watched.
 
-All changes of a moment are written together, each player's latest; messages come first. How a
-player is comes back with that, or is published to the nodes that watch the player. Versions tell
-which of two is newer, as they come on different ways.
+How a player is comes back with what is written, or is published to the nodes that watch the
+player. Versions tell which of two is newer, as they come on different ways.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.errors import StoreUnavailable
 from gateway.messages import TrueId
 from gateway.presence import Presence
 from gateway.presence_store import Change, Found, PresenceStore, Seen
 from gateway.presence_view import LookDone, OnChanged, Page, PageDone, Payload
+from gateway.presence_writing import CallLater, PresenceWriter, Timer
 
-#: How long changes are collected, and how long it takes until what failed is tried again, in
-#: seconds.
-_COLLECT: Final = 0.02
+#: How long it takes until what failed is tried again, in seconds.
 _RETRY: Final = 1.0
-#: Players that are being written at a time.
-_WRITING: Final = 1000
-
-
-class Timer(Protocol):
-    """A callback to come."""
-
-    def cancel(self) -> None:
-        """Do not call back."""
 
 
 class _Request:
@@ -59,7 +48,7 @@ class _Watched:
 class SharedView:
     """Presence of all nodes: a PresenceView, and the store's PresenceListener.
 
-    `presence` is of this node; `settle` is how long it keeps a tab that was lost, in seconds.
+    `presence` is of this node; `grace` and `settle` are as in PresenceWriter.
     `on_changed` is told of watched players, `on_gone` of whoever is offline; `is_watched` tells
     whether anybody here watches a player. `rearm` is called when `presence` has another next_due.
     """
@@ -71,7 +60,7 @@ class SharedView:
         grace: float,
         settle: float,
         clock: Callable[[], float],
-        call_later: Callable[[float, Callable[[], None]], Timer],
+        call_later: CallLater,
         on_changed: OnChanged,
         is_watched: Callable[[TrueId], bool],
         on_gone: Callable[[TrueId], None],
@@ -79,18 +68,15 @@ class SharedView:
     ) -> None:
         self._presence = presence
         self._store = store
-        self._settle = min(settle, grace)
-        self._no_grace = grace <= settle
+        self._writer = PresenceWriter(
+            presence, store, grace, settle, clock, call_later, self._on_written
+        )
         self._clock = clock
         self._call_later = call_later
         self._on_changed = on_changed
         self._is_watched = is_watched
         self._on_gone = on_gone
         self._rearm = rearm
-        #: What is to be written: since when, and whether they have left.
-        self._dirty: dict[TrueId, tuple[float, bool]] = {}
-        self._writing: set[TrueId] = set()
-        self._timer: Timer | None = None
         self._watched: dict[TrueId, _Watched] = {}
         #: Watched players about whom something may have been missed.
         self._stale: set[TrueId] = set()
@@ -106,71 +92,28 @@ class SharedView:
     def stop(self) -> None:
         """Write nothing any more: others see to those who were here."""
         self._stopped = True
-        for timer in (self._timer, self._refreshing):
-            if timer is not None:
-                timer.cancel()
+        self._writer.stop()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
 
     # What this node says
 
     def on_connected(self, true_id: TrueId, *, changed: bool) -> None:
         """See PresenceView.on_connected: what others said of the tab meanwhile ends by that."""
-        self._say(true_id, self._clock(), left=False)
+        self._writer.say(true_id)
 
     def on_changed(self, true_id: TrueId, *, left: bool = False) -> None:
         """See PresenceView.on_changed."""
-        now = self._clock()
-        if self._presence.is_here(true_id):
-            self._say(true_id, now, left=False)
-        elif left:
-            self._say(true_id, now, left=True)
-        else:
-            # Since they were lost they had the time to settle.
-            self._say(true_id, now - self._settle, left=self._no_grace)
+        self._writer.say(true_id, left=left)
 
-    def _say(self, true_id: TrueId, at: float, *, left: bool) -> None:
-        self._dirty[true_id] = (at, left)
-        self._arm(_COLLECT)
-
-    def _arm(self, seconds: float) -> None:
-        if self._timer is None and not self._stopped:
-            self._timer = self._call_later(seconds, self._write)
-
-    def _write(self) -> None:
-        self._timer = None
-        changes = []
-        for true_id, (at, left) in self._dirty.items():
-            if len(self._writing) >= _WRITING:
-                break
-            # One at a time of a player: an answer may be lost, and the next one is then newer.
-            if true_id not in self._writing:
-                self._writing.add(true_id)
-                changes.append(Change(true_id, self._presence.entry(true_id), at, left))
-        for change in changes:
-            del self._dirty[change.true_id]
-        written = {change.true_id: change for change in changes}
-
-        def on_written(
-            true_ids: Sequence[TrueId], found: dict[TrueId, Found] | StoreUnavailable
-        ) -> None:
-            self._writing.difference_update(true_ids)
-            if isinstance(found, StoreUnavailable):
-                for true_id in true_ids:
-                    change = written[true_id]
-                    self._dirty.setdefault(true_id, (change.at, change.left))
-                self._arm(_RETRY)
-                return
-            for true_id, each in found.items():
-                for session_id in each.adopted:
-                    self._presence.adopt(true_id, session_id)
-                self._learn(true_id, each, written[true_id].at)
-                if each.seen is None and written[true_id].left:
-                    self._on_gone(true_id)
-            self._rearm()
-            if self._dirty:
-                self._arm(_COLLECT)
-
-        if changes:
-            self._store.write(changes, on_written)
+    def _on_written(self, changes: dict[TrueId, Change], found: dict[TrueId, Found]) -> None:
+        for true_id, each in found.items():
+            for session_id in each.adopted:
+                self._presence.adopt(true_id, session_id)
+            self._learn(true_id, each, changes[true_id].at)
+            if each.seen is None and changes[true_id].left:
+                self._on_gone(true_id)
+        self._rearm()
 
     # What all say
 
@@ -305,7 +248,7 @@ class SharedView:
     def on_dropped(self, true_id: TrueId) -> None:
         """See PresenceListener.on_dropped."""
         if self._presence.is_here(true_id):
-            self._say(true_id, self._clock(), left=False)
+            self._writer.say(true_id)
 
     def on_gone(self, true_id: TrueId) -> None:
         """See PresenceListener.on_gone."""
@@ -319,10 +262,7 @@ class SharedView:
                 if not complete:
                     watched.version = -1
         if not complete:
-            now = self._clock()
-            for true_id in filter(concerns, self._presence.players()):
-                self._dirty.setdefault(true_id, (now, False))
-            self._arm(_COLLECT)
+            self._writer.say_all(filter(concerns, self._presence.players()))
         self._refresh()
 
     def _refresh(self) -> None:

@@ -9,24 +9,24 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
-from gateway.errors import RequestRefused, StoreUnavailable
-from gateway.messages import PresenceState, SessionId, TrueId
+from gateway.errors import StoreUnavailable
+from gateway.messages import SessionId, TrueId
 from gateway.presence_store import (
     Change,
     Found,
     FoundDone,
     PlayersDone,
     PresenceListener,
-    Seen,
 )
 from gateway.stores.redis import bus
 from gateway.stores.redis.client import Reply, Word
-from gateway.stores.redis.nodes import RedisNodes
 from gateway.stores.redis.partitions import Partitions
+from gateway.stores.redis.peers import Peers
+from gateway.stores.redis.presence_pages import Page, parse_cursor, unpack_seen
 from gateway.stores.redis.scripts import Script, load
 from gateway.stores.redis.totals import Totals
 
@@ -34,77 +34,14 @@ _WRITE: Final = load("presence_write")
 _WATCH: Final = load("presence_watch")
 _UNWATCH: Final = load("presence_unwatch")
 _LOOK: Final = load("presence_look")
-_PAGE: Final = load("presence_page")
 _EXPECT: Final = load("presence_expect")
 _ENDED: Final = load("presence_ended")
 _SWEEP: Final = load("presence_sweep")
 #: Players in one call: Redis does nothing else meanwhile.
 _CHUNK: Final = 100
-#: Partitions that are asked for a page at first; each further time it is twice as many.
-_PAGE_PARTITIONS: Final = 4
-
-
-class _Seen(msgspec.Struct, frozen=True, array_like=True):
-    """`seen` in lua/_presence.lua."""
-
-    state: PresenceState
-    connections: int
-    since: float
-    name: str
-    status: str | bool
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_seen: Final = msgspec.msgpack.Decoder(_Seen).decode
-
-
-class Peers(Protocol):
-    """What presence has to know of the nodes."""
-
-    @property
-    def live(self) -> frozenset[str] | None:
-        """The nodes that are alive, None when that is not known now."""
-
-    @property
-    def listed(self) -> float:
-        """When the newest list of them was asked for, by the event loop's clock."""
-
-    @property
-    def owned(self) -> Collection[int]:
-        """The partitions that this node sees to."""
-
-
-class NoPeers:
-    """A store that knows of no other nodes, and sees to `owned`."""
-
-    listed = 0.0
-
-    def __init__(self, node: str, owned: Collection[int]) -> None:
-        self.live = frozenset((node,))
-        self.owned = owned
-
-
-class OfNodes:
-    """Peers as RedisNodes know them."""
-
-    def __init__(self, nodes: RedisNodes) -> None:
-        self._directory = nodes.directory
-        self._ownership = nodes.ownership
-
-    @property
-    def live(self) -> frozenset[str] | None:
-        """See Peers.live."""
-        return self._directory.live
-
-    @property
-    def listed(self) -> float:
-        """See Peers.listed."""
-        return self._directory.listed
-
-    @property
-    def owned(self) -> Collection[int]:
-        """See Peers.owned."""
-        return self._ownership.owned
 
 
 class RedisPresence:
@@ -180,7 +117,7 @@ class RedisPresence:
                 self._note_webhooks(partition, (added, full))
                 found = {
                     true_id: Found(
-                        version, _seen(packed), [SessionId(each.decode()) for each in new]
+                        version, unpack_seen(packed), [SessionId(each.decode()) for each in new]
                     )
                     for true_id, (packed, *new) in zip(true_ids, answers, strict=True)
                 }
@@ -216,8 +153,8 @@ class RedisPresence:
 
     def page(self, cursor: str | None, limit: int, done: PlayersDone) -> None:
         """See PresenceStore.page: partition by partition, in each in the order of coming."""
-        partition, place = _parse_cursor(cursor, self._partitions.count)
-        _Page(self._partitions, limit, done).ask(partition, place, _PAGE_PARTITIONS)
+        partition, place = parse_cursor(cursor, self._partitions.count)
+        Page(self._partitions, limit, done).start(partition, place)
 
     # What is published
 
@@ -225,7 +162,7 @@ class RedisPresence:
         """Another node has published this for presence. Raises ValueError if none would."""
         if kind == bus.PRESENCE:
             true_id, version, packed, at = fields
-            found = Found(int(version), _seen(packed))
+            found = Found(int(version), unpack_seen(packed))
             self._listener.on_seen(TrueId(true_id.decode()), found, float(at))
         else:
             (true_id,) = fields
@@ -331,77 +268,14 @@ class _Nobody:
         """See PresenceListener.on_gone."""
 
 
-class _Page:
-    """A page that is being put together."""
-
-    def __init__(self, partitions: Partitions, limit: int, done: PlayersDone) -> None:
-        self._partitions = partitions
-        self._limit = limit
-        self._done = done
-        self._players: list[tuple[TrueId, Seen]] = []
-        self._cursor = ""
-
-    def ask(self, partition: int, place: int, count: int) -> None:
-        """Ask so many partitions, the first one for those after a place."""
-        end = min(partition + count, self._partitions.count)
-        replies: dict[int, Any] = {}
-
-        def on_reply(each: int, reply: Reply | StoreUnavailable) -> None:
-            replies[each] = reply
-            if len(replies) == end - partition:
-                self._on_replies([replies[each] for each in range(partition, end)], end, count)
-
-        missing = self._limit - len(self._players)
-        for each in range(partition, end):
-            after = place if each == partition else 0
-            answer = functools.partial(on_reply, each)
-            self._partitions.call(each, _PAGE, (after, missing + 1), answer)
-
-    def _on_replies(self, replies: Sequence[Any], end: int, count: int) -> None:
-        for partition, reply in enumerate(replies, end - len(replies)):
-            if isinstance(reply, StoreUnavailable):
-                self._done(reply)
-                return
-            for true_id, place, packed in reply:
-                if len(self._players) == self._limit:
-                    self._done((self._players, self._cursor))
-                    return
-                self._cursor = f"{partition}.{int(place)}"
-                seen = _seen(packed)
-                if seen is not None:
-                    self._players.append((TrueId(true_id.decode()), seen))
-        if end == self._partitions.count:
-            self._done((self._players, None))
-        else:
-            self.ask(end, 0, 2 * count)
-
-
-def _parse_cursor(cursor: str | None, partitions: int) -> tuple[int, int]:
-    if not cursor:
-        return 0, 0
-    partition, dot, place = cursor.partition(".")
-    if not (dot and cursor.isascii() and partition.isdigit() and place.isdigit()):
-        raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
-    if int(partition) >= partitions:
-        raise RequestRefused("bad_request", "cursor is not one of ours", "cursor")
-    return int(partition), int(place)
-
-
-def _seen(packed: bytes) -> Seen | None:
-    if not packed:
-        return None
-    found = _decode_seen(packed)
-    status = found.status if isinstance(found.status, str) else None
-    return Seen(found.state, found.connections, found.since, found.name, status)
-
-
 def _on_found(true_ids: Sequence[TrueId], done: FoundDone, reply: Any) -> None:
     if isinstance(reply, StoreUnavailable):
         done(true_ids, reply)
         return
     version, *packed = reply
     found = {
-        true_id: Found(version, _seen(each)) for true_id, each in zip(true_ids, packed, strict=True)
+        true_id: Found(version, unpack_seen(each))
+        for true_id, each in zip(true_ids, packed, strict=True)
     }
     done(true_ids, found)
 

@@ -29,8 +29,9 @@ from gateway.stores.redis.mirror import OnMembership
 from gateway.stores.redis.nodes import RedisNodes
 from gateway.stores.redis.outbox import OutboxCalls
 from gateway.stores.redis.partitions import Partitions
+from gateway.stores.redis.peers import NoPeers, OfNodes
 from gateway.stores.redis.players import PlayerCalls
-from gateway.stores.redis.presence import NoPeers, OfNodes, RedisPresence
+from gateway.stores.redis.presence import RedisPresence
 from gateway.stores.redis.publishing import OnCopies, Outlets, Publishing
 from gateway.stores.redis.reclaiming import Reclaimer
 from gateway.stores.redis.resuming import Resuming

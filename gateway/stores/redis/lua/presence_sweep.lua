@@ -7,6 +7,13 @@
 local outbox = open_outbox(1)
 local now, grace, left = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local most, live = left, ARGV[8]
+
+-- Whether a player was away so long that a node which has them would have said so: its route is
+-- one that was left behind.
+local function is_overdue(player)
+  return player.seen and now > player.seen[3] + grace + 30
+end
+
 for index = 9, #ARGV - 1 do
   local node = ARGV[index]
   local here, watched = prefix .. 'on:' .. node, prefix .. 'wn:' .. node
@@ -30,7 +37,7 @@ for _, true_id in ipairs(due) do
   local player = open_player(true_id)
   if next(player.entries) then
     redis.call('ZREM', prefix .. 'away', true_id)
-  elseif is_elsewhere(true_id, '', live) then
+  elseif is_elsewhere(true_id, '', live) and not is_overdue(player) then
     redis.call('ZADD', prefix .. 'away', now + 1, true_id)
   else
     set_offline(outbox, player, '', now)
