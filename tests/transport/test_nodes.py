@@ -24,11 +24,12 @@ from tests.transport.client import (
     Player,
     WebSocket,
     connect_refused,
+    refusal,
     soon,
     until,
 )
 from tests.transport.conftest import change, nothing_runs
-from tests.transport.nodes import url
+from tests.transport.nodes import moved, url
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 
@@ -548,3 +549,43 @@ async def test_who_was_at_a_node_that_is_killed_goes_on_at_another_at_once(
         assert got == list(range(200))
         await ann.send(bob, "and on")
         assert await bob.message() == "and on"
+
+
+# Requests at any node
+
+
+@pytest.mark.settings(server={"shutdown_grace": 20.0, "reconnects_per_second": 0.4})
+async def test_a_node_that_drains_is_reached_by_way_of_the_others(two: Cluster) -> None:
+    first, second = two.clients
+    player = await first.player("polling")
+    moved(player.link, second)
+    drain = asyncio.ensure_future(two.gateways[0].drain())
+    (goaway,) = await player.event("goaway")
+    assert goaway["reason"] == "draining"
+    # It has left what others take over, but not its players.
+    await until(lambda: two.owned()[0] == 0)
+    assert (await player.send(player, "still here"))["ok"]
+    assert await player.message() == "still here"
+    assert not drain.done()
+    with pytest.raises(ConnectionRefusedError):
+        await first.fetch("/healthz")
+    assert await player.link.ended() == []
+    await soon(drain)
+    back = await second.player("polling", {"pid": player.pid})
+    assert back.session["outcome"] == "resumed"
+
+
+async def test_a_node_that_has_died_takes_only_the_connection_along(
+    two_of_their_own: Cluster,
+) -> None:
+    two = two_of_their_own
+    player = await two.clients[0].player("polling")
+    poll = moved(player.link, two.clients[1]).get()
+    await until(lambda: two.gateways[1].metrics.gauges()["forwarded_requests_pending"] == 1)
+    await two.gateways[0].stop()
+    # The session's last word is that it is closed.
+    assert (await soon(poll)).body in (b"1", b'{"code": 1, "message": "Session ID unknown"}')
+    assert refusal(await soon(two.clients[1].engine(sid=player.link.sid))) == (400, 1)
+    back = await two.clients[1].player("polling", {"pid": player.pid})
+    assert back.session["outcome"] == "resumed"
+    del two.gateways[0]
