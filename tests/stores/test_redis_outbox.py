@@ -54,6 +54,7 @@ def test_a_node_sends_what_any_node_has_written(pair: tuple[RedisDriver, RedisDr
     assert players(found) == sorted(PLAYERS)
     assert webhooks(second) == []
     assert [each.seq for each in found] == list(range(1, 21))
+    assert len({each.id for each in found}) == 20
     # In pages, too, and whatever was read before.
     assert webhooks(first, 0, 7) + webhooks(first, 7, 7) + webhooks(first, 14, 7) == found
     first.remove_webhooks([each.seq for each in found[:5]])
@@ -201,14 +202,12 @@ def test_who_was_online_is_said_by_the_node_that_has_the_duties(
     assert {second.store._partitions.of(each) for each in second.reported_online()} == {2}
 
 
-def test_webhooks_of_a_part_that_was_lost_are_not_sent(
+def test_webhooks_of_a_part_that_was_lost_are_sent_all_the_same(
     nodes: NewStore, redis_server: RedisServer
 ) -> None:
     store = nodes(outbox=ON)
     store.report_presence({ANN: True}, 1.0)
     (gone,) = webhooks(store)
-    lost: list[int] = []
-    store.store.on_webhooks_lost = lost.extend
     keys = redis_server.ask("KEYS", store.store._redis.prefix(0) + b"*")
     redis_server.ask("DEL", *keys)
     with pytest.raises(StoreUnavailable):
@@ -216,9 +215,42 @@ def test_webhooks_of_a_part_that_was_lost_are_not_sent(
     with suppress(StoreUnavailable):
         # It has the answer to what came before, which is the new epoch.
         store.check()
-    assert lost == [gone.seq]
     store.report_presence({BOB: True}, 1.0)
-    (webhook,) = webhooks(store)
-    assert (webhook.event.true_id, webhook.seq > gone.seq) == ("bob", True)
-    assert webhook.id.startswith(f"{store.epoch_of(BOB)}.1.")
+    known, webhook = webhooks(store)
+    assert (known, webhook.event.true_id, webhook.seq > gone.seq) == (gone, "bob", True)
+    assert webhook.id.startswith(f"{store.epoch_of(BOB)}.0-1.")
     assert not webhook.id.startswith(f"{gone.id.split('.')[0]}.")
+    # In its place is another one now, which stays.
+    store.remove_webhooks([gone.seq])
+    assert (webhooks(store), store.queued_webhooks) == ([webhook], 1)
+
+
+@pytest.mark.parametrize("end", ["remove", "bury"])
+def test_a_server_that_has_lost_the_newest_webhooks_gives_their_places_to_others(
+    nodes: NewStore, redis_server: RedisServer, end: str
+) -> None:
+    store = nodes(outbox=ON)
+    store.report_presence({PLAYERS[0]: True}, 1.0)
+    store.report_presence({PLAYERS[1]: True}, 1.0)
+    kept, lost = webhooks(store)
+    prefix = store.store._redis.prefix(0)
+    redis_server.ask("XDEL", prefix + b"o", "2-0")
+    redis_server.ask("XSETID", prefix + b"o", "1-0")
+    for name in ("webhook", "queued"):
+        redis_server.ask("HSET", prefix + b"n", name, 1)
+    store.report_presence({PLAYERS[2]: True}, 1.0)
+    # It has the place of one that was read already.
+    assert webhooks(store) == [kept, lost]
+    store.store._on_restored(frozenset({0}), True)
+    assert webhooks(store) == [kept, lost]
+    store.store._on_restored(frozenset({0}), False)
+    found = webhooks(store)
+    assert found[:2] == [kept, lost]
+    assert [each.event.true_id for each in found[2:]] == [PLAYERS[2]]
+    if end == "remove":
+        store.remove_webhooks([lost.seq, kept.seq])
+    else:
+        for webhook in (lost, kept):
+            store.bury_webhook(webhook.seq, "refused", 2.0)
+        assert [each.webhook for each in store.list_dead_webhooks(9)] == [kept]
+    assert (webhooks(store), store.queued_webhooks) == (found[2:], 1)

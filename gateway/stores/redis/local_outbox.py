@@ -15,10 +15,14 @@ Entry = tuple[bytes, Sequence[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a webhook is: the partition, and its entry in the stream there."""
+    """Where a webhook is: the partition, its entry in the stream there, and its id.
+
+    A server that has lost its newest entries gives their places to others.
+    """
 
     partition: int
     entry: bytes
+    id: str
 
 
 class LocalOutbox:
@@ -35,6 +39,7 @@ class LocalOutbox:
         self._noticed: dict[int, int] = {}
         self._webhooks: dict[int, Webhook] = {}
         self._places: dict[int, Place] = {}
+        self._numbers: dict[str, int] = {}
         self._last = 0
         self.own(partitions)
 
@@ -62,6 +67,17 @@ class LocalOutbox:
         numbers = [each for each, place in self._places.items() if place.partition in gone]
         self.forget(numbers)
         return numbers
+
+    def read_anew(self, partitions: Iterable[int]) -> None:
+        """What these partitions have may be other than what was read: read them from the start.
+
+        What is known stays, also if the store has lost it: it has happened.
+        """
+        for partition in partitions:
+            if partition in self._read:
+                self._read[partition] = b"0-0"
+                self._unread[partition] = None
+                self._noticed.pop(partition, None)
 
     def touch(self, partition: int) -> bool:
         """There may be more in a partition; return whether that is sent here."""
@@ -91,18 +107,22 @@ class LocalOutbox:
         return partition, self._read[partition]
 
     def add(self, partition: int, after: bytes, entries: Sequence[Entry]) -> list[Webhook]:
-        """Number what was read of a partition after an entry, and return it.
+        """Number what was read of a partition after an entry, and return what is new of it.
 
-        There is nothing if the partition was given up meanwhile.
+        There is nothing if the partition was given up meanwhile, or is to be read anew.
         """
         if self._read.get(partition) != after:
             return []
         added = []
         for entry, fields in entries:
-            self._last += 1
-            webhook = self._webhooks[self._last] = decode_webhook(self._last, fields)
-            self._places[self._last] = Place(partition, entry)
             self._read[partition] = entry
+            webhook = decode_webhook(self._last + 1, fields)
+            if webhook.id in self._numbers:
+                continue
+            self._last = webhook.seq
+            self._webhooks[webhook.seq] = webhook
+            self._places[webhook.seq] = Place(partition, entry, webhook.id)
+            self._numbers[webhook.id] = webhook.seq
             added.append(webhook)
         return added
 
@@ -118,8 +138,9 @@ class LocalOutbox:
     def forget(self, numbers: Iterable[int]) -> None:
         """These were sent, or given up, or are another node's now."""
         for number in numbers:
-            self._webhooks.pop(number, None)
-            self._places.pop(number, None)
+            webhook = self._webhooks.pop(number, None)
+            if webhook is not None:
+                del self._places[number], self._numbers[webhook.id]
 
 
 def decode_fields(fields: Sequence[bytes]) -> dict[bytes, bytes]:

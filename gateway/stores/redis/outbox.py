@@ -11,7 +11,12 @@ from gateway.messages import TrueId
 from gateway.outbox import DeadWebhook, Webhook
 from gateway.store import StoreLimits
 from gateway.stores.redis.client import Word
-from gateway.stores.redis.local_outbox import LocalOutbox, decode_fields, decode_webhook
+from gateway.stores.redis.local_outbox import (
+    LocalOutbox,
+    Place,
+    decode_fields,
+    decode_webhook,
+)
 from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.scripts import load
 from gateway.stores.redis.totals import Totals
@@ -81,6 +86,11 @@ class OutboxCalls:
         if numbers:
             self.on_webhooks_lost(numbers)
 
+    def _read_webhooks_anew(self, partitions: Iterable[int]) -> None:
+        """The server may have lost the last that it had."""
+        self._outbox.read_anew(partitions)
+        self._on_webhooks(0, 0)
+
     def on_outbox_written(self, partition: int) -> None:
         """Another node has written webhooks that this one sends."""
         if self._outbox.touch(partition):
@@ -106,7 +116,7 @@ class OutboxCalls:
                     self._outbox.touch(partition)
                     raise
                 added = self._outbox.add(partition, read, reply)
-                if len(added) == wanted:
+                if len(reply) == wanted:
                     self._outbox.touch(partition)
                 found += added
             # What was given up meanwhile is another node's.
@@ -114,15 +124,16 @@ class OutboxCalls:
 
     async def remove_webhooks(self, numbers: Sequence[int]) -> None:
         """See OutboxStore.remove_webhooks."""
-        entries: dict[int, list[tuple[int, bytes]]] = {}
+        groups: dict[int, list[tuple[int, Place]]] = {}
         for number in numbers:
             place = self._outbox.place(number)
             if place is not None:
-                entries.setdefault(place.partition, []).append((number, place.entry))
-        for partition, placed in entries.items():
+                groups.setdefault(place.partition, []).append((number, place))
+        for partition, placed in groups.items():
             for start in range(0, len(placed), _CHUNK):
                 chunk = placed[start : start + _CHUNK]
-                await self._partitions.ask(partition, _REMOVE, [entry for _, entry in chunk])
+                args = [word for _, place in chunk for word in (place.entry, place.id)]
+                await self._partitions.ask(partition, _REMOVE, args)
                 self._outbox.forget(number for number, _ in chunk)
 
     async def bury_webhook(self, number: int, reason: str, now: float) -> None:
@@ -131,11 +142,10 @@ class OutboxCalls:
         if place is None:
             return
         partition = place.partition
-        (webhook,) = self._outbox.after(number - 1, 1)
-        args = (*self._outbox_args(partition), place.entry, reason, now)
+        args = (*self._outbox_args(partition), place.entry, place.id, reason, now)
         await self._partitions.ask(partition, _BURY, args)
         self._outbox.forget((number,))
-        self._buried[webhook.id] = number
+        self._buried[place.id] = number
         if len(self._buried) > _BURIED:
             self._buried.popitem(last=False)
 

@@ -237,6 +237,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     def _on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
         if not same_server:
             self._sessions.forget_confirmed()
+            self._read_webhooks_anew(partitions)
         self._acknowledged.on_restored(partitions, same_server)
         self._rooms.on_restored(partitions, same_server)
         self.presence.on_restored(partitions, complete=same_server)
@@ -255,9 +256,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
             self._partitions.count,
         )
         partitions = self._partitions
-        owned = replaced.intersection(self._outbox.partitions)
-        self.disown_partitions(owned)
-        self.own_partitions(owned)
+        self._read_webhooks_anew(replaced)
 
         def concerns(true_id: TrueId) -> bool:
             return partitions.of(true_id) in replaced

@@ -14,10 +14,10 @@ local function open_outbox(at)
   }
 end
 
--- Gives up a webhook; false if it does not wait.
-local function bury_webhook(outbox, entry, reason, now)
+-- Gives up a webhook, by its entry and its id; false if it does not wait.
+local function bury_webhook(outbox, entry, id, reason, now)
   local found = redis.call('XRANGE', prefix .. 'o', entry, entry)[1]
-  if not found then
+  if not found or found[2][2] ~= id then
     return false
   end
   redis.call('XDEL', prefix .. 'o', entry)
@@ -43,14 +43,17 @@ local function webhook(outbox, kind, true_id, now, data)
   end
   local number = total('webhook', 1)
   local nonce = string.sub(redis.sha1hex(outbox.seed .. '.' .. number), 1, 10)
-  local id = string.format('%s.%d.%s', redis.call('GET', prefix .. 'epoch'), number, nonce)
+  local partition = string.match(prefix, '{(%d+)}:$')
+  local epoch = redis.call('GET', prefix .. 'epoch')
+  -- Partitions that began together have one epoch, and each counts for itself.
+  local id = string.format('%s.%s-%d.%s', epoch, partition, number, nonce)
   redis.call('XADD', prefix .. 'o', string.format('%d-0', number),
     'id', id, 'kind', kind, 'true_id', true_id, 'ts', now, 'data', data)
   outbox.added = outbox.added + 1
   local queued = total('queued', 1)
   if outbox.most > 0 and queued > outbox.most then
     local oldest = redis.call('XRANGE', prefix .. 'o', '-', '+', 'COUNT', 1)[1]
-    if bury_webhook(outbox, oldest[1], 'webhooks.max_queued is reached', now) then
+    if bury_webhook(outbox, oldest[1], oldest[2][2], 'webhooks.max_queued is reached', now) then
       outbox.full = outbox.full + 1
     end
   end
