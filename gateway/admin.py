@@ -81,7 +81,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
 
 
 class PlayerView(msgspec.Struct, frozen=True):
-    """A player, as the API tells it, and their open connections."""
+    """A player, as the API tells it, and their open connections at this node."""
 
     player: PlayerInfo
     open: tuple[ConnectionInfo, ...]
@@ -158,12 +158,10 @@ class Admin:
 
     async def kick(self, caller: str, true_id: TrueId) -> Kicked:
         """Close a player's connections; their sessions stay, so they may come back."""
-        connections = self._services.registry.connections_of(_checked(true_id))
-        for connection in connections:
-            connection.close("kicked", reconnect=False)
+        connections = await self._backend.kick(_checked(true_id))
         extra = {"action": "kick", "api_key": caller, "true_id": true_id}
-        logger.info("%s kicked player %s: %d", caller, true_id, len(connections), extra=extra)
-        return Kicked(True, true_id, len(connections))
+        logger.info("%s kicked player %s: %d", caller, true_id, connections, extra=extra)
+        return Kicked(True, true_id, connections)
 
     async def revoke(self, caller: str, true_id: TrueId) -> Revoked:
         """End all sessions of a player."""

@@ -300,6 +300,13 @@ class Backend:
         await self._services.revocation.revoke(session, "revoked")
         return Revoked(True, true_id, 1)
 
+    async def kick(self, true_id: TrueId) -> int:
+        """Close a player's connections, at all nodes; return how many. Their sessions stay."""
+        connections = self._services.registry.connections_of(true_id)
+        for connection in connections:
+            connection.close("kicked", reconnect=False)
+        return len(connections) + await self._store.nodes.disconnect(true_id, "kicked")
+
     async def ban(self, true_id: TrueId, request: BanRequest) -> BanState:
         """Keep a player out, and close what they have open."""
         until, reason = request.until, request.reason

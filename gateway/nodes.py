@@ -127,6 +127,12 @@ class Nodes(Protocol):
     def send_volatile(self, true_id: TrueId, array: bytes, done: Callable[[int], None]) -> None:
         """Hand an event to the player's connections elsewhere; `done` is told how many."""
 
+    async def disconnect(self, true_id: TrueId, reason: str) -> int:
+        """Close the player's connections elsewhere for good; return how many these are.
+
+        Raises StoreUnavailable.
+        """
+
     def publish_volatile(
         self, room: str, array: bytes, key: VolatileKey | None, done: Callable[[int], None]
     ) -> None:
@@ -173,6 +179,10 @@ class Alone:
     def send_volatile(self, true_id: TrueId, array: bytes, done: Callable[[int], None]) -> None:
         """See Nodes.send_volatile."""
         done(0)
+
+    async def disconnect(self, true_id: TrueId, reason: str) -> int:
+        """See Nodes.disconnect."""
+        return 0
 
     def publish_volatile(
         self, room: str, array: bytes, key: VolatileKey | None, done: Callable[[int], None]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 from gateway.messages import SessionId, TrueId
 from gateway.nodes import Alone, Arrivals, NodeId
 from gateway.session import Session
@@ -48,6 +50,7 @@ def test_where_there_is_one_gateway_nothing_is_elsewhere() -> None:
     alone = Alone()
     alone.send_volatile(ANN, b"[]", told.append)
     assert told == [0]
+    assert asyncio.run(alone.disconnect(ANN, "kicked")) == 0
     assert alone.alone
     assert alone.trouble is None
     session = Session(TAB, ANN, "Ann", "guest", "pid", 0.0, 0, 0, node="another")

@@ -294,6 +294,21 @@ def test_an_event_reaches_the_other_nodes_of_its_player_only(
     run(scenario())
 
 
+def test_a_player_is_disconnected_at_the_other_nodes(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    async def scenario() -> None:
+        async with running(redis_url, "one", "two", "three") as (one, two, three):
+            key = one.redis.prefix(one.partitions.of(ANN)) + b"r:ann"
+            redis_server.ask("HSET", key, "one", 1, "two", 3)
+            assert await one.nodes.disconnect(ANN, "kicked") == 3
+            await until(lambda: two.told)
+            assert two.told == [("ended", ANN, None, "kicked")]
+            assert one.told == three.told == []
+
+    run(scenario())
+
+
 def test_what_makes_no_sense_is_counted_and_changes_nothing(
     redis_url: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

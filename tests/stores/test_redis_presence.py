@@ -10,6 +10,7 @@ import pytest
 
 from gateway.errors import RequestRefused
 from gateway.messages import TrueId
+from gateway.stores.redis import bus
 from tests.redis_servers import RedisServer
 from tests.stores.presence_nodes import ANN, BOB, GRACE, Backing, Group, Node, nodes_of
 
@@ -190,6 +191,26 @@ def test_a_node_that_listens_no_more_is_told_no_more(
             assert redis_server.ask("SCARD", watchers) == 1
             await a.say(ANN, "s1")
             assert redis_server.ask("SCARD", watchers) == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [b"ann"],
+        [b"ann", b"1", b"x", b"0"],
+        [b"ann", b"x", b"", b"0"],
+        [b"\xff", b"1", b"", b"0"],
+    ],
+)
+def test_what_no_node_would_tell_is_an_error(redis_url: str, fields: list[bytes]) -> None:
+    async def scenario() -> None:
+        async with Nodes(redis_url, "a") as (a,):
+            with pytest.raises(ValueError):  # noqa: PT011 - whatever it says
+                a.presence.on_told(bus.PRESENCE, 0, fields)
+            assert a.told == []
 
     run(scenario())
 

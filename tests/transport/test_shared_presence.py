@@ -13,6 +13,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from gateway.config import Config
+from gateway.messages import ListPlayers, TrueId
 from gateway.server import Gateway
 from tests.gateway_process import GatewayProcess
 from tests.transport.client import Clients, Player, WebSocket, until
@@ -50,22 +51,27 @@ def sections(redis_url: str, receiver: Receiver, tmp_path: Path) -> dict[str, di
 
 
 @pytest.fixture
-def nodes(
+def gateways(
     io_loop: IOLoop, settings: Config, sections: dict[str, dict[str, Any]], tmp_path: Path
-) -> Iterator[list[Clients]]:
-    """Two gateways on one Redis, as clients reach them."""
+) -> Iterator[list[Gateway]]:
+    """Two gateways on one Redis."""
     config = change(settings, **sections)
     gateways = [Gateway(config, tmp_path / name, {}) for name in ("a", "b")]
-    clients = []
     for gateway in gateways:
         io_loop.run_sync(gateway.start)
-        clients.append(Clients(f"http://127.0.0.1:{gateway.port}"))
-    yield clients
-    for each in clients:
-        io_loop.run_sync(each.close)
+    yield gateways
     for gateway in gateways:
         io_loop.run_sync(gateway.stop)
     io_loop.run_sync(nothing_runs)
+
+
+@pytest.fixture
+def nodes(io_loop: IOLoop, gateways: list[Gateway]) -> Iterator[list[Clients]]:
+    """The same, as clients reach them."""
+    clients = [Clients(f"http://127.0.0.1:{gateway.port}") for gateway in gateways]
+    yield clients
+    for each in clients:
+        io_loop.run_sync(each.close)
 
 
 class Ear:
@@ -289,3 +295,25 @@ async def test_the_players_of_a_node_that_is_killed_are_away_then_gone_once(
     finally:
         if process._process is not None:
             process.kill()
+
+
+async def test_a_player_is_kicked_and_listed_wherever_they_are(
+    gateways: list[Gateway], nodes: list[Clients]
+) -> None:
+    _, second = nodes
+    backend = gateways[0]._backend
+    ann = await second.player("websocket", {"guest": True, "name": "Ann"})
+
+    async def listed() -> bool:
+        page = await backend.players(ListPlayers())
+        found = [(each.true_id, each.name, each.connections) for each in page.players]
+        return found == [(ann.true_id, "Ann", 1)] and page.online == 1
+
+    await until_true(listed)
+    player = await backend.player(TrueId(ann.true_id))
+    assert (player.state, player.connections) == ("active", 1)
+    assert await backend.kick(TrueId(ann.true_id)) == 1
+    assert await ann.link.ended() == ["41"]
+    assert await backend.kick(TrueId(ann.true_id)) == 0
+    back = await moves(ann, nodes[0])
+    assert back.session["resumed"]

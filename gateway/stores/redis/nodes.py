@@ -30,6 +30,7 @@ from gateway.stores.redis.scripts import load
 logger = logging.getLogger(__name__)
 
 _VOLATILE: Final = load("volatile")
+_DISCONNECT: Final = load("disconnect")
 #: Probes for other nodes that are under way at once; beyond it they are not answered.
 _MAX_PROBES: Final = 10_000
 #: Why connections are closed then.
@@ -199,6 +200,12 @@ class RedisNodes:
             done(reply if isinstance(reply, int) else 0)
 
         self._redis.call(self._partition(true_id), _VOLATILE, args, answered)
+
+    async def disconnect(self, true_id: TrueId, reason: str) -> int:
+        """See Nodes.disconnect."""
+        args = (self.id, true_id, reason)
+        reply = await self._redis.ask(self._partition(true_id), _DISCONNECT, args)
+        return reply if isinstance(reply, int) else 0
 
     def publish_volatile(
         self, room: str, array: bytes, key: VolatileKey | None, done: Callable[[int], None]

@@ -92,9 +92,12 @@ def parse_cursor(cursor: str | None, partitions: int) -> tuple[int, int]:
 
 
 def unpack_seen(packed: bytes) -> Seen | None:
-    """Return what a script has packed, None for nothing: offline."""
+    """Return what a script has packed, None for nothing: offline. Raises ValueError."""
     if not packed:
         return None
-    found = _decode(packed)
+    try:
+        found = _decode(packed)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
     status = found.status if isinstance(found.status, str) else None
     return Seen(found.state, found.connections, found.since, found.name, status)
