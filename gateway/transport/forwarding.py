@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 from urllib.parse import urlencode
@@ -98,8 +98,10 @@ class Forwarder:
         self._pending = 0
         #: Polls that wait, and the node that has their session.
         self._polls: dict[str, NodeId] = {}
-        self._no_polls = asyncio.Event()
-        self._no_polls.set()
+        #: How many of them are not answered and confirmed yet, and whether there are none.
+        self._waiting = 0
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
         self.tunnels = Tunnels()
         #: Whether this node is about to stop: clients had better go to another one.
         self.leaving = False
@@ -139,7 +141,6 @@ class Forwarder:
         poll = method == "GET"
         if poll:
             self._polls[sid] = node
-            self._no_polls.clear()
         limits = self._limits
         try:
             target = _target(ENDPOINT, EIO=PROTOCOL_VERSION, transport="polling", sid=sid)
@@ -151,13 +152,23 @@ class Forwarder:
             self._pending -= 1
             if poll:
                 self._polls.pop(sid, None)
-                if not self._polls:
-                    self._no_polls.set()
         self._check(node, reply)
         self._results["answered"] += 1
         headers = reply.headers
         content_type = headers.get("Content-Type", "text/plain")
         return Answer(node, reply.status, content_type, reply.body, headers.get(EXCHANGE, ""))
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Have `release` wait until the block ends: a request is answered and confirmed in it."""
+        self._waiting += 1
+        self._nobody_waits.clear()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._nobody_waits.set()
 
     async def confirm(self, answer: Answer, method: str, sid: str) -> None:
         """Tell the session's node that its client has the answer, or some of it."""
@@ -214,11 +225,10 @@ class Forwarder:
     async def release(self) -> None:
         """Have all polls that wait answered with nothing, so that their clients ask elsewhere."""
         self.leaving = self.released = True
-        polls = tuple(self._polls.items())
-        await asyncio.gather(*(self._release(*poll) for poll in polls))
+        await asyncio.gather(*(self._release(*poll) for poll in tuple(self._polls.items())))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RELEASE_TIMEOUT):
-                await self._no_polls.wait()
+                await self._nobody_waits.wait()
 
     async def _release(self, sid: str, node: NodeId) -> None:
         address = self._directory.address_of(node)

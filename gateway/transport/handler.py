@@ -361,19 +361,20 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         if forwarder.released and method == "GET":
             self.finish(NOOP)
             return
-        body = bytes(self._body)
-        self._forwarded = asyncio.ensure_future(forwarder.fetch(node, method, sid, body))
-        answer = await self._forwarded
-        self._forwarded = None
-        self.set_status(answer.status)
-        self.set_header("Content-Type", answer.content_type)
-        stream: IOStream = cast(Any, self.request.connection).stream
-        closed = stream.closed()
-        self.finish(answer.body)
-        # What an open stream takes without an error is on its way: to its client, and to a proxy
-        # in between, the request has been answered.
-        if not closed and stream.error is None:
-            await forwarder.confirm(answer, method, sid)
+        with forwarder.awaited():
+            body = bytes(self._body)
+            self._forwarded = asyncio.ensure_future(forwarder.fetch(node, method, sid, body))
+            answer = await self._forwarded
+            self._forwarded = None
+            self.set_status(answer.status)
+            self.set_header("Content-Type", answer.content_type)
+            stream: IOStream = cast(Any, self.request.connection).stream
+            closed = stream.closed()
+            self.finish(answer.body)
+            # What an open stream takes without an error is on its way: to its client, and to a
+            # proxy in between, the request has been answered.
+            if not closed and stream.error is None:
+                await forwarder.confirm(answer, method, sid)
 
     async def _tunnel(self, node: NodeId, sid: str) -> None:
         """Have the session's node accept the websocket, and pass on its bytes."""

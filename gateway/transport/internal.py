@@ -7,7 +7,7 @@ from typing import Any
 
 from tornado.web import Application, Finish, RequestHandler
 
-from gateway.engineio import RequestError
+from gateway.engineio import NOOP, RequestError
 from gateway.failure_log import FailureLog
 from gateway.internal_requests import InternalRequests, InvalidRequest
 from gateway.nodes import NodeId
@@ -84,7 +84,8 @@ class ForwardedHandler(EngineHandler):
         await super().post()
 
     def _answer(self, sid: str, payload: str) -> None:
-        if not self._gone:
+        # Without packets nothing is missing if it is lost.
+        if payload != NOOP:
             name = self._exchanges.begin(sid, self.request.method or "")
             self.set_header(EXCHANGE, name)
         self.finish(payload)

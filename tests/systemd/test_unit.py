@@ -167,7 +167,8 @@ def test_the_unit_fits_the_default_configuration() -> None:
     assert int(settings(SOCKET, "Socket")["Backlog"]) == config.server.backlog
     address = f"{config.server.host}:{config.server.port}"
     assert settings(SOCKET, "Socket")["ListenStream"] == address
-    assert int(service["LimitNOFILE"]) > config.limits.connections + SPARE_FILES
+    files = config.limits.connections + 2 * config.limits.forwarded_requests + SPARE_FILES
+    assert int(service["LimitNOFILE"]) > files
     assert service["Type"] == "notify"
     assert service["NotifyAccess"] == "main"
     # No credential by absolute path: a missing one would keep the service from starting.

@@ -465,6 +465,7 @@ async def test_polls_that_wait_for_others_are_given_back_by_a_node_that_stops(
     answer = await soon(poll)
     assert (answer.code, answer.body) == (200, b"6")
     await stop
+    assert open_exchanges(gateways[0]) == 0
     # The session goes on by the others.
     moved(player.link, first)
     assert (await player.send(player, "still here"))["ok"]
