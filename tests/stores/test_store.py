@@ -416,6 +416,8 @@ def test_a_session_is_kept(store: Driver) -> None:
     assert store.session(SessionId("s1")) is None
     store.add_session(session())
     assert store.session(SessionId("s1")) == session()
+    assert store.session(SessionId("s1"), BOB) is None
+    assert store.session(SessionId("")) is None
 
 
 def test_sessions_of_a_player_come_longest_unseen_first(store: Driver) -> None:

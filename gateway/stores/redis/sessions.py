@@ -62,7 +62,8 @@ class SessionCalls:
     _totals: Totals
     _sessions: LocalSessions
     _dead_nodes: DeadNodes
-    #: Until when, by the loop's clock, all sessions are taken to be in use.
+    #: Held while room is made, and until when, by the loop's clock, there is none.
+    _crowd: asyncio.Lock
     _crowded_until: float = -math.inf
 
     def _outbox_args(self, partition: int) -> tuple[Word, ...]:
@@ -76,7 +77,7 @@ class SessionCalls:
     async def session(self, session_id: SessionId, true_id: TrueId) -> Session | None:
         """See SessionStore.session: Redis is asked each time, another node may have changed it."""
         self._sessions.flush(session_id)
-        found = await self._read_sessions(true_id, session_id)
+        found = await self._read_sessions(true_id, session_id) if session_id else []
         if not found:
             self._sessions.dropped(session_id)
             return None
@@ -148,16 +149,19 @@ class SessionCalls:
 
         That takes a call to each: only when the player's own partition has none.
         """
-        now = asyncio.get_running_loop().time()
-        if self._partitions.count == 1 or now < self._crowded_until:
+        if self._partitions.count == 1:
             return False
-        dead = self._dead_nodes.dead
-        replies: list[Any] = await self._partitions.ask_all(_IDLE, (dead, "0"))
-        seen = [(float(each), partition) for partition, each in enumerate(replies) if each]
-        if not seen:
-            self._crowded_until = now + _CROWDED
-            return False
-        return bool(await self._partitions.ask(min(seen)[1], _IDLE, (dead, "1")))
+        async with self._crowd:
+            now = asyncio.get_running_loop().time()
+            if now < self._crowded_until:
+                return False
+            dead = self._dead_nodes.dead
+            replies: list[Any] = await self._partitions.ask_all(_IDLE, (dead, "0"))
+            seen = [(float(each), partition) for partition, each in enumerate(replies) if each]
+            if not seen:
+                self._crowded_until = now + _CROWDED
+                return False
+            return bool(await self._partitions.ask(min(seen)[1], _IDLE, (dead, "1")))
 
     async def update_session(self, session: Session) -> bool:
         """See SessionStore.update_session."""

@@ -103,6 +103,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         self.on_webhooks_lost = on_webhooks_lost
         self._outbox = LocalOutbox(range(redis.partitions) if owned is None else owned)
         self._outbox_lock = asyncio.Lock()
+        self._crowd = asyncio.Lock()
         self._buried = OrderedDict()
         #: Is told who came into a room or left it through another node: see OnMembership.
         self.on_membership: OnMembership = lambda room, true_id, joined, members: None

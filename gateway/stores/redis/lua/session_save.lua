@@ -8,7 +8,9 @@ local confirmed = tonumber(ARGV[5])
 local session = version > 0 and read_session(true_id, id)
 if session and session.version <= version and (session.node == '' or session.node == node) then
   session.confirmed = math.max(session.confirmed, confirmed)
-  session.last_seen = ARGV[6]
+  if tonumber(ARGV[6]) > tonumber(session.last_seen) then
+    session.last_seen = ARGV[6]
+  end
   move_session(true_id, id, session, ARGV[7] == '1' and node or '')
   write_session(true_id, id, session)
 end
