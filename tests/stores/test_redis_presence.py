@@ -9,10 +9,13 @@ from contextlib import AsyncExitStack
 import pytest
 
 from gateway.errors import RequestRefused
-from gateway.messages import TrueId
+from gateway.messages import SessionId, TrueId
+from gateway.presence_store import Change, Entry, Found, Tab
 from gateway.stores.redis import bus
 from tests.redis_servers import RedisServer
+from tests.stores.conftest import NewStore, RedisDriver
 from tests.stores.presence_nodes import ANN, BOB, GRACE, Backing, Group, Node, nodes_of
+from tests.stores.test_store import session
 
 TIMEOUT = 15.0
 
@@ -491,3 +494,58 @@ def test_who_was_reported_online_by_nodes_that_are_gone_for_long_is_reported_off
             assert redis_server.ask("XLEN", f"{prefix}o") == 1
 
     run(scenario())
+
+
+class GoneOnly:
+    """A PresenceListener that notes who is gone."""
+
+    def __init__(self) -> None:
+        self.gone: list[TrueId] = []
+
+    def on_seen(self, true_id: TrueId, found: Found, at: float) -> None:
+        raise AssertionError("nobody is watched")
+
+    def on_dropped(self, true_id: TrueId) -> None:
+        raise AssertionError("no node died")
+
+    def on_restored(self, concerns: Callable[[TrueId], bool], *, complete: bool) -> None:
+        raise AssertionError("nothing was lost")
+
+    def on_gone(self, true_id: TrueId) -> None:
+        self.gone.append(true_id)
+
+
+def test_who_is_gone_is_not_who_may_be_forgotten(nodes: NewStore) -> None:
+    store = nodes()
+    assert isinstance(store, RedisDriver)
+    presence, listener = store.store.presence, GoneOnly()
+    presence.attach(listener)
+
+    def say(entry: Entry | None, *, left: bool) -> None:
+        change = Change(ANN, entry, 1.0, left)
+        store.answered(lambda done: presence.write([change], lambda _, found: done(found)))
+
+    def sweep() -> None:
+        presence.sweep()
+        store.check()
+
+    # One of two sessions ends: the player is here all the same.
+    store.add_session(session(1, connected=True))
+    store.add_session(session(2))
+    say(Entry("Ann", 1.0, None, 0.0, [Tab(SessionId("s1"), "active", True)]), left=False)
+    store.revoke_session(SessionId("s2"), 1.0)
+    sweep()
+    assert listener.gone == []
+    # Until their memberships have ended they are told of, also when others have expired.
+    say(None, left=True)
+    store.expire(2.0)
+    sweep()
+    assert listener.gone == [ANN]
+
+    async def end() -> None:
+        presence.ended(ANN)
+
+    store.run(end())
+    sweep()
+    sweep()
+    assert listener.gone == [ANN]

@@ -2,7 +2,7 @@
 --
 -- Players. `p:T` is there for a player who is known; `known` has all of them in the order in which
 -- they came. `old` has those with messages, by the time of the oldest; `reclaim` those with
--- messages that may be no longer needed; `gone` those who may be no longer needed themselves.
+-- messages that may be no longer needed; `spare` those who may be no longer needed themselves.
 
 local function know_player(true_id)
   if redis.call('HSETNX', prefix .. 'p:' .. true_id, 'head', 0) == 1 then
@@ -12,7 +12,7 @@ end
 
 -- Whoever takes away what a player was kept for calls this: the next sweep looks at them.
 local function may_be_forgotten(true_id)
-  redis.call('SADD', prefix .. 'gone', true_id)
+  redis.call('SADD', prefix .. 'spare', true_id)
 end
 
 -- What all sessions of a player have confirmed may be more now.

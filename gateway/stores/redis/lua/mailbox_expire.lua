@@ -43,11 +43,11 @@ for _, owner in ipairs(due('ko', now - window)) do
     more = 1
   end
 end
-local gone = redis.call('SPOP', prefix .. 'gone', most)
-if #gone == most then
+local spare = redis.call('SPOP', prefix .. 'spare', most)
+if #spare == most then
   more = 1
 end
-for _, true_id in ipairs(gone) do
+for _, true_id in ipairs(spare) do
   local player = prefix .. 'p:' .. true_id
   local why = redis.call('HMGET', player, 'head', 'perm', 'count', 'rooms')
   if why[1] and not why[2] and tonumber(why[3] or 0) == 0 and tonumber(why[4] or 0) == 0
