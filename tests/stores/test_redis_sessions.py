@@ -479,6 +479,51 @@ def test_a_node_renews_what_it_has(
     assert first.run(first.store.renew_sessions(set())) == []
 
 
+def test_a_session_that_is_resumed_while_it_is_renewed_is_not_lost(
+    pair: tuple[RedisDriver, RedisDriver],
+) -> None:
+    first, _ = pair
+    here = session(connected=True)
+    first.add_session(here)
+
+    async def resume() -> None:
+        kept = replace(here, connection_id=ConnectionId(7))
+        assert await first.store.update_session(kept)
+        here.version = kept.version
+
+    async def renew() -> list[Session]:
+        _, lost = await asyncio.gather(resume(), first.store.renew_sessions({0}))
+        return lost
+
+    assert first.run(renew()) == []
+    assert found(first) is here
+
+
+def test_a_node_that_did_not_hear_of_a_ban_has_no_session_of_the_player(
+    pair: tuple[RedisDriver, RedisDriver], redis_server: RedisServer
+) -> None:
+    first, second = pair
+    mine, other = session(1, connected=True), session(9, BOB, connected=True)
+    first.add_session(mine)
+    first.add_session(other)
+    # Its channels had ended, so its routes were dropped: nobody tells it.
+    prefix = first.store._redis.prefix(0)
+    redis_server.ask("DEL", prefix + b"r:ann", prefix + b"r:bob")
+    with listening(redis_server, first, "node1") as listener:
+        second.set_ban(ANN, Ban(None, "cheats"))
+        second.set_ban(BOB, Ban(1.0, "it is over"))
+        assert listener.heard_nothing()
+    lost = first.run(first.store.renew_sessions({0}))
+    assert [each is mine for each in lost] == [True]
+    # The session waits for the end of the ban.
+    disconnect(first, mine)
+    assert found(second).node == ""
+    second.set_ban(ANN, None)
+    assert take_over(second, 7).id == S1
+    assert routes(redis_server, first) == {b"node2": b"1"}
+    assert first.run(first.store.renew_sessions({0})) == []
+
+
 def test_a_node_that_was_taken_for_dead_has_its_sessions_again(
     nodes: NewStore, redis_server: RedisServer
 ) -> None:

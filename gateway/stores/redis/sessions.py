@@ -209,8 +209,9 @@ class SessionCalls:
     async def renew_sessions(self, partitions: Collection[int]) -> list[Session]:
         """Tell Redis again which sessions of partitions this node has; return those it has not.
 
-        They were taken over by other nodes or ended while this one did not hear of it. To be
-        called before messages that were missed are read. Raises StoreUnavailable.
+        They were taken over by other nodes or ended, or their players were banned, while this
+        one did not hear of it. To be called before messages that were missed are read. Raises
+        StoreUnavailable.
         """
         self._sessions.flush_all()
         groups: dict[int, list[Session]] = {}
@@ -228,7 +229,12 @@ class SessionCalls:
                 for session in chunk:
                     args += (session.true_id, session.id, session.version)
                 places: Any = await self._partitions.ask(partition, _RENEW, args)
-                lost += [chunk[place - 1] for place in places]
+                # One that was resumed here meanwhile has another version by now.
+                lost += [
+                    session
+                    for place in places
+                    if (session := chunk[place - 1]).version == args[3 * place]
+                ]
         for session in lost:
             if session.connection_id is not None:
                 self._sessions.dropped(session.id)

@@ -2,12 +2,15 @@
 --
 -- A node says anew what it has: the node, then sessions of one player or several: player, id and
 -- version of each. Routes are what they should be then. Returns the places of those that it has no
--- longer, the first is 1.
+-- longer, the first is 1; of a player who is banned it has none.
 local node, lost, counts = ARGV[1], {}, {}
+local now = redis.call('TIME')[1]
 for index = 2, #ARGV - 1, 3 do
   local true_id, id, version = ARGV[index], ARGV[index + 1], tonumber(ARGV[index + 2])
   local session = read_session(true_id, id)
-  if session and session.version == version and session.node == '' then
+  if is_banned(true_id, now) then
+    lost[#lost + 1] = (index + 1) / 3
+  elseif session and session.version == version and session.node == '' then
     -- It was taken for dead.
     move_session(true_id, id, session, node)
     write_session(true_id, id, session)
