@@ -43,7 +43,8 @@ class Headroom:
             for connection in self._services.registry.connections_of(session.true_id)
             if connection.session.id != session.id
         ]
-        there = remote - session.elsewhere
+        nodes = self._services.store.nodes
+        there = remote - (session.elsewhere and session.node != nodes.id)
         if self._connections and len(others) + there >= self._connections:
             self._services.metrics.limit_hit("connections_per_player")
             raise ConnectRefused(

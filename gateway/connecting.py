@@ -153,7 +153,7 @@ class Connecting:
                 # It may be in use by now: it is not.
                 sessions.save_session(session)
                 raise
-            elsewhere = session.elsewhere
+            elsewhere = session.elsewhere and session.node != self._nodes.id
             if self.live_connection(session) is not None or elsewhere:
                 self._services.metrics.takeover(means)
             session.generation, session.start, session.pid = kept.generation, kept.start, kept.pid

@@ -73,16 +73,13 @@ class Directory:
         """Say from now on that this node is about to leave: it is to have no duties."""
         self._leaves.add(self._node)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Leave the list, and beat no more."""
         self._closed = True
         for timer in (self._timer, self._end):
             if timer is not None:
                 timer.cancel()
-        try:
-            await self._redis.ask(HOME, _LEAVE, (self._node,))
-        except StoreUnavailable as error:
-            logger.debug("node %s has not left the list: %s", self._node, error)
+        self._redis.call(HOME, _LEAVE, (self._node,), _ignore)
 
     # What is known
 
@@ -203,3 +200,7 @@ class Directory:
         self._leaves = (self._leaves | leaves) & (self._seen.keys() | {self._node})
         for node in self._addresses.keys() - self._seen.keys():
             del self._addresses[node]
+
+
+def _ignore(reply: object) -> None:
+    """Who cannot leave the list is dead after the lease."""

@@ -130,14 +130,14 @@ class RedisNodes:
             return
         self._leaving = True
         self.directory.leave()
-        await self.ownership.release()
+        self.ownership.release()
         self._tell_others(bus.encode(bus.LEAVE, self.id.encode(), b""))
 
     async def close(self) -> None:
         """Be gone, and end what is under way."""
         await self.leave()
         await self.resuming.close()
-        await self.directory.close()
+        self.directory.close()
         self._tell_others(bus.encode(bus.LEAVE, self.id.encode(), b"gone"))
         for task in self._probes:
             task.cancel()
@@ -175,7 +175,9 @@ class RedisNodes:
 
     def has(self, session: Session) -> bool:
         """See Nodes.has."""
-        return session.elsewhere and self.directory.is_live(session.node)
+        return (
+            session.elsewhere and session.node != self.id and self.directory.is_live(session.node)
+        )
 
     async def answers(self, session: Session, timeout: float) -> bool:
         """See Nodes.answers."""

@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from gateway.errors import StoreUnavailable
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.scripts import load
 
@@ -100,16 +99,14 @@ class Ownership:
         for partition in [*self._until]:
             self._lose(partition)
 
-    async def release(self) -> None:
+    def release(self) -> None:
         """Give up everything, for good."""
         held = [*self._until]
         self.drop()
         self._wanted = frozenset()
         self._nodes = frozenset()
-        asked = [self._redis.ask(partition, _OWN, (self._node, 0)) for partition in held]
-        for result in await asyncio.gather(*asked, return_exceptions=True):
-            if isinstance(result, BaseException) and not isinstance(result, StoreUnavailable):
-                raise result
+        for partition in held:
+            self._redis.call(partition, _OWN, (self._node, 0), _ignore)
 
     def _ask(self, partition: int, then: Callable[[], None] = lambda: None) -> None:
         sent = asyncio.get_running_loop().time()
