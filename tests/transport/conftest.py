@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "jwt_settings(**keys): change keys of auth.jwt")
     config.addinivalue_line("markers", "webhook(**keys): change keys of both webhooks")
     config.addinivalue_line("markers", "expects_warnings: warnings in the log are no fault")
+    config.addinivalue_line("markers", "expects_errors: neither are errors without a traceback")
 
 
 @pytest.fixture
@@ -93,5 +94,7 @@ def _quiet_log(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture)
     yield
     records = [*caplog.get_records("setup"), *caplog.get_records("call"), *caplog.records]
     least = logging.ERROR if request.node.get_closest_marker("expects_warnings") else logging.WARN
+    if request.node.get_closest_marker("expects_errors"):
+        least = logging.CRITICAL
     loud = [record for record in records if record.levelno >= least or record.exc_info]
     assert not loud, "\n".join(f"{record.name}: {record.getMessage()}" for record in loud)
