@@ -129,8 +129,9 @@ def test_a_server_that_is_out_of_reach_is_no_error_at_the_start(
     run(test())
 
 
-def test_a_server_that_evicts_keys_is_refused(redis_servers: RedisServers) -> None:
-    server = redis_servers.start("--maxmemory-policy", "allkeys-lru", maxmemory="100mb")
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_a_server_that_evicts_keys_is_refused(policy: str, redis_servers: RedisServers) -> None:
+    server = redis_servers.start("--maxmemory-policy", policy, maxmemory="100mb")
 
     async def test() -> None:
         with pytest.raises(ConfigError, match="set maxmemory-policy to noeviction"):

@@ -36,7 +36,7 @@ class LinkFailed(Exception):
 class Server:
     """What a server says of itself: a process by `run_id`, and its history of writes.
 
-    `evicts` says that it forgets keys, whatever is in them, when its memory is full.
+    `evicts` says that it forgets keys, of all or of those with an end, when its memory is full.
     """
 
     run_id: str
@@ -132,6 +132,6 @@ def _server(about: dict[str, str]) -> Server:
         history=about.get("master_replid", ""),
         master=about.get("role") == "master",
         cluster=about.get("redis_mode") == "cluster",
-        evicts=about.get("maxmemory_policy", "").startswith("allkeys")
-        and about.get("maxmemory", "0") != "0",
+        evicts=about.get("maxmemory", "0") != "0"
+        and about.get("maxmemory_policy", "noeviction") != "noeviction",
     )
