@@ -169,14 +169,25 @@ class Presence:
             player.status, player.stated = status, now
         return player.merge(now) or changed
 
-    def adopt(self, true_id: TrueId, session_id: SessionId) -> None:
-        """Others know this tab as hidden: it stays so while its page has time to say more."""
+    def adopt(self, true_id: TrueId, session_id: SessionId) -> bool:
+        """Others know this tab as hidden: it stays so while its page has time to say more.
+
+        Return False if it has said already that it is not.
+        """
         player = self._players.get(true_id)
-        for tab in player.tabs if player is not None else ():
-            if tab.session_id == session_id and tab.fresh and tab.connection_id is not None:
+        if player is None:
+            return True
+        for tab in player.tabs:
+            if tab.session_id != session_id:
+                continue
+            if not tab.fresh:
+                return tab.state == "hidden"
+            if tab.connection_id is not None:
                 tab.state, tab.fresh = "hidden", False
                 self._settling.pop(tab, None)
                 self._settling[tab] = (self._monotonic() + self._settle, true_id)
+                player.merge(self._clock())
+        return True
 
     def entry(self, true_id: TrueId) -> Entry | None:
         """Return what this node tells the others of a player; None when they are not here."""

@@ -109,7 +109,8 @@ class SharedView:
     def _on_written(self, changes: dict[TrueId, Change], found: dict[TrueId, Found]) -> None:
         for true_id, each in found.items():
             for session_id in each.adopted:
-                self._presence.adopt(true_id, session_id)
+                if not self._presence.adopt(true_id, session_id):
+                    self._writer.say(true_id)
             self._learn(true_id, each, changes[true_id].at)
             if each.seen is None and changes[true_id].left:
                 self._on_gone(true_id)

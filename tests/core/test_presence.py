@@ -514,8 +514,9 @@ def test_a_tab_that_comes_back_is_new_as_another_node_may_have_had_it() -> None:
 def test_an_adopted_tab_is_hidden_while_its_page_has_time_to_say_otherwise() -> None:
     world = World()
     world.connect(1, "s")
-    world.presence.adopt(ANN, SessionId("s"))
+    assert world.presence.adopt(ANN, SessionId("s"))
     assert entry_of(world) == [("s", "hidden", True)]
+    assert world.seen()[0] == "hidden"
     assert world.presence.next_due == SETTLE
     assert world.wait(SETTLE) == [ANN]
     assert entry_of(world) == [("s", "active", True)]
@@ -528,7 +529,9 @@ def test_what_a_page_has_said_and_who_is_lost_is_not_adopted() -> None:
     world.connect(2, "t")
     world.say(1, "active")
     world.lose(2)
-    for session in ("s", "t", "u"):
-        world.presence.adopt(ANN, SessionId(session))
+    # The others are told again what the page has said.
+    assert not world.presence.adopt(ANN, SessionId("s"))
+    for session in ("t", "u"):
+        assert world.presence.adopt(ANN, SessionId(session))
     assert entry_of(world) == [("s", "active", True), ("t", "new", False)]
     assert world.wait(SETTLE) == [ANN]

@@ -90,6 +90,27 @@ def test_a_hidden_page_that_says_nothing_at_its_new_node_is_active_after_a_time(
     run(scenario())
 
 
+def test_a_hidden_page_that_is_active_at_once_at_its_new_node_is_active(redis_url: str) -> None:
+    async def scenario() -> None:
+        async with Scene(redis_url) as scene:
+            a, b = scene.nodes
+            eve = a.connect(1, TrueId("eve"), "e")
+            ann = a.connect(2, ANN, "s1")
+            a.say(ann, "hidden")
+            await scene.pass_by()
+            await scene.watch(a, eve, ANN)
+            a.lose(ann)
+            ann = b.connect(3, ANN, "s1")
+            # What the node says is under way.
+            scene.monotonic.now += 0.1
+            scene.timers.run()
+            b.say(ann, "active")
+            await scene.pass_by(SETTLE / 2)
+            assert eve.told() == [("active", 1)]
+
+    run(scenario())
+
+
 def test_tabs_at_several_nodes_are_one_player(redis_url: str) -> None:
     async def scenario() -> None:
         async with Scene(redis_url) as scene:

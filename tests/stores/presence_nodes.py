@@ -82,7 +82,7 @@ class Backing:
     ) -> None:
         self.name = name
         self.redis = Redis(parse_redis_url(url), group.partitions)
-        self.partitions = Partitions(self.redis, lambda partition: None)
+        self.partitions = Partitions(self.redis, self._on_replaced)
         self.totals = Totals(self.partitions, LIMITS, name)
         self.webhooks = 0
         self._seeds = count(1)
@@ -110,6 +110,9 @@ class Backing:
         if kind in (bus.PRESENCE, bus.DROPPED):
             self.presence.on_told(kind, partition, fields)
 
+    def _on_replaced(self, replaced: frozenset[int]) -> None:
+        self.presence.on_restored(replaced, complete=False)
+
     def _on_restored(self, partitions: frozenset[int], same: bool) -> None:
         self.presence.on_restored(partitions, complete=same)
 
@@ -135,6 +138,7 @@ class Node:
         self.presence.attach(self)
         self.told: list[tuple[TrueId, str, int]] = []
         self.dropped: list[TrueId] = []
+        self.restored: list[bool] = []
         self.gone: list[TrueId] = []
 
     # PresenceListener
@@ -148,7 +152,7 @@ class Node:
         self.dropped.append(true_id)
 
     def on_restored(self, concerns: Callable[[TrueId], bool], *, complete: bool) -> None:
-        raise AssertionError("nothing was lost")
+        self.restored.append(complete)
 
     def on_gone(self, true_id: TrueId) -> None:
         self.gone.append(true_id)
