@@ -457,6 +457,35 @@ async def test_a_redis_that_stands_still_sends_players_away_and_is_used_again(
     assert await back.message() == 1
 
 
+@pytest.mark.expects_warnings
+async def test_a_redis_that_is_full_takes_no_messages_and_all_else_goes_on(
+    two_of_their_own: Cluster, own_redis: RedisServer
+) -> None:
+    cluster = two_of_their_own
+    ann, bob = await cluster.player(0), await cluster.player(1)
+    directories = [each._store.nodes.directory for each in cluster.gateways]  # type: ignore[attr-defined]
+    used = own_redis.ask("INFO", "memory")["used_memory"]
+    own_redis.ask("CONFIG", "SET", "maxmemory", used // 2)
+    refused = await ann.send(bob, "lost")
+    assert refused["error"]["code"] == "unavailable"
+    # Nodes renew their leases, and keep their duties: somebody has to make room.
+    later = [each.listed + 2 * each.lease for each in directories]
+    await until(lambda: all(map(float.__gt__, (each.listed for each in directories), later)))
+    assert [each.cut_off for each in directories] == [False, False]
+    assert sum(cluster.owned()) == 256
+    for gateway in cluster.gateways:
+        await gateway._store.expire(1.0)
+    assert all(gateway._not_ready() is not None for gateway in cluster.gateways)
+    # Who comes back is let in, also where the store has the connection already.
+    bob = await cluster.back(bob, 0)
+    bob = await cluster.back(bob, 0)
+    assert bob.session["outcome"] == "resumed"
+    own_redis.ask("CONFIG", "SET", "maxmemory", 0)
+    await until(lambda: all(each._not_ready() is None for each in cluster.gateways))
+    assert (await ann.send(bob, "kept"))["status"] == "delivered"
+    assert await bob.message() == "kept"
+
+
 @pytest.fixture
 def two_that_wait(
     io_loop: IOLoop, settings: Config, tmp_path: Path, own_redis: RedisServer

@@ -8,6 +8,7 @@ local nodes, addresses, leaving = prefix .. 'nodes', prefix .. 'addresses', pref
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
+-- needs: full
 local function list(min, max)
   return redis.call('ZRANGE', nodes, string.format('%.0f', min), max, 'BYSCORE')
 end

@@ -5,6 +5,7 @@ local owner = redis.call('GET', prefix .. 'own')
 if owner and owner ~= node then
   return 0
 end
+-- needs: full
 if lease > 0 then
   redis.call('SET', prefix .. 'own', node, 'PX', lease)
   return 1

@@ -1,4 +1,4 @@
--- needs: sessions
+-- needs: sessions, full
 --
 -- A node does not have a session's connection after all: the node, player, id.
 local node, true_id, id = ARGV[1], ARGV[2], ARGV[3]

@@ -1,4 +1,4 @@
--- needs: sessions
+-- needs: sessions, full
 --
 -- A node says anew what it has: the node, then sessions of one player or several: player, id and
 -- version of each. Routes are what they should be then. Returns the places of those that it has no

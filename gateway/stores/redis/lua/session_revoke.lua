@@ -1,4 +1,4 @@
--- needs: sessions, outbox
+-- needs: sessions, outbox, full
 --
 -- Forgets a session, and remembers that it was revoked: the outbox, then player, id, now, why, how
 -- many revocations are remembered, the webhook's data. The node that has its connection is told.

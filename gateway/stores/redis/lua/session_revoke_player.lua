@@ -1,4 +1,4 @@
--- needs: sessions
+-- needs: sessions, full
 --
 -- Remembers that a player's tokens are worth nothing: player, now, how many revocations are
 -- remembered.

@@ -1,4 +1,4 @@
--- needs: sessions
+-- needs: sessions, full
 --
 -- Keeps what a node says of a session: the node, player, id, the version that it knows (0: another
 -- connection has the session by now), `confirmed`, `last_seen`, whether it is in use there ('1') or

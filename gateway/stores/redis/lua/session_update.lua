@@ -1,4 +1,4 @@
--- needs: sessions
+-- needs: sessions, full
 --
 -- Keeps what has changed in a session: player, id, the version it had, record, the node that has its
 -- connection ('': it stays where it is). Returns its new version, 0 when there is no such session,
