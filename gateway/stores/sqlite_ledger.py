@@ -159,7 +159,7 @@ class Ledger:
         target.bytes += size
         self.bytes += needed
         self.message_count += 1
-        players.dirty[target.id] = target
+        players.moved[target.id] = target
         self._trim(target, now)
         if key is not None and owner is not None:
             entry = (now, escape(draft.target_id), head, nonce)
@@ -225,7 +225,7 @@ class Ledger:
         """Put the message into these mailboxes: see memory_player.put_copies."""
         body = draft.body
         size = len(body) + OVERHEAD
-        pending, dirty = self.players.pending, self.players.dirty
+        pending, moved = self.players.pending, self.players.moved
         place = pending.add_body(body)
         tail = b".%x" % nonce
         places: dict[int, Copies] = {}
@@ -248,7 +248,7 @@ class Ledger:
                 player.oldest.append((size, now))
             player.head = head
             player.bytes += size
-            dirty[player.id] = player
+            moved[player.id] = player
             self._trim(player, now)
             if self.players.pending.position == 1:
                 # Trimming has written what was pending, the body with it.
@@ -364,7 +364,7 @@ class Ledger:
 
     def _dropped(self, player: Player, expired: int, trimmed: int, now: float) -> None:
         """Delete what has just gone from a mailbox' beginning, and count what was unread."""
-        self.players.dirty[player.id] = player
+        self.players.moved[player.id] = player
         self.players.pending.trim(player.id, player.first - expired - trimmed, player.first - 1)
         # The oldest went first; of what went, the newest ones may be unread.
         unread = player.first - 1 - player.confirmed
@@ -422,7 +422,7 @@ class Ledger:
         player.first = through + 1
         player.bytes -= size
         self.bytes -= size
-        self.players.dirty[player.id] = player
+        self.players.moved[player.id] = player
 
     def confirmed(self, player: Player, offset: int) -> None:
         """Note that a session has confirmed up to an offset, or is gone."""

@@ -13,11 +13,12 @@ from typing import Final
 
 import msgspec
 
-#: Columns: messages and bodies, trims, players, keys gone and new, sessions gone, new, changed.
+#: Columns: messages and bodies, trims, players and those that moved, keys gone and new, sessions
+#: gone, new, changed.
 SETUP: Final = (
     """CREATE TEMP VIEW pending AS SELECT NULL AS messages, NULL AS bodies, NULL AS trims,
-        NULL AS players, NULL AS lost_keys, NULL AS new_keys, NULL AS lost_sessions,
-        NULL AS new_sessions, NULL AS changed_sessions""",
+        NULL AS players, NULL AS moves, NULL AS lost_keys, NULL AS new_keys,
+        NULL AS lost_sessions, NULL AS new_sessions, NULL AS changed_sessions""",
     """CREATE TEMP TRIGGER write_pending INSTEAD OF INSERT ON pending BEGIN
     INSERT INTO messages (mailbox, offset, nonce, ts, body, skip)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3,
@@ -37,6 +38,8 @@ SETUP: Final = (
             sessions = excluded.sessions, confirmed = excluded.confirmed,
             reclaim = excluded.reclaim, hole_after = excluded.hole_after,
             hole_lost = excluded.hole_lost;
+    UPDATE players SET head = m.value ->> 1, first = m.value ->> 2, bytes = m.value ->> 3
+        FROM json_each(NEW.moves) AS m WHERE players.id = (m.value ->> 0);
     DELETE FROM keys WHERE rowid IN (
         SELECT k.rowid FROM json_each(NEW.lost_keys) AS e CROSS JOIN keys AS k
         ON k.sender = (e.value ->> 0) AND k.key = (e.value ->> 1));
@@ -60,12 +63,14 @@ SETUP: Final = (
     UPDATE meta SET value = value + 1 WHERE name = 'writes';
     END""",
 )
-_WRITE: Final = "INSERT INTO temp.pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_WRITE: Final = "INSERT INTO temp.pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _encode: Final = msgspec.json.Encoder().encode
 #: Without a session that passes over the message, the last element is left out.
 MessageRow = tuple[int, int, int, float, int, int] | tuple[int, int, int, float, int, int, str]
 PlayerRow = tuple[int, str, int, int, int, int, int, int, int, int | None, int | None, int | None]
+#: Of a player for whom nothing else has changed: id, head, first, bytes.
+MoveRow = tuple[int, int, int, int]
 KeyRow = tuple[int, str, float, str, int, int]
 SessionRow = tuple[str, int, str, str, str, float, int, int, int, int, int | None, str]
 
@@ -155,7 +160,9 @@ class Pending:
         self.changed_sessions.pop(session_id, None)
         self.lost_sessions.append(session_id)
 
-    def write(self, connection: sqlite3.Connection, players: list[PlayerRow]) -> bool:
+    def write(
+        self, connection: sqlite3.Connection, players: list[PlayerRow], moves: list[MoveRow]
+    ) -> bool:
         """Write all of it, with these players; return whether there was anything.
 
         Raises sqlite3.Error.
@@ -164,6 +171,7 @@ class Pending:
             self.messages,
             self.trims,
             players,
+            moves,
             self.lost_keys,
             self.new_keys,
             self.lost_sessions,
