@@ -19,6 +19,7 @@ from distutils.sysconfig import customize_compiler, get_python_inc  # isort: ski
 MODULES = (
     "gateway/connection.py",
     "gateway/delivery.py",
+    "gateway/engineio.py",
     "gateway/limits.py",
     "gateway/registry.py",
     "gateway/replay.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections import deque
 
@@ -13,11 +14,13 @@ from gateway.messages import SessionId
 class Mailbox:
     """One player's stream in memory: append, trim, read."""
 
-    __slots__ = ("_messages", "head", "size")
+    __slots__ = ("_messages", "_oldest", "head", "size")
 
     def __init__(self) -> None:
         # A deque takes 700 bytes even when empty, and most mailboxes are.
         self._messages: deque[StoredMessage] | tuple[()] = ()
+        #: Time of the oldest message: asked for at each append.
+        self._oldest = math.inf
         self.head = 0
         self.size = 0
 
@@ -31,12 +34,9 @@ class Mailbox:
 
     def append(self, epoch: bytes, nonce: int, body: bytes, now: float) -> StoredMessage:
         """Give the message the next offset and keep it."""
-        head = self.head = self.head + 1
+        head = self.head + 1
         message = StoredMessage(head, b"%b.%d.%x" % (epoch, head, nonce), body, now)
-        if isinstance(self._messages, tuple):
-            self._messages = deque()
-        self._messages.append(message)
-        self.size += len(body) + OVERHEAD
+        self.put(message, len(body) + OVERHEAD, math.inf, math.inf, -math.inf)
         return message
 
     def put(
@@ -51,9 +51,11 @@ class Mailbox:
         messages = self._messages
         if isinstance(messages, tuple):
             messages = self._messages = deque()
+        if not messages:
+            self._oldest = message.ts
         messages.append(message)
         self.size = total = self.size + size
-        return len(messages) > most or total > most_bytes or messages[0].ts < oldest
+        return len(messages) > most or total > most_bytes or self._oldest < oldest
 
     def trim(self, limits: Retention, now: float) -> tuple[int, int]:
         """Drop the oldest messages beyond the limits.
@@ -74,7 +76,13 @@ class Mailbox:
         while messages and (len(messages) > most or self.size > bytes_):
             self.size -= len(messages.popleft().body) + OVERHEAD
             trimmed += 1
+        if expired or trimmed:
+            self._look()
         return expired, trimmed
+
+    def _look(self) -> None:
+        """Note the time of the oldest message, for some have gone."""
+        self._oldest = self._messages[0].ts if self._messages else math.inf
 
     def excess(self, limits: Retention, size: int) -> int:
         """Return the bytes that `trim` would free if a message of `size` bytes were appended."""
@@ -95,6 +103,7 @@ class Mailbox:
         before = self.size
         while messages and messages[0].offset <= offset:
             self.size -= messages.popleft().size
+        self._look()
         return before - self.size
 
     def read(self, after: int, limit: int, max_bytes: int) -> Batch:

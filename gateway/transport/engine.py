@@ -105,16 +105,16 @@ class EngineConnection:
 
         `prefix` holds the Engine.IO type, MESSAGE, and the Socket.IO header behind it.
         """
-        session = self.session
+        frames = self._frames
+        if frames is not None and not self._executing:
+            # While a session has a websocket, it is open.
+            buffered = frames.send_text(prefix, body)
+            return buffered <= self._engine.send_budget or self._within_budget()
+        session, link = self.session, self._websocket
         if session.state is not State.OPEN:
             return True
-        frames, link = self._frames, self._websocket
         if link is not None and not self._executing:
-            if frames is not None:
-                buffered = frames.send_text(prefix, body)
-            else:
-                buffered = link.send_text(prefix, body)
-            return buffered <= self._engine.send_budget or self._within_budget()
+            return link.send_text(prefix, body) <= self._engine.send_budget or self._within_budget()
         session.send((prefix[1:] + body).decode())
         self._execute()
         return self._within_budget()
