@@ -4,6 +4,7 @@ VENV   ?= .venv
 PYTHON ?= python3
 ARGS ?=
 PYTEST_ARGS ?=
+BENCH ?= tests.bench
 BENCH_ARGS ?=
 FAULT_ARGS ?=
 SOAK_ARGS ?=
@@ -51,6 +52,7 @@ help:
 	@echo 'make test     linters, types and all tests         (PYTEST_ARGS="-k replay -x")'
 	@echo 'make test-compiled   some tests again, on the compiled modules of a wheel'
 	@echo 'make bench    the gateway beside other servers     (BENCH_ARGS="--rounds 1")'
+	@echo '              several of each      (BENCH=tests.bench.nodes, BENCH=tests.bench.scaling)'
 	@echo 'make faults   break the gateway under load         (FAULT_ARGS="--rounds 5")'
 	@echo 'make soak     ten minutes of mixed load with faults (SOAK_ARGS="--minutes 60")'
 	@echo 'make wheels   the gateway and all it needs, in $(WHEELS)'
@@ -70,7 +72,7 @@ test-compiled: test-environment compiled
 	cd $(COMPILED) && $(abspath $(BIN))/pytest $(COMPILED_TESTS) $(PYTEST_ARGS)
 
 bench: $(BENCH_PEERS)/node_modules/.installed compiled
-	cd $(COMPILED) && $(abspath $(BIN))/python -m tests.bench $(BENCH_ARGS)
+	cd $(COMPILED) && $(abspath $(BIN))/python -m $(BENCH) $(BENCH_ARGS)
 
 # A copy of the tree with the modules compiled that are in a wheel.
 compiled: $(VENV)/.installed-test

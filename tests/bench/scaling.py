@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -26,8 +27,11 @@ from tests.bench.client import Client, Load
 from tests.bench.nodes import Cluster, Meter, connect, running
 from tests.bench.servers import Server, allow_many_files
 
-#: How far a prime step through all players leads from one to a target.
-STEP: Final = 7919
+#: Of each sender, one after the other; drawn alike in every run.
+TARGETS: Final = 20
+CHANCE: Final = random.Random(1)
+#: Rooms of each player who is measured.
+MEMBERSHIPS: Final = 8
 MIB: Final = 1024**2
 GIB: Final = 1024**3
 
@@ -60,6 +64,20 @@ class Traffic:
     redis: float
     network: float
     rate: float
+
+
+@dataclass(frozen=True)
+class RoomCosts:
+    """Of a room of `scenarios.RECEIVERS` members, the same units as in Costs.
+
+    `node_change` is the time that each `join` takes on every node, `node_membership` the memory;
+    `node_copy` and `redis_copy` what each member's copy of a message takes.
+    """
+
+    node_change: float
+    node_membership: float
+    node_copy: float
+    redis_copy: float
 
 
 class Info:
@@ -159,11 +177,11 @@ def measure(options: argparse.Namespace) -> Costs:
     with running("gateway", 2, options.appendonly) as cluster, Load(cluster.nodes[0].url) as load:
         clients = connect(load, cluster.nodes, options.players)
         ids = [client.session()["true_id"] for client in clients]
-        # The target is always at the other node.
+        # Every other player is at the other node.
         senders = [
-            Sender(client, [ids[(number + 1 + 2 * step * STEP) % len(ids)] for step in range(20)])
-            for number, client in enumerate(clients)
-        ][: scenarios.CLIENTS]
+            Sender(client, CHANCE.choices(ids[1 - number % 2 :: 2], k=TARGETS))
+            for number, client in enumerate(clients[: scenarios.CLIENTS])
+        ]
         across = exchange(cluster, load, senders, clients, options.seconds)
     return Costs(
         node_sent=alone.node,
@@ -181,8 +199,7 @@ def measure(options: argparse.Namespace) -> Costs:
 def _to_all(clients: Sequence[Client]) -> list[Sender]:
     ids = [client.session()["true_id"] for client in clients]
     return [
-        Sender(client, [ids[(number + 1 + step * STEP) % len(ids)] for step in range(20)])
-        for number, client in enumerate(clients[: scenarios.CLIENTS])
+        Sender(client, CHANCE.choices(ids, k=TARGETS)) for client in clients[: scenarios.CLIENTS]
     ]
 
 
@@ -197,6 +214,31 @@ def store(load: Load, clients: Sequence[Client], each: int) -> int:
         wanted = dict.fromkeys(some, each)
         scenarios.wait(load, [clients[number] for number in wanted], each)
     return each * len(clients)
+
+
+def measure_rooms(options: argparse.Namespace) -> RoomCosts:
+    """Measure what rooms need; the second node has no players, and hears of everything."""
+    with running("gateway", 2, options.appendonly) as cluster, Load(cluster.nodes[0].url) as load:
+        witness = cluster.nodes[1]
+        clients = connect(load, cluster.nodes[:1], scenarios.RECEIVERS)
+        scenarios.ask(load, clients, [frames.join("warm-up")] * len(clients))
+        resident, cpu = witness.rss(), witness.cpu()
+        for number in range(MEMBERSHIPS):
+            scenarios.ask(load, clients, [frames.join(f"room-{number}")] * len(clients))
+        changes = MEMBERSHIPS * len(clients)
+        cpu, resident = witness.cpu() - cpu, witness.rss() - resident
+        meter = Meter(cluster)
+        with meter:
+            for number in range(options.published):
+                clients[0].send(frames.publish("room-0", scenarios.DATA, False))
+                scenarios.wait(load, clients, number + 1)
+        copies = options.published * len(clients)
+        return RoomCosts(
+            node_change=1e6 * cpu / changes,
+            node_membership=resident / changes,
+            node_copy=1e6 * meter.each[0] / copies,
+            redis_copy=1e6 * meter.redis / copies,
+        )
 
 
 def predict(costs: Costs, nodes: int) -> Traffic:
@@ -275,6 +317,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--players", type=int, default=1000, help="who are measured")
     parser.add_argument("--stored", type=int, default=20, help="messages for each of them")
+    parser.add_argument("--published", type=int, default=50, help="messages to a room")
     parser.add_argument("--appendonly", default="everysec", choices=["no", "everysec", "always"])
     parser.add_argument("--tolerance", type=float, default=1 / 3, help="of the predictions")
     parser.add_argument("--target", type=int, default=1_000_000, help="players to compute for")
@@ -286,7 +329,7 @@ def main() -> int:
     allow_many_files()
     costs = measure(options)
     print("Measured on one node and on two:")
-    for name, value in vars(costs).items():
+    for name, value in {**vars(costs), **vars(measure_rooms(options))}.items():
         print(f"  {name:16} {value:10.1f}")
     good = check(costs, options)
     extrapolate(costs, options)

@@ -102,16 +102,16 @@ def publish(load: Load, meter: Meter, seconds: float, members: int, volatile: bo
     not stand at one place.
     """
     clients = load.connect(guests(members))
-    _ask(load, clients, [frames.join(ROOM)] * members)
+    ask(load, clients, [frames.join(ROOM)] * members)
     for place in range(1, PLACES):
         some = [each for number, each in enumerate(clients) if number % PLACES >= place]
         targets = [each.session()["true_id"] for each in some]
-        _ask(load, some, [frames.message(target, DATA, ack=True) for target in targets])
+        ask(load, some, [frames.message(target, DATA, ack=True) for target in targets])
     packet = frames.publish(ROOM, DATA, volatile)
     return _fan_out(load, meter, seconds, clients[0], packet, clients)
 
 
-def _ask(load: Load, clients: list[Client], packets: list[bytes]) -> None:
+def ask(load: Load, clients: list[Client], packets: list[bytes]) -> None:
     """Let each client send its packet, and wait for all acks."""
     for start in range(0, len(clients), AT_ONCE):
         some = clients[start : start + AT_ONCE]
