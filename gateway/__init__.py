@@ -38,11 +38,11 @@ Extensions are modules of the game's own (`extension_modules.py` finds them) and
 `extension.py`; `transport/extension_host.py` stands behind it, `transport/extensions.py` drives
 their namespaces.
 
-`server.py` builds all of it from `config.py` in one place (`building.py` says what each part
-is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it. `store_news.py` hands on
-what a store says by itself. At a reload `reloading.py` says what of a new configuration counts at
-once and `taking_over.py` hands it on; `draining.py` sends everybody away in the end, `systemd.py`
-and `watchdog.py` speak with systemd.
+`server.py` builds all of it from `config.py` in one place (`building.py` and `building_auth.py` say
+what each part is told), `lifecycle.py` runs it until a signal comes, `cli.py` starts it.
+`store_news.py` hands on what a store says by itself. At a reload `reloading.py` says what of a new
+configuration counts at once and `taking_over.py` hands it on; `draining.py` sends everybody away
+in the end, `systemd.py` and `watchdog.py` speak with systemd.
 
 `client/` is for the other end: bots and game servers. It imports nothing from beside it.
 """

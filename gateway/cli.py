@@ -19,7 +19,8 @@ from typing import Final
 from gateway.api_keys import SCOPES, ApiKeysError, ApiKeysFile, in_order, parse_scopes
 from gateway.auth.users import Users
 from gateway.auth.users_format import UsersError
-from gateway.building import api_keys_path, open_users, users_path
+from gateway.building import api_keys_path
+from gateway.building_auth import open_users, users_path
 from gateway.config import Config
 from gateway.config_loader import load_config
 from gateway.config_render import render_default

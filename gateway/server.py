@@ -19,9 +19,7 @@ from gateway.auth.users import Users
 from gateway.building import (
     admission_settings,
     api_limits,
-    auth_inquiries,
     build_admin_routes,
-    build_authentication,
     build_backend,
     build_joining,
     build_presence,
@@ -29,23 +27,26 @@ from gateway.building import (
     engine_settings,
     is_compiled,
     load_api_keys,
-    load_extensions,
-    load_jwt_keys,
-    load_users,
     message_bytes,
-    new_session_id,
-    new_sid,
     prepare_state_dir,
-    room_inquiries,
     room_settings,
     static_path,
     store_limits,
+)
+from gateway.building_auth import (
+    auth_inquiries,
+    build_authentication,
+    load_extensions,
+    load_jwt_keys,
+    load_users,
+    room_inquiries,
 )
 from gateway.config import Config
 from gateway.connection import Connection, Services
 from gateway.delivery import Delivery
 from gateway.draining import Draining
 from gateway.errors import ConfigError
+from gateway.fresh_ids import new_session_id, new_sid
 from gateway.gauges import add_gauges, heard_from_nodes
 from gateway.history import SAMPLE_SECONDS, History
 from gateway.inbound import PlayersHere

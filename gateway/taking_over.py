@@ -20,14 +20,11 @@ from gateway.auth.users import Users
 from gateway.building import (
     admission_settings,
     api_limits,
-    build_authentication,
     engine_settings,
-    extension_rules,
     load_api_keys,
-    load_jwt_keys,
-    load_users,
     message_bytes,
 )
+from gateway.building_auth import build_authentication, extension_rules, load_jwt_keys, load_users
 from gateway.config import Config
 from gateway.config_loader import check_contradictions
 from gateway.connection import Connection
