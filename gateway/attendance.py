@@ -2,7 +2,8 @@
 
 The store remembers whom it was last said to be online. What is here and what the store
 remembers are made equal, again and again: so nothing is missed when the store was away, and
-who was online when the gateway died is offline after their grace.
+who was online when the gateway died is offline after their grace. A store that several gateways
+share does this itself, with what it keeps of presence.
 """
 
 from __future__ import annotations

@@ -222,6 +222,34 @@ def test_the_list_has_players_of_all_nodes(redis_url: str) -> None:
     run(scenario())
 
 
+def test_players_of_all_masters_of_a_cluster_are_watched_and_listed(
+    redis_servers: RedisServers,
+) -> None:
+    async def scenario() -> None:
+        masters = redis_servers.cluster()
+        async with Scene(f"{masters[0].url}?cluster=1", partitions=16) as scene:
+            a, b = scene.nodes
+            watchers = {}
+            players = [TrueId(f"p{number}") for number in range(24)]
+            for number, player in enumerate(players):
+                watchers[player] = b.connect(100 + number, TrueId(f"w{number}"), "w")
+                known = await scene.watch(b, watchers[player], player)
+                assert known[player]["state"] == "offline"
+            for number, player in enumerate(players):
+                a.connect(number, player, "s1")
+            await scene.pass_by()
+            await until(lambda: all(each.told() == [("active", 1)] for each in watchers.values()))
+            pages: list[Any] = []
+            b.service.list_players(ListPlayers(200, None), pages.append)
+            await until(lambda: pages)
+            found = [each["true_id"] for each in pages[0]["players"]]
+            assert sorted(found) == sorted(
+                [*players, *(each.true_id for each in watchers.values())]
+            )
+
+    run(scenario())
+
+
 def test_what_was_missed_while_redis_was_away_is_told_afterwards(
     redis_servers: RedisServers,
 ) -> None:

@@ -317,3 +317,30 @@ async def test_a_player_is_kicked_and_listed_wherever_they_are(
     assert await backend.kick(TrueId(ann.true_id)) == 0
     back = await moves(ann, nodes[0])
     assert back.session["resumed"]
+
+
+async def test_a_gateway_that_is_killed_and_started_again_ends_what_nobody_comes_back_to(
+    receiver: Receiver, sections: dict[str, dict[str, Any]], settings: Config, tmp_path: Path
+) -> None:
+    keys = {"secret_keys": list(settings.resume.secret_keys)}
+    process = GatewayProcess(tmp_path, config={**sections, "resume": keys})
+    await asyncio.to_thread(process.start)
+    try:
+        clients = Clients(process.url.rstrip("/"))
+        ann, bob = await clients.player(), await clients.player()
+        for player in (ann, bob):
+            assert (await player.call("join", {"room": "r"}))["ok"]
+            await until(lambda player=player: attendance(receiver, player) == ["online"])
+        process.kill()
+        await asyncio.to_thread(process.start)
+        ann = await moves(ann, clients)
+        assert await is_left(ann, 2)
+        page = await ann.call("members", {"room": "r"})
+        assert [each["true_id"] for each in page["players"]] == [ann.true_id, bob.true_id]
+        await until_true(lambda: is_left(ann, 1))
+        await until(lambda: attendance(receiver, bob) == ["online", "offline"])
+        assert attendance(receiver, ann) == ["online"]
+        await clients.close()
+    finally:
+        if process._process is not None:
+            process.kill()
