@@ -360,3 +360,20 @@ def test_tls_trusts_the_authority_that_the_url_names(
             Opened(f"{url}?ca_file={tmp_path}/none.pem")
 
     run(test())
+
+
+def test_a_server_with_too_many_clients_is_tried_again(redis_servers: RedisServers) -> None:
+    server = redis_servers.start("--maxclients", "2")
+
+    async def test() -> None:
+        others = [server.client() for _ in range(2)]
+        for other in others:
+            other.ping()
+        async with Opened(server.url) as redis:
+            assert not redis.available
+            for other in others:
+                other.close()
+            await until(lambda: redis.available)
+            assert await redis.ask(1, PUSH, [1]) == 1
+
+    run(test())

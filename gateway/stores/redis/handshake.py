@@ -20,7 +20,7 @@ Address = tuple[str, int]
 #: What this store needs came with it: SSUBSCRIBE, and scripts that fail whole or not at all.
 _OLDEST: Final = 7
 #: The first words of refusals that will not pass by themselves.
-_LASTING: Final = re.compile(r"ERR|NOAUTH|NOPERM|WRONGPASS|NOPROTO")
+_LASTING: Final = re.compile(r"ERR (?!max number of clients)|NOAUTH|NOPERM|WRONGPASS|NOPROTO")
 _NAME: Final = "game-gateway"
 
 
@@ -70,6 +70,11 @@ def access_of(url: RedisUrl) -> Access:
     return Access(url.username, url.password, url.database, context, url.timeout)
 
 
+def is_lasting(refused: Refused) -> bool:
+    """Tell whether a refusal will not pass by itself."""
+    return _LASTING.match(refused.text) is not None
+
+
 async def connect(
     address: Address, access: Access, build: Callable[[], L], protocol: int = 2
 ) -> tuple[L, Server]:
@@ -91,7 +96,7 @@ async def connect(
             )
             return link, await _greet(link, access, protocol)
     except Refused as error:
-        reason, lasting = str(error), _LASTING.match(error.text) is not None
+        reason, lasting = str(error), is_lasting(error)
     except TimeoutError:
         reason, lasting = f"no answer for {access.timeout:g} seconds", False
     except (OSError, StoreUnavailable) as error:

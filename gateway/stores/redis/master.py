@@ -13,7 +13,14 @@ from gateway.circuit import Backoff
 from gateway.errors import StoreUnavailable
 from gateway.failure_log import FailureLog
 from gateway.stores.redis import subscriber
-from gateway.stores.redis.handshake import Access, Address, LinkFailed, Server, connect
+from gateway.stores.redis.handshake import (
+    Access,
+    Address,
+    LinkFailed,
+    Server,
+    connect,
+    is_lasting,
+)
 from gateway.stores.redis.link import (
     NO_PARTITION,
     Call,
@@ -202,7 +209,7 @@ class Master:
             if hearing is not None:
                 hearing.close()
             if isinstance(error, StoreUnavailable):
-                lasting = isinstance(error, Refused) and error.code not in _ELSEWHERE
+                lasting = isinstance(error, Refused) and is_lasting(error)
                 raise LinkFailed(str(error), lasting=lasting) from None
             raise
         self._up(link, hearing, server)
