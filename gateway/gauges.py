@@ -62,6 +62,11 @@ def add_gauges(metrics: Metrics, engine: Engine, registry: Registry[Any], store:
         lambda: nodes.state.duties,
     )
     gauge(
+        "pruned_routes",
+        "Routes to nodes that were taken away because they did not hear",
+        lambda: nodes.state.pruned,
+    )
+    gauge(
         "partitions_behind",
         "Partitions that this node does not hear, or has not caught up with",
         lambda: nodes.state.behind,

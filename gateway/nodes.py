@@ -87,13 +87,15 @@ class NodeState(NamedTuple):
     """How it is with the nodes, as this one knows.
 
     `live` and `dead` (lately, without leaving) are numbers of nodes; `duties` of partitions that
-    this one sees to; `behind` of those that it does not hear or has not caught up with.
+    this one sees to; `behind` of those that it does not hear or has not caught up with. `pruned`
+    is how many routes to nodes were taken away because they did not hear.
     """
 
     live: int
     dead: int
     duties: int
     behind: int
+    pruned: int
 
 
 class Nodes(Protocol):
@@ -163,7 +165,7 @@ class Alone:
     id: Final = NOWHERE
     alone: Final = True
     trouble: Final = None
-    state: Final = NodeState(1, 0, 0, 0)
+    state: Final = NodeState(1, 0, 0, 0, 0)
 
     def attach(self, inbound: Inbound) -> None:
         """See Nodes.attach: nobody asks."""

@@ -290,6 +290,8 @@ def test_an_event_reaches_the_other_nodes_of_its_player_only(
             assert two.heard["volatile"] == 1
             # Who does not listen is not tried again.
             assert redis_server.ask("HKEYS", key) == [b"one", b"two"]
+            totals = one.redis.prefix(one.partitions.of(ANN)) + b"n"
+            assert redis_server.ask("HGET", totals, "pruned") == b"1"
 
     run(scenario())
 

@@ -77,6 +77,8 @@ class RedisNodes:
         self.on_lost: list[Callable[[frozenset[int]], None]] = []
         self.on_restored: list[Callable[[frozenset[int], bool], None]] = []
         redis.on_lost, redis.on_restored = self._on_lost, self._on_restored
+        #: Returns how many routes were taken away, as of a moment ago.
+        self.pruned: Callable[[], int] = int
         self._announced = self._leaving = False
         own = b"n:" + node.encode()
         partitions = range(redis.partitions)
@@ -148,7 +150,11 @@ class RedisNodes:
         """See Nodes.state."""
         directory = self.directory
         return NodeState(
-            len(directory.others) + 1, directory.dead, len(self.ownership), len(self.resuming)
+            len(directory.others) + 1,
+            directory.dead,
+            len(self.ownership),
+            len(self.resuming),
+            self.pruned(),
         )
 
     @property

@@ -149,6 +149,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
             nodes.on_lost.append(self._acknowledged.on_lost)
             resuming = self._resuming = Resuming(self, self._partitions)
             self._partitions.on_unanswered = resuming.on_unanswered
+            nodes.pruned = lambda: self._totals.of_all("pruned")
             nodes.resume_by(resuming)
             nodes.on_restored.append(self._on_restored)
             self.on_copies = nodes.on_copies

@@ -24,7 +24,7 @@ _PAUSE: Final = 1.0
 #: See lua/_mailbox.lua.
 _pack_limits: Final = struct.Struct(">7d").pack
 
-Kind = Literal["bytes", "messages", "sessions", "rooms", "queued", "dead", "online"]
+Kind = Literal["bytes", "messages", "sessions", "rooms", "queued", "dead", "online", "pruned"]
 _KINDS: Final[tuple[Kind, ...]] = (
     "bytes",
     "messages",
@@ -33,6 +33,7 @@ _KINDS: Final[tuple[Kind, ...]] = (
     "queued",
     "dead",
     "online",
+    "pruned",
 )
 #: Limits of a mailbox; then the node, and the limits of the outbox: what scripts with a mailbox
 #: begin with, the seed of the outbox excepted.

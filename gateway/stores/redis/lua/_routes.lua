@@ -13,6 +13,7 @@ local function tell_routes(true_id, node, make_text)
         remote = remote + tonumber(routes[index + 1])
       else
         redis.call('HDEL', key, other)
+        total('pruned', 1)
       end
     end
   end
