@@ -10,6 +10,7 @@ import pytest
 
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.store_url import parse_redis_url
+from gateway.stores.redis import link
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.scripts import script
 from tests.certificates import Authority
@@ -70,6 +71,22 @@ def test_scripts_that_the_server_forgot_are_loaded_and_calls_keep_their_order(
             more = pushes(redis, range(200, 300))
             answers += await asyncio.gather(*rest, *more)
             assert answers == [*range(2, 301)]
+
+    run(test())
+
+
+def test_scripts_are_loaded_again_also_when_too_much_waits(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with Opened(redis_url) as redis:
+            monkeypatch.setattr(link, "_MAX_BYTES", 1000)
+            redis.command(1, "SCRIPT", "FLUSH", done=lambda reply: None)
+            answers = pushes(redis, range(2))
+            # Nothing more is asked until this has its answer.
+            large = redis.ask(1, ECHO, ["x" * 100_000, ""])
+            await asyncio.gather(*answers, large, return_exceptions=True)
+            assert await redis.ask(1, PUSH, [2]) >= 1
 
     run(test())
 

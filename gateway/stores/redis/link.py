@@ -77,8 +77,14 @@ class Link(asyncio.Protocol):
     # What is asked
 
     def send(self, call: Call) -> None:
-        """Ask the server; `done` is called in a later turn of the loop."""
-        if not self.open or self._asked - self._answered >= _MAX_CALLS or self._bytes > _MAX_BYTES:
+        """Ask the server; `done` is called in a later turn of the loop.
+
+        What is about the link itself is few and small, and asked however much waits.
+        """
+        if not self.open or (
+            (self._asked - self._answered >= _MAX_CALLS or self._bytes > _MAX_BYTES)
+            and call[2] != NO_PARTITION
+        ):
             reason = "too much waits for the store" if self.open else "the store is out of reach"
             self._loop.call_soon(call[1], StoreUnavailable(reason))
             return
