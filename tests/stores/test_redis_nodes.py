@@ -364,6 +364,8 @@ def test_places_are_compared_when_channels_are_heard_again(
                 at(6, 3, b""),
                 at(7, 4, b""),
                 at(8, 2, b"other.2.4d"),
+                at(9, 0, b"%b.0.zz" % epoch),
+                at(10, 0, b"%b.0." % epoch),
             ]
             everything = frozenset(range(PARTITIONS))
             one.resuming.on_lost(everything)
@@ -371,8 +373,9 @@ def test_places_are_compared_when_channels_are_heard_again(
             one.resuming.on_restored(everything, True)
             await until(lambda: not len(one.resuming))
             assert one.told[0] == ("doubt", True)
-            # The same, behind, another message, lost, trimmed, not known, lost, another mailbox.
-            heads = dict(enumerate([3, 3, None, None, 3, 3, None, None], 1))
+            # The same, behind, another message, lost, trimmed, not known, lost, another mailbox;
+            # and two that a client has made up.
+            heads = dict(enumerate([3, 3, None, None, 3, 3, None, None, 3, 3], 1))
             assert [(number, head) for _, number, head in one.told[1:]] == [*heads.items()]
 
     run(scenario())

@@ -164,9 +164,20 @@ class Resuming:
             if position is None:
                 args += (place.true_id, place.offset, "")
             elif position.epoch == epoch:
-                args += (place.true_id, place.offset, int(position.nonce, 16))
+                args += (place.true_id, place.offset, _nonce(position))
             else:
                 # It was another mailbox, of which nothing is left.
                 args += (place.true_id, _NOWHERE, "")
         heads: Any = await self._partitions.ask(partition, _VERIFY, args)
         return [int(head) for head in heads]
+
+
+def _nonce(position: Position) -> Word:
+    """Return the nonce as Redis has it, "" if it is none.
+
+    Of the place before the first message nobody has compared what the client presented.
+    """
+    try:
+        return int(position.nonce, 16)
+    except ValueError:
+        return ""
