@@ -100,7 +100,8 @@ def test_sessions_move_and_end_wherever_they_are(url: str) -> None:
             after = [await take_over(second, each) for each in before]
             told = players[0].told
             await until(lambda: len(told) == len(PLAYERS))
-            assert told == [("fenced", each.true_id, each.id, each.version) for each in after]
+            # Several servers tell in an order of their own.
+            assert {*told} == {("fenced", each.true_id, each.id, each.version) for each in after}
             for each in after[:3]:
                 await first.revoke_session(each.id, each.true_id, 2.0, "kicked")
                 await first.set_ban(PLAYERS[5], Ban(None, ""))
