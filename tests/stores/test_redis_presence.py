@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from gateway.errors import RequestRefused
 from gateway.messages import SessionId, TrueId
 from gateway.presence_store import Change, Entry, Found, Tab
 from gateway.stores.redis import bus
+from gateway.stores.redis.scripts import Script
 from tests.redis_servers import RedisServer
 from tests.stores.conftest import NewStore, RedisDriver
 from tests.stores.presence_nodes import ANN, BOB, GRACE, Backing, Group, Node, nodes_of
@@ -433,6 +435,33 @@ def test_pages_have_all_players_once_and_how_many_are_here(redis_url: str) -> No
                         break
                 assert sorted(found) == expected
                 assert pages == -(-49 // limit)
+
+    run(scenario())
+
+
+def test_a_page_asks_only_partitions_that_may_have_players(redis_url: str) -> None:
+    async def scenario() -> None:
+        async with Nodes(redis_url, "a", "b", partitions=64) as (a, b):
+            asked: list[int] = []
+            call = b.backing.partitions.call
+
+            def counted(partition: int, script: Script, args: Any, done: Any) -> None:
+                if script.name == "presence_page":
+                    asked.append(partition)
+                call(partition, script, args, done)
+
+            b.backing.partitions.call = counted  # type: ignore[method-assign]
+            assert await b.page(10) == ([], None)
+            assert asked == [0]
+            await a.say(ANN, "s1")
+            await b.totals.look()
+            # Its own players are there without a look.
+            await b.say(BOB, "s1", name="Bob")
+            asked.clear()
+            page, cursor = await b.page(10)
+            assert sorted(each for each, _ in page) == [ANN, BOB]
+            assert cursor is None
+            assert len(asked) <= 3
 
     run(scenario())
 

@@ -37,6 +37,8 @@ _LOOK: Final = load("presence_look")
 _EXPECT: Final = load("presence_expect")
 _ENDED: Final = load("presence_ended")
 _SWEEP: Final = load("presence_sweep")
+#: Within so many seconds all totals are looked at.
+_LATELY: Final = 5.0
 #: Players in one call: Redis does nothing else meanwhile.
 _CHUNK: Final = 100
 
@@ -75,6 +77,8 @@ class RedisPresence:
         #: Nodes that partitions have and that are not alive, and when that was noticed.
         self._missing: dict[str, float] = {}
         self._ended: dict[int, list[TrueId]] = {}
+        #: When this node has last said something in a partition, by the loop's clock.
+        self._written: dict[int, float] = {}
         self._owned: frozenset[int] = frozenset()
 
     def attach(self, listener: PresenceListener) -> None:
@@ -101,6 +105,7 @@ class RedisPresence:
         """See PresenceStore.write."""
         by_player = {change.true_id: change for change in changes}
         for partition, true_ids in self._chunks(by_player):
+            self._written[partition] = asyncio.get_running_loop().time()
             args: list[Word] = [*self._outbox_args(partition), self._grace]
             for true_id in true_ids:
                 change = by_player[true_id]
@@ -152,9 +157,21 @@ class RedisPresence:
             self._partitions.call(partition, _UNWATCH, (self._node, *chunk), _ignore)
 
     def page(self, cursor: str | None, limit: int, done: PlayersDone) -> None:
-        """See PresenceStore.page: partition by partition, in each in the order of coming."""
-        partition, place = parse_cursor(cursor, self._partitions.count)
-        Page(self._partitions, limit, done).start(partition, place)
+        """See PresenceStore.page: partition by partition, in each in the order of coming.
+
+        Those are passed over that had nobody at the last look at all totals, a second ago: whoever
+        has come to another node since then is not listed yet.
+        """
+        first, place = parse_cursor(cursor, self._partitions.count)
+        lately = asyncio.get_running_loop().time() - _LATELY
+        asked = [
+            partition
+            for partition in range(first, self._partitions.count)
+            if partition == first
+            or self._totals.of_partition("listed", partition)
+            or self._written.get(partition, lately) > lately
+        ]
+        Page(self._partitions, asked, limit, done).start(place)
 
     # What is published
 

@@ -34,52 +34,56 @@ _decode: Final = msgspec.msgpack.Decoder(_Seen).decode
 
 
 class Page:
-    """A page that is being put together."""
+    """A page that is being put together from the partitions `asked`."""
 
-    def __init__(self, partitions: Partitions, limit: int, done: PlayersDone) -> None:
+    def __init__(
+        self, partitions: Partitions, asked: Sequence[int], limit: int, done: PlayersDone
+    ) -> None:
         self._partitions = partitions
+        self._asked = asked
         self._limit = limit
         self._done = done
         self._players: list[tuple[TrueId, Seen]] = []
         self._cursor = ""
 
-    def start(self, partition: int, place: int) -> None:
-        """Put it together from those after this place."""
-        self._ask(partition, place, _FIRST)
+    def start(self, place: int) -> None:
+        """Put it together, from those after this place of the first partition on."""
+        self._ask(0, _FIRST, place)
 
-    def _ask(self, partition: int, place: int, count: int) -> None:
+    def _ask(self, begin: int, count: int, place: int = 0) -> None:
         """Ask so many partitions, the first one for those after a place."""
-        end = min(partition + count, self._partitions.count)
+        asked = self._asked[begin : begin + count]
         replies: dict[int, Any] = {}
 
-        def on_reply(each: int, reply: Reply | StoreUnavailable) -> None:
-            replies[each] = reply
-            if len(replies) == end - partition:
-                self._on_replies([replies[each] for each in range(partition, end)], end, count)
+        def on_reply(partition: int, reply: Reply | StoreUnavailable) -> None:
+            replies[partition] = reply
+            if len(replies) == len(asked) and self._take(asked, replies):
+                self._ask(begin + count, 2 * count)
 
+        if not asked:
+            self._done((self._players, None))
         missing = self._limit - len(self._players)
-        for each in range(partition, end):
-            after = place if each == partition else 0
-            answer = functools.partial(on_reply, each)
-            self._partitions.call(each, _PAGE, (after, missing + 1), answer)
+        for partition in asked:
+            answer = functools.partial(on_reply, partition)
+            self._partitions.call(partition, _PAGE, (place, missing + 1), answer)
+            place = 0
 
-    def _on_replies(self, replies: Sequence[Any], end: int, count: int) -> None:
-        for partition, reply in enumerate(replies, end - len(replies)):
+    def _take(self, asked: Sequence[int], replies: dict[int, Any]) -> bool:
+        """Take players; tell whether there is room for more."""
+        for partition in asked:
+            reply = replies[partition]
             if isinstance(reply, StoreUnavailable):
                 self._done(reply)
-                return
+                return False
             for true_id, place, packed in reply:
                 if len(self._players) == self._limit:
                     self._done((self._players, self._cursor))
-                    return
+                    return False
                 self._cursor = f"{partition}.{int(place)}"
                 seen = unpack_seen(packed)
                 if seen is not None:
                     self._players.append((TrueId(true_id.decode()), seen))
-        if end == self._partitions.count:
-            self._done((self._players, None))
-        else:
-            self._ask(end, 0, 2 * count)
+        return True
 
 
 def parse_cursor(cursor: str | None, partitions: int) -> tuple[int, int]:

@@ -24,7 +24,9 @@ _PAUSE: Final = 1.0
 #: See lua/_mailbox.lua.
 _pack_limits: Final = struct.Struct(">7d").pack
 
-Kind = Literal["bytes", "messages", "sessions", "rooms", "queued", "dead", "online", "pruned"]
+Kind = Literal[
+    "bytes", "messages", "sessions", "rooms", "queued", "dead", "online", "pruned", "listed"
+]
 _KINDS: Final[tuple[Kind, ...]] = (
     "bytes",
     "messages",
@@ -34,6 +36,7 @@ _KINDS: Final[tuple[Kind, ...]] = (
     "dead",
     "online",
     "pruned",
+    "listed",
 )
 #: Limits of a mailbox; then the node, and the limits of the outbox: what scripts with a mailbox
 #: begin with, the seed of the outbox excepted.
@@ -61,6 +64,10 @@ class Totals:
     def of_all(self, kind: Kind) -> int:
         """Return how much all partitions had at the last look."""
         return self._sums[_KINDS.index(kind)]
+
+    def of_partition(self, kind: Kind, partition: int) -> int:
+        """Return how much a partition had at the last look."""
+        return self._found[partition][_KINDS.index(kind)]
 
     def left_for(self, kind: Kind, limit: int, partition: int) -> int:
         """Return the most that a partition may have when all may have `limit`; at least 0."""

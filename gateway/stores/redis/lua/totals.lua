@@ -6,4 +6,5 @@ local found = redis.call('HMGET', prefix .. 'n',
 for index = 1, 8 do
   found[index] = tonumber(found[index] or 0)
 end
+found[9] = redis.call('ZCARD', prefix .. 'online')
 return found
