@@ -159,9 +159,16 @@ def test_a_repeated_message_is_at_the_other_nodes_of_its_player(
     store = nodes(node="node1")
     store.know([ANN])
     store.append(key="k")
-    redis_server.ask("HSET", store.store._redis.prefix(0) + b"r:ann", "node1", 1, "node2", 2)
-    again = accepted(store.append(key="k"))
-    assert (again.message, again.remote) == (None, 2)
+    prefix = store.store._redis.prefix(0)
+    redis_server.ask("HSET", prefix + b"r:ann", "node1", 1, "node2", 2, "dead", 4)
+    with redis_server.client() as client, client.pubsub() as listener:
+        listener.ssubscribe(prefix + b"n:node2")
+        assert listener.get_sharded_message(timeout=20.0) is not None
+        again = accepted(store.append(key="k"))
+        assert (again.message, again.remote) == (None, 2)
+        assert store.look(ANN).remote == 2
+    redis_server.ask("DEL", prefix + b"r:ann")
+    assert store.look(ANN).remote == 0
 
 
 def test_a_message_that_too_few_replicas_have_is_looked_for(redis_servers: RedisServers) -> None:

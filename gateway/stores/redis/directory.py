@@ -30,8 +30,7 @@ HOME: Final = 0
 class Directory:
     """The nodes, this one (`node`) included; `lease` is in seconds.
 
-    `on_beat` is called after each beat that was answered, `on_cut_off` when the lease is over and
-    there are others.
+    `on_beat` is called after each beat that was answered, `on_over` when the lease is over.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class Directory:
         node: str,
         lease: float,
         on_beat: Callable[[], None],
-        on_cut_off: Callable[[], None],
+        on_over: Callable[[], None],
     ) -> None:
         self.lease = lease
         #: Where other nodes reach this one; empty: nowhere.
@@ -50,7 +49,7 @@ class Directory:
         self._redis = redis
         self._node = node
         self._on_beat = on_beat
-        self._on_cut_off = on_cut_off
+        self._on_over = on_over
         #: Nodes that are alive, and when each was seen to be, by the loop's clock.
         self._seen: dict[str, float] = {}
         self._addresses: dict[str, str] = {}
@@ -163,7 +162,7 @@ class Directory:
                 "this node (%s) could not renew its lease: it sends its players to the others",
                 self._node,
             )
-            self._on_cut_off()
+        self._on_over()
 
     def _on_answer(
         self, sent: float, answered: asyncio.Future[None] | None, reply: Reply | StoreUnavailable

@@ -51,7 +51,7 @@ class RedisNodes:
     ) -> None:
         self.id = node
         self.ownership = Ownership(redis, node, lease)
-        self.directory = Directory(redis, node, lease, self._on_beat, self._on_cut_off)
+        self.directory = Directory(redis, node, lease, self._on_beat, self._on_lease_over)
         self.rooms = RoomRoutes(redis, node)
         self._redis = redis
         self._heard = heard
@@ -172,10 +172,11 @@ class RedisNodes:
             self._tell_others(bus.encode(bus.JOIN, self.id.encode(), address))
         self.ownership.renew(self.directory.lasting)
 
-    def _on_cut_off(self) -> None:
-        self._announced = False
+    def _on_lease_over(self) -> None:
         self.ownership.drop()
-        self._inbound.on_cut_off(_CUT_OFF)
+        if self.directory.cut_off:
+            self._announced = False
+            self._inbound.on_cut_off(_CUT_OFF)
 
     # What services ask
 

@@ -19,3 +19,17 @@ local function tell_routes(true_id, node, make_text)
   end
   return remote
 end
+
+-- Returns how many connections a player has at other nodes: at those that listen, the others died.
+local function count_remote(true_id, node)
+  local routes = redis.call('HGETALL', prefix .. 'r:' .. true_id)
+  local remote = 0
+  for index = 1, #routes, 2 do
+    local other = routes[index]
+    if other ~= node
+      and redis.call('PUBSUB', 'SHARDNUMSUB', prefix .. 'n:' .. other)[2] > 0 then
+      remote = remote + tonumber(routes[index + 1])
+    end
+  end
+  return remote
+end

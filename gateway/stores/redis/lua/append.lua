@@ -23,13 +23,7 @@ if #ARGV > 10 then
   owner, key = ARGV[10], ARGV[11]
   local known = known_key(owner, key, 'p' .. true_id, now)
   if known then
-    local routes, remote = redis.call('HGETALL', prefix .. 'r:' .. true_id), 0
-    for index = 1, #routes, 2 do
-      if routes[index] ~= node then
-        remote = remote + tonumber(routes[index + 1])
-      end
-    end
-    return {known, remote}
+    return {known, count_remote(true_id, node)}
   end
   needed = needed + key_bytes
 end

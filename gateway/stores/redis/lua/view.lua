@@ -1,4 +1,4 @@
--- needs: epoch
+-- needs: epoch, routes
 --
 -- Looks at a mailbox: player, an offset (0: none), a session ('' for none), this node. Returns
 -- whether the player is known, head, count, what they have confirmed, the nonce at the offset ('' if
@@ -17,15 +17,8 @@ if offset ~= '0' then
   end
 end
 local head, count = tonumber(player[1] or 0), tonumber(player[2] or 0)
-local remote = 0
-local routes = redis.call('HGETALL', prefix .. 'r:' .. true_id)
-for index = 1, #routes, 2 do
-  if routes[index] ~= node then
-    remote = remote + tonumber(routes[index + 1])
-  end
-end
 local found = {known, head, count, tonumber(player[3] or 0), nonce, player[4] or '',
-  player[5] or '', remote}
+  player[5] or '', count_remote(true_id, node)}
 if player[6] and session ~= '' then
   for _, member in ipairs(redis.call('ZRANGE', prefix .. 'sk:' .. true_id,
     head - count + 1, '+inf', 'BYSCORE')) do
