@@ -208,6 +208,38 @@ def test_nothing_is_left_of_players_who_are_gone(
     assert (store.bytes, store.message_count) == (0, 0)
 
 
+def test_expiry_makes_room_in_a_server_that_is_full(redis_servers: RedisServers) -> None:
+    server = redis_servers.start()
+    limits: Any = {"mailbox": Retention(0, 0, 10.0), "dedupe_window": 10.0}
+    with redis_store(server.url, session_lifetime=10.0, **limits) as store:
+        store.know([ANN])
+        store.add_session(session(1, BOB))
+        accepted(store.append(b"x" * 1000, key="1"))
+        server.ask("CONFIG", "SET", "maxmemory", 1)
+        assert isinstance(store.append(), StoreUnavailable)
+        store.expire(11.5)
+        assert (store.message_count, store.session_count, store.bytes) == (0, 0, 0)
+        server.ask("CONFIG", "SET", "maxmemory", 0)
+        accepted(store.append(now=12.0))
+
+
+def test_what_is_out_of_reach_keeps_no_other_part_from_expiry(
+    nodes: NewStore, redis_server: RedisServer
+) -> None:
+    store = nodes(partitions=4, mailbox=Retention(0, 0, 10.0))
+    store.know(PLAYERS)
+    for true_id in PLAYERS:
+        accepted(store.append(target=true_id))
+    # A fault in one part, as of a server that does not answer.
+    faulty = store.store._redis.prefix(1) + b"old"
+    redis_server.ask("DEL", faulty)
+    redis_server.ask("SET", faulty, "")
+    with pytest.raises(StoreUnavailable):
+        store.expire(11.0)
+    left = {store.store._partitions.of(each) for each in PLAYERS if store.read(each)}
+    assert left == {1}
+
+
 def test_expiry_goes_in_small_calls(nodes: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailboxes, "_EXPIRED", 2)
     monkeypatch.setattr(mailboxes, "_EXPIRED_MESSAGES", 3)

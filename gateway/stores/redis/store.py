@@ -292,14 +292,24 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     # Expiry
 
     async def expire(self, now: float) -> None:
-        """See Store.expire; in small calls, so that appends come in between."""
+        """See Store.expire; in small calls, so that appends come in between.
+
+        Partitions that are out of reach keep none of the others waiting.
+        """
         self._appends.restart()
         self._publishes.restart()
+        failure: StoreUnavailable | None = None
         for partition in self._outbox.partitions:
-            newest = await self._expire_sessions(now, partition)
-            await self._expire_mailboxes(now, partition)
-            await self._publishing.finish_stale(partition)
-            self._look_for_webhooks(partition, newest)
+            try:
+                newest = await self._expire_sessions(now, partition)
+                await self._expire_mailboxes(now, partition)
+                await self._publishing.finish_stale(partition)
+            except StoreUnavailable as error:
+                failure = error
+            else:
+                self._look_for_webhooks(partition, newest)
+        if failure is not None:
+            raise failure
         await self._look_around()
 
     async def _look_around(self) -> None:
