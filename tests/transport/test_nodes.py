@@ -489,6 +489,26 @@ async def test_a_redis_that_is_full_takes_no_messages_and_all_else_goes_on(
     assert await bob.message() == "kept"
 
 
+@pytest.mark.expects_warnings
+async def test_a_node_alone_keeps_its_players_while_redis_stands_still(
+    io_loop: IOLoop, settings: Config, tmp_path: Path, own_redis: RedisServer
+) -> None:
+    store = {"url": f"{own_redis.url}?timeout=2", "node_lease": 1.0}
+    gateway = Gateway(change(settings, store=store), tmp_path / "alone", {})
+    await gateway.start()
+    nodes: Any = gateway._store.nodes
+    async with Clients(url(gateway)) as clients:
+        ann = await clients.player("websocket")
+        with own_redis.paused():
+            await until(lambda: nodes.state.duties == 0)
+            assert nodes.trouble is None
+        await until(lambda: nodes.state.duties == 256)
+        await until(lambda: gateway._store.available and not nodes.state.behind)
+        assert (await ann.send(ann, 1))["status"] == "delivered"
+        assert await ann.message() == 1
+    await gateway.stop()
+
+
 @pytest.fixture
 def two_that_wait(
     io_loop: IOLoop, settings: Config, tmp_path: Path, own_redis: RedisServer
