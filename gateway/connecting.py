@@ -241,13 +241,14 @@ class Connecting:
         Raises ConnectRefused then.
         """
         connection = admitted.connection
-        if arrival.ended is not None:
-            connection.on_closed(arrival.ended, final=True)
-            raise session_revoked()
-        if arrival.fenced > connection.session.version:
-            connection.on_closed(TAKEN_OVER, final=True)
+        ended = arrival.ended
+        if ended is None and arrival.fenced > connection.session.version:
             # Its client has left this connection, and has another one by now.
-            raise ConnectRefused("unavailable", "the session is at another node", cut=True)
+            ended = TAKEN_OVER
+        if ended is not None:
+            connection.on_closed(ended, final=True)
+            # Who comes again is told what holds by then.
+            raise ConnectRefused("unavailable", "the session was just ended", cut=True)
         return admitted
 
     def _connect(

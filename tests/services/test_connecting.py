@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from gateway.errors import ConnectRefused
+from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.store import Ban
 from gateway.stores.memory import MemoryStore
-from tests.services.world import World, scenario
+from tests.services.world import Client, Gate, World, scenario, settled
 
 
 @scenario
@@ -117,3 +121,73 @@ async def test_a_session_in_use_on_another_node_is_taken_over() -> None:
     assert session.elsewhere
     await world.connect(pid=client.pid)
     assert world.metric("takeovers", "pid") == 1
+
+
+async def arriving(
+    world: World, name: str, **auth: object
+) -> tuple[Gate, Client, asyncio.Task[None]]:
+    """Send a CONNECT whose session the store has taken, and not yet said so."""
+    gate = world.store.gates[name] = Gate(after=True)
+    client = Client()
+    task = asyncio.create_task(world.admit(client, **auth))
+    await settled()
+    assert gate.reached
+    return gate, client, task
+
+
+@scenario
+async def test_a_session_that_another_node_ends_while_it_comes_in_does_not_come_in() -> None:
+    world = World()
+    client = await world.guest()
+    client.lose()
+    gate, _, task = await arriving(world, "update_session", pid=client.pid)
+    world.admission.arrivals.on_ended(client.true_id, None, "banned")
+    gate.open()
+    with pytest.raises(ConnectRefused) as caught:
+        await task
+    assert caught.value.cut
+    assert len(world.registry) == 0
+    assert len(world.admission.arrivals) == 0
+    (session,) = await world.sessions(client.true_id)
+    assert session.connection_id is None
+    assert world.metric("closed_connections", "banned") == 1
+
+
+@scenario
+async def test_a_session_whose_client_is_at_another_node_by_then_is_cut() -> None:
+    world = World()
+    client = await world.guest()
+    client.lose()
+    gate, _, task = await arriving(world, "update_session", pid=client.pid)
+    world.admission.arrivals.on_fenced(client.true_id, client.session_id, 1)
+    gate.open()
+    with pytest.raises(ConnectRefused) as caught:
+        await task
+    assert caught.value.cut
+    assert len(world.registry) == 0
+
+
+@scenario
+async def test_a_fence_of_before_is_no_hindrance() -> None:
+    world = World()
+    client = await world.guest()
+    client.lose()
+    world.store.on_update = lambda session: setattr(session, "version", 3)
+    gate, back, task = await arriving(world, "update_session", pid=client.pid)
+    world.admission.arrivals.on_fenced(client.true_id, client.session_id, 3)
+    world.admission.arrivals.on_ended(client.true_id, SessionId("another"), "revoked")
+    gate.open()
+    await task
+    assert back.greeting["resumed"]
+
+
+@scenario
+async def test_a_new_session_that_another_node_ends_while_it_comes_in_does_not_come_in() -> None:
+    world = World()
+    gate, client, task = await arriving(world, "add_session", username="ann")
+    world.admission.arrivals.on_ended(TrueId("acc-ann"), None, "banned")
+    gate.open()
+    with pytest.raises(ConnectRefused):
+        await task
+    assert client.events == []
+    assert len(world.registry) == 0
