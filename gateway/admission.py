@@ -178,7 +178,9 @@ class Admission:
             await self._connecting.check_ban(session.true_id)
             epoch = self._services.store.epoch_of(session.true_id)
             try:
-                generation = self._tokens.rotate(session, token, epoch)
+                # Redis may lose what it has acknowledged: in a failover, or in a crash.
+                forgets = not self._services.store.nodes.alone
+                generation = self._tokens.rotate(session, token, epoch, forgets=forgets)
             except ConnectRefused:
                 logger.warning(
                     "token_reused: session %s of player %s is revoked",

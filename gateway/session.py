@@ -61,12 +61,11 @@ class Session:
         """Return the generation to issue to who presents a resume token of this generation.
 
         The newest token rotates. The one before it stays good until then, because the reply
-        that carried the newest may have been lost: that one is issued again. One that is newer
-        than the newest was issued before the store lost the last of what it had. Raises
+        that carried the newest may have been lost: that one is issued again. Raises
         ConnectRefused (`token_reused`) for an older one: somebody copied it.
         """
-        if generation >= self.generation:
-            return generation + 1
+        if generation == self.generation:
+            return self.generation + 1
         if generation == self.generation - 1:
             return self.generation
         raise ConnectRefused(

@@ -131,16 +131,20 @@ class Tokens:
             session.attributes,
         )
 
-    def rotate(self, session: Session, token: ResumeToken, epoch: str) -> int:
+    def rotate(
+        self, session: Session, token: ResumeToken, epoch: str, *, forgets: bool = False
+    ) -> int:
         """Return the generation to issue to who presents the token; `epoch` is the store's.
 
         It is that of `Session.present`, but for a session which a backup older than the token
         has brought back: until it is used again, and has a pid of the new epoch, the newer
-        token is good. Raises ConnectRefused (`token_reused`) for a copied one.
+        token is good. In a store that `forgets`, the last may be lost without a new epoch, so a
+        newer token is good at any time: if it is a copy, the other one is noticed. Raises
+        ConnectRefused (`token_reused`) for a copied one.
         """
-        if token.epoch != epoch and token.generation > session.generation:
-            pid = self.verify_pid(session.pid)
-            if pid is None or pid.epoch != epoch:
+        if token.generation > session.generation:
+            pid = None if token.epoch == epoch else self.verify_pid(session.pid)
+            if forgets or (token.epoch != epoch and (pid is None or pid.epoch != epoch)):
                 return token.generation + 1
         return session.present(token.generation)
 

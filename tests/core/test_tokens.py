@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import ConnectRefused
 from gateway.messages import SessionId, TrueId
+from gateway.session import Session
 from gateway.tokens import MAX_TOKEN_LENGTH, Pid, ResumeToken, Tokens
 
 ANN = TrueId("ann")
@@ -168,3 +169,29 @@ def test_a_key_is_needed() -> None:
 def test_any_text_is_refused_in_good_form(text: str) -> None:
     assert refusal(tokens(), text) == "token_invalid"
     assert tokens().verify_pid(text) is None
+
+
+def presented(generation: int, *, forgets: bool) -> int:
+    """Present a token of this generation to a session of the fifth."""
+    verifier = tokens()
+    session = Session(SESSION, ANN, "Ann", "guest", "pid", 0.0, 0, 0, generation=5)
+    token = verifier.verify_token(
+        verifier.sign_token(ANN, SESSION, generation, "e1", "Ann", "guest")
+    )
+    return verifier.rotate(session, token, "e1", forgets=forgets)
+
+
+@pytest.mark.parametrize("generation", [6, 100])
+def test_a_token_that_is_newer_than_its_session_is_good_where_the_store_may_forget(
+    generation: int,
+) -> None:
+    assert presented(generation, forgets=True) == generation + 1
+    with pytest.raises(ConnectRefused, match="revoked"):
+        presented(generation, forgets=False)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_token_older_than_the_one_before_the_newest_is_theft_in_any_store(forgets: bool) -> None:
+    assert [presented(generation, forgets=forgets) for generation in (4, 5)] == [5, 6]
+    with pytest.raises(ConnectRefused, match="revoked"):
+        presented(3, forgets=forgets)
