@@ -21,8 +21,9 @@ NODE_TESTS := tests/e2e/node
 COMPILED := build/compiled
 # What runs again on the compiled modules: all that goes through them on real sockets, and what
 # keeps messages.
-COMPILED_TESTS := tests/transport tests/e2e/test_node.py tests/core/test_mailbox.py \
-    tests/core/test_replay.py tests/stores/test_rooms.py tests/stores/test_store.py
+COMPILED_TESTS := tests/transport tests/e2e/test_node.py tests/core/test_engineio.py \
+    tests/core/test_mailbox.py tests/core/test_messages.py tests/core/test_replay.py \
+    tests/stores/test_rooms.py tests/stores/test_store.py
 BENCH_PEERS := tests/bench/peers
 
 # What tests run, as command:package of Debian. Nothing is installed that is there.

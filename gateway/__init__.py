@@ -10,8 +10,9 @@ The way of a message through the code, one stage a module:
    token or pid (`tokens.py`), credentials (`auth/`), session (`session.py`), takeover or fork;
    `connecting.py` keeps the session and puts the connection in its place.
    `revocation.py` ends sessions, `accounts.py` those of accounts that were removed.
-3. `connection.py` is one connection of a player: it parses events (`messages.py`), keeps
-   their rate (`limits.py`) and writes what its cursor (`replay.py`) says is next.
+3. `connection.py` is one connection of a player: it parses events (`messages.py`,
+   `hot_events.py`), keeps their rate (`limits.py`) and writes what its cursor (`replay.py`) says
+   is next.
 4. `delivery.py` accepts a message: append, notify, acknowledge; `conflation.py` keeps the latest
    volatile state for who cannot have it now. `rooms.py` says who is in a room (`membership.py`),
    `joining.py` asks who may come in, `absence.py` ends it for who stays away.

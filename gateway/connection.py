@@ -14,11 +14,17 @@ from typing import Any, Final
 from gateway.conflation import Conflation
 from gateway.delivery import Delivery
 from gateway.errors import RequestRefused, StoreUnavailable
+from gateway.hot_events import (
+    PUBLISH_PREFIX,
+    SEND_PREFIX,
+    decode_publish,
+    decode_send,
+    encode_message,
+    without_offset,
+)
 from gateway.limits import ConnectionLimits, TokenBucket
 from gateway.mailbox import Batch, Hole, StoredMessage
 from gateway.messages import (
-    PUBLISH_PREFIX,
-    SEND_PREFIX,
     ConnectionId,
     Join,
     Leave,
@@ -34,13 +40,9 @@ from gateway.messages import (
     check_publish,
     decode_event,
     decode_payload,
-    decode_publish,
-    decode_send,
     encode,
     encode_event,
-    encode_message,
     event_name,
-    without_offset,
 )
 from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService
@@ -63,8 +65,7 @@ TAKEN_OVER: Final = "taken_over"
 #: Changes of its presence that a connection may announce.
 _PRESENCE_PER_SECOND: Final = 2.0
 _PRESENCE_AT_ONCE: Final = 10.0
-#: Looked up for each volatile message.
-_LIVE: Final = CursorState.LIVE
+_LIVE: Final = CursorState.LIVE  # looked up for each volatile message
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final, Protocol
 
 from gateway.errors import GatewayError, RequestRefused
+from gateway.hot_events import encode_body, encode_message, encode_volatile
 from gateway.mailbox import Draft, Origin, RoomDraft, StoredMessage
-from gateway.messages import (
-    Publish,
-    Receipt,
-    SendMessage,
-    SessionId,
-    TrueId,
-    encode_body,
-    encode_message,
-    encode_volatile,
-)
+from gateway.messages import Publish, Receipt, SendMessage, SessionId, TrueId
 from gateway.metrics import Metrics
 from gateway.nodes import Nodes, VolatileKey
 from gateway.store import (

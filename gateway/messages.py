@@ -1,5 +1,7 @@
 """Ids, the typed payloads of every event, and their encoding: PROTOCOL 1.3 and 1.4.
 
+`hot_events.py` does the latter for those that come by the thousand.
+
 Payloads of games stay `msgspec.Raw`: bytes of JSON that are checked for form once, at the
 edge, and are never decoded into objects or encoded again.
 """
@@ -118,11 +120,6 @@ class Receipt(msgspec.Struct, frozen=True):
 _encoder: Final = msgspec.json.Encoder()
 _event_decoder: Final = msgspec.json.Decoder(list[Raw])
 _name_decoder: Final = msgspec.json.Decoder(str)
-_send_decoder: Final = msgspec.json.Decoder(tuple[str, SendMessage])
-_publish_decoder: Final = msgspec.json.Decoder(tuple[str, Publish])
-#: How stock clients begin the hot events `message` and `publish`.
-SEND_PREFIX: Final = b'["message",'
-PUBLISH_PREFIX: Final = b'["publish",'
 _FIELD: Final = re.compile(r" - at `\$(?:\[\d+\])?\.?([^`]*)`")
 _MISSING: Final = re.compile(r"(?:required|unknown) field `([^`]*)`")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -131,7 +128,7 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _MAX_DEPTH: Final = 100 + 2
 _MAX_DIGITS: Final = 100
 #: An event of so many bytes has room for neither.
-_HARMLESS_BYTES: Final = 135
+HARMLESS_BYTES: Final = 135
 #: The look-behind keeps the search linear.
 _LONG_NUMBER: Final = re.compile(rb"(?<![0-9])[0-9]{%d}" % (_MAX_DIGITS + 1))
 _SHAPE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]|[0-9]{%d,}' % (_MAX_DIGITS + 1), re.DOTALL)
@@ -150,39 +147,6 @@ def encode_event(name: str, payload: object) -> bytes:
     It must not end in a string: a stock client would take that for an offset (PROTOCOL 1.4).
     """
     return b'["%b",%b]' % (name.encode(), _encoder.encode(payload))
-
-
-def encode_body(
-    sender: str | None,
-    data: bytes | Raw,
-    ts: bytes,
-    kind: str | None = None,
-    room: str | None = None,
-) -> bytes:
-    """Return the payload of the server's event `message`, from behind its `id` on.
-
-    `ts` is the time in Unix seconds, as JSON; `kind` is the payload's `type`.
-    """
-    body = b'"from":%b,"data":%b,"ts":%b}' % (_encoder.encode(sender), data, ts)
-    if kind is None and room is None:
-        return body
-    more = b'%b,"room":%b}' % (body[:-1], _encoder.encode(room)) if room is not None else body
-    return b'%b,"type":%b}' % (more[:-1], _encoder.encode(kind)) if kind is not None else more
-
-
-def encode_message(message_id: bytes, body: bytes) -> bytes:
-    """Return the JSON array of the event `message`, with the id repeated as its offset."""
-    return b'["message",{"id":"%b",%b,"%b"]' % (message_id, body, message_id)
-
-
-def without_offset(message_id: bytes, array: bytes) -> bytes:
-    """Return what `encode_message` made without its second argument."""
-    return array[: -len(message_id) - 4] + b"]"
-
-
-def encode_volatile(body: bytes) -> bytes:
-    """Return the JSON array of an event `message` that is stored nowhere: it has no id."""
-    return b'["message",{%b]' % body
 
 
 def decode_event(array: bytes) -> tuple[str, Sequence[Raw]]:
@@ -211,30 +175,6 @@ def event_name(array: bytes) -> str:
         return ""
 
 
-def decode_send(array: bytes) -> SendMessage:
-    """Decode the whole JSON array of the event `message`.
-
-    Raises RequestRefused (`bad_request`) that names the offending field, or
-    ProtocolViolation if it is not JSON.
-    """
-    if len(array) > _HARMLESS_BYTES:
-        check_shape(array)
-    try:
-        return _send_decoder.decode(array)[1]
-    except (RecursionError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _whole_refusal("message", array, error) from None
-
-
-def decode_publish(array: bytes) -> Publish:
-    """Decode the whole JSON array of the event `publish`: see decode_send."""
-    if len(array) > _HARMLESS_BYTES:
-        check_shape(array)
-    try:
-        return _publish_decoder.decode(array)[1]
-    except (RecursionError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _whole_refusal("publish", array, error) from None
-
-
 def check_room_name(room: str) -> None:
     """Refuse (`bad_request`) a name that is too short, too long or has control characters."""
     if not 0 < len(room) <= MAX_ROOM_NAME:
@@ -259,7 +199,7 @@ def decode_payload(name: str, arguments: Sequence[Raw], kind: type[T]) -> T:
     if len(arguments) > 1:
         raise RequestRefused("bad_request", f"{name} takes one object, not {len(arguments)}")
     argument = bytes(arguments[0]) if arguments else b"{}"
-    if len(argument) > _HARMLESS_BYTES:
+    if len(argument) > HARMLESS_BYTES:
         check_shape(argument, depth=1)
     try:
         return msgspec.json.decode(argument, type=kind)
@@ -290,7 +230,8 @@ def check_shape(array: bytes, depth: int = 0) -> None:
             )
 
 
-def _whole_refusal(name: str, array: bytes, error: Exception) -> RequestRefused | ProtocolViolation:
+def whole_refusal(name: str, array: bytes, error: Exception) -> RequestRefused | ProtocolViolation:
+    """Return what to say of an event's whole array that msgspec did not take."""
     if isinstance(error, RecursionError):
         return _too_deep()
     if isinstance(error, msgspec.ValidationError):

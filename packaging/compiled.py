@@ -20,6 +20,7 @@ MODULES = (
     "gateway/connection.py",
     "gateway/delivery.py",
     "gateway/engineio.py",
+    "gateway/hot_events.py",
     "gateway/limits.py",
     "gateway/registry.py",
     "gateway/replay.py",

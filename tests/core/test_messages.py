@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from gateway.errors import ProtocolViolation, RequestRefused
-from gateway.messages import (
+from gateway.hot_events import (
     SEND_PREFIX,
+    decode_publish,
+    decode_send,
+    encode_body,
+    encode_message,
+    encode_volatile,
+    without_offset,
+)
+from gateway.messages import (
     Join,
     ListMembers,
     ListPlayers,
@@ -26,15 +34,9 @@ from gateway.messages import (
     check_room_name,
     decode_event,
     decode_payload,
-    decode_publish,
-    decode_send,
     encode,
-    encode_body,
     encode_event,
-    encode_message,
-    encode_volatile,
     event_name,
-    without_offset,
 )
 
 KINDS: list[type] = [
@@ -319,6 +321,7 @@ def test_two_payloads_are_refused() -> None:
         (PresenceWatch, "{}", "true_ids"),
         (PresenceWatch, '{"true_ids":"ann"}', "true_ids"),
         (PresenceWatch, '{"true_ids":["ann",""]}', "true_ids[1]"),
+        (PresenceWatch, '{"true_ids":[5]}', "true_ids[0]"),
         (PresenceWatch, json.dumps({"true_ids": ["a"] * 1001}), "true_ids"),
         (ListPlayers, '{"limit":0}', "limit"),
         (ListPlayers, '{"limit":201}', "limit"),
