@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import StoreUnavailable
 from gateway.mailbox import StoredMessage
 from gateway.messages import SessionId, TrueId
 from gateway.metrics import Counters
@@ -24,7 +25,7 @@ from gateway.stores.redis.ownership import owner_of
 from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.resuming import Resuming
 from tests.redis_servers import RedisServer
-from tests.stores.redis_client import run, until
+from tests.stores.redis_client import PUSH, run, until
 
 ANN = TrueId("ann")
 TAB = SessionId("s1")
@@ -336,6 +337,21 @@ def test_what_makes_no_sense_is_counted_and_changes_nothing(
 
     run(scenario())
     assert {record.levelname for record in caplog.records} <= {"INFO", "WARNING"}
+
+
+def test_nodes_keep_leases_and_duties_when_too_few_replicas_are_there(redis_url: str) -> None:
+    async def scenario() -> None:
+        url = f"{redis_url}&wait=1&wait_timeout=0.01"
+        async with running(url, "one", "two") as (one, two):
+            await until(lambda: shares(one, two))
+            later = one.nodes.directory.listed + 2 * LEASE
+            await until(lambda: one.nodes.directory.listed > later)
+            assert shares(one, two)
+            assert one.told == two.told == []
+            with pytest.raises(StoreUnavailable, match="NOREPLICAS"):
+                await one.redis.ask(1, PUSH, [0])
+
+    run(scenario())
 
 
 # What was missed

@@ -200,6 +200,8 @@ class Link(asyncio.Protocol):
 class ReplicatedLink(Link):
     """A link whose answers count when `replicas` have what was written, within `within` seconds.
 
+    Those of fleeting scripts count at once.
+
     They are asked for at once for all that was written at once; what is asked meanwhile is
     written after that, so a busy link asks no more often than an idle one.
     """
@@ -232,7 +234,8 @@ class ReplicatedLink(Link):
         super()._flush()
 
     def _answer(self, call: Call, reply: Any) -> None:
-        if call[2] == NO_PARTITION or not self.open:
+        script = call[3]
+        if call[2] == NO_PARTITION or not self.open or (script is not None and script.fleeting):
             super()._answer(call, reply)
         else:
             self._answers.append((call, reply))

@@ -14,15 +14,21 @@ _COMMON: Final = "common"
 #: A line that names parts which what follows needs, each a file lua/_NAME.lua. Functions cost at
 #: every call, so what is needed seldom may come after the point where most calls return.
 _NEEDS: Final = re.compile(r"^-- needs: (\w+(?:, \w+)*)$", re.MULTILINE)
+#: A line that says that no replica need have what the script writes: it is of the moment.
+_FLEETING: Final = re.compile(r"^-- fleeting$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script and how the server calls it: by the SHA-1 of its source, in hex."""
+    """A script and how the server calls it: by the SHA-1 of its source, in hex.
+
+    What one that is `fleeting` writes counts though no replica has it.
+    """
 
     name: str
     source: bytes
     sha: bytes
+    fleeting: bool = False
 
 
 def script(name: str, source: str) -> Script:
@@ -30,7 +36,7 @@ def script(name: str, source: str) -> Script:
     included = {_COMMON}
     whole = f"{_read(f'_{_COMMON}')}\n{_expand(source, included)}".encode()
     digest = hashlib.sha1(whole, usedforsecurity=False).hexdigest()
-    return Script(name, whole, digest.encode())
+    return Script(name, whole, digest.encode(), _FLEETING.search(source) is not None)
 
 
 def _expand(source: str, included: set[str]) -> str:

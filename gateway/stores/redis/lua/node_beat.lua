@@ -3,6 +3,7 @@
 -- by this server's clock; `addresses` where they are, `leaving` who is about to leave. Nodes that
 -- died are kept for a while, so that others know that they did. Returns those that are alive, each
 -- followed by its address and whether it leaves, and those that died.
+-- fleeting
 local node, address, lease, leaves = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local nodes, addresses, leaving = prefix .. 'nodes', prefix .. 'addresses', prefix .. 'leaving'
 local time = redis.call('TIME')

@@ -1,5 +1,6 @@
 -- A node wants the duties of this partition for so many milliseconds, 0: no longer. Returns 1 if it
 -- has them.
+-- fleeting
 local node, lease = ARGV[1], tonumber(ARGV[2])
 local owner = redis.call('GET', prefix .. 'own')
 if owner and owner ~= node then
