@@ -11,10 +11,10 @@ import pytest
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.mailbox import OVERHEAD, Draft, Retention
 from gateway.messages import TrueId
-from gateway.store import MailboxFull, UnknownTarget
+from gateway.store import MailboxFull, Membership, Published, UnknownTarget
 from gateway.stores.redis import bus, mailboxes
 from tests.redis_servers import RedisServer, RedisServers, wait_until
-from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver, redis_store
+from tests.stores.conftest import ANN, BOB, Listing, NewStore, RedisDriver, redis_store
 from tests.stores.test_store import accepted, confirm, is_duplicate, position_of, session
 
 PLAYERS = [TrueId(f"p{number}") for number in range(40)]
@@ -206,6 +206,53 @@ def test_nothing_is_left_of_players_who_are_gone(
     left = {key.removeprefix(prefix) for key in keys_of(redis_server, store, 0)}
     assert left <= {b"epoch", b"format", b"n"}
     assert (store.bytes, store.message_count) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["b\0b", "\0", "b\nb", "b:b", " ", "{b}", "}{", "%z=", "0", "\U0001f600" * 128]
+)
+@pytest.mark.parametrize("partitions", [1, 16])
+def test_any_name_will_do_and_nothing_is_left_of_it(
+    nodes: NewStore, redis_server: RedisServer, name: str, partitions: int
+) -> None:
+    odd, once = TrueId(name), Retention(0, 0, 10.0)
+    limits: Any = {"mailbox": once, "dedupe_window": 10.0, "session_lifetime": 10.0}
+    listing = Listing("node1", "node2")
+    first = nodes(node="node1", listing=listing, partitions=partitions, **limits)
+    subject = session(1, odd, connected=True)
+    first.add_session(subject)
+    accepted(first.append(target=odd, sender=odd, key=name))
+    assert is_duplicate(first.append(target=odd, sender=odd, key=name))
+    # The other node cleans up after it, and goes on with what it has left.
+    listing = Listing("node2", died=["node1"])
+    second = nodes(node="node2", listing=listing, partitions=partitions, **limits)
+    second.expire(1.0)
+    left = second.session(subject.id, odd)
+    assert left is not None
+    assert (left.true_id, left.node) == (odd, "")
+    joined = second.join(odd, name)
+    assert isinstance(joined, Membership)
+    assert joined.members == 1
+    ids = []
+    for _ in range(2):
+        sent = second.publish(b"2", room=name, sender=odd, key=f"{name} again")
+        assert isinstance(sent, Published)
+        ids.append(sent.message_id)
+    assert ids[0] == ids[1] is not None
+    assert second.read(odd) == [b"1", b"2"]
+    third = nodes(node="node3", partitions=partitions, **limits)
+    assert third.members(name) == [odd]
+    second.leave(odd, name)
+    second.expire(100.0)
+    second.expire(100.0)
+    assert not second.look(odd).known
+    keys = {
+        key.removeprefix(second.store._redis.prefix(partition))
+        for partition in range(partitions)
+        for key in keys_of(redis_server, second, partition)
+    }
+    # What a room had is remembered for an hour.
+    assert keys <= {b"epoch", b"format", b"n", b"sn", b"rv", b"q:" + name.encode()}
 
 
 def test_expiry_makes_room_in_a_server_that_is_full(redis_servers: RedisServers) -> None:
