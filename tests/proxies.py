@@ -134,6 +134,10 @@ def _write_caddy(
             f"unix/{SOCKET}": addresses,
         },
     )
+    if len(upstreams) > 1:
+        for line in ("lb_policy round_robin", "lb_try_duration 5s"):
+            assert f"# {line}\n" in text
+            text = text.replace(f"# {line}\n", f"{line}\n")
     (folder / "Caddyfile").write_text(text)
     command = ["run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
     return [program("caddy"), *command]

@@ -1,4 +1,4 @@
-"""Two gateways on one Redis, behind nginx that sends each request to the next one."""
+"""Two gateways on one Redis, behind a proxy that sends each request to the next one."""
 
 from __future__ import annotations
 
@@ -58,10 +58,13 @@ def nodes(tmp_path: Path, redis: RedisServer) -> Iterator[list[GatewayProcess]]:
 
 
 @pytest.fixture
-def proxy(tmp_path: Path, nodes: list[GatewayProcess]) -> Iterator[Proxy]:
+def proxy(
+    request: pytest.FixtureRequest, tmp_path: Path, nodes: list[GatewayProcess]
+) -> Iterator[Proxy]:
     folder = tmp_path / "proxy"
     folder.mkdir()
-    proxy = Proxy(folder, "nginx", *(f"127.0.0.1:{node.port}" for node in nodes))
+    name = getattr(request, "param", "nginx")
+    proxy = Proxy(folder, name, *(f"127.0.0.1:{node.port}" for node in nodes))
     yield proxy
     proxy.stop()
 
@@ -119,7 +122,17 @@ def forwarded(node: GatewayProcess, result: str) -> float:
     return metric(node, f'gateway_forwarded_requests_total{{result="{result}"}}')
 
 
-@pytest.mark.parametrize("transports", ["polling", "polling,websocket", "websocket"])
+@pytest.mark.parametrize(
+    ("proxy", "transports"),
+    [
+        ("nginx", "polling"),
+        ("nginx", "polling,websocket"),
+        ("nginx", "websocket"),
+        ("caddy", "polling"),
+        ("caddy", "polling,websocket"),
+    ],
+    indirect=["proxy"],
+)
 def test_clients_need_not_stay_at_a_node(
     node: str, nodes: list[GatewayProcess], proxy: Proxy, control: Control, transports: str
 ) -> None:

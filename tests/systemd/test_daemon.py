@@ -80,7 +80,7 @@ def socket_unit(request: pytest.FixtureRequest) -> bool:
 def daemon(machine: Machine, socket_unit: bool) -> Iterator[Daemon]:
     """The gateway, started, as the page installs it but for its configuration."""
     machine.run(
-        "systemctl stop gateway.socket gateway-nodes.socket 'gateway*.service' 2>&1;"
+        "systemctl stop 'gateway*.socket' 'gateway*.service' 2>&1;"
         "rm -rf /etc/systemd/system/gateway*.d /etc/systemd/system/gateway@green.socket"
         " /etc/systemd/system/gateway-nodes.socket /etc/credstore/game-gateway*;"
         "systemctl reset-failed"
