@@ -375,6 +375,10 @@ def test_the_players_of_a_node_that_died_are_away_then_gone(
                 left = redis_server.ask("KEYS", f"{prefix}*n:b")
                 assert left == []
                 assert redis_server.ask("SISMEMBER", f"{prefix}pn", "b") == 0
+            # Then it is not spoken of any more.
+            await a.sweep()
+            await a.sweep()
+            assert a.presence._missing == {}
 
     run(scenario())
 

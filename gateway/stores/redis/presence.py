@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Any, Final
@@ -76,6 +77,8 @@ class RedisPresence:
         self._sweeping: set[int] = set()
         #: Nodes that partitions have and that are not alive, and when that was noticed.
         self._missing: dict[str, float] = {}
+        #: Which of them each partition had at the last sweep.
+        self._named: dict[int, frozenset[str]] = {}
         self._ended: dict[int, list[TrueId]] = {}
         #: When this node has last said something in a partition, by the loop's clock.
         self._written: dict[int, float] = {}
@@ -225,14 +228,18 @@ class RedisPresence:
             # Who was reported online and is not is reported, too.
             self._partitions.call(partition, _EXPECT, (self._clock() + self._grace,), _ignore)
         self._owned = owned
-        self._missing = {node: at for node, at in self._missing.items() if node not in live}
+        # A partition names a node until nothing is left of it there.
+        self._named = {each: named for each, named in self._named.items() if each in owned}
+        named = frozenset().union(*self._named.values())
+        self._missing = {node: at for node, at in self._missing.items() if node in named - live}
         for partition in owned - self._sweeping:
             self._sweep(partition, live)
 
     def _sweep(self, partition: int, live: frozenset[str]) -> None:
         # One that has just come is in no list yet: one that was asked for later has to say so.
         listed = self._peers.listed
-        dead = [node for node, noticed in self._missing.items() if noticed < listed]
+        named = self._named.get(partition, ())
+        dead = [node for node in named if self._missing.get(node, math.inf) < listed]
         args = (
             *self._outbox_args(partition),
             self._clock(),
@@ -252,9 +259,10 @@ class RedisPresence:
         added, full, more, nodes, gone = reply
         self._note_webhooks(partition, (added, full))
         live = self._peers.live
-        for name in nodes:
-            node = name.decode()
-            if live is not None and node not in live:
+        if live is not None:
+            named = frozenset(name.decode() for name in nodes) - live
+            self._named[partition] = named
+            for node in named:
                 self._missing.setdefault(node, asyncio.get_running_loop().time())
         for true_id in gone:
             self._listener.on_gone(TrueId(true_id.decode()))
