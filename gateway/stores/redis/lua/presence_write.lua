@@ -1,4 +1,4 @@
--- needs: presence
+-- needs: presence, full
 --
 -- Keeps what a node says of players: the outbox, the grace, then for each player the id, an entry
 -- or '', since when, and '1' if they have left. Returns the version, webhooks written and given up,
