@@ -16,6 +16,7 @@ from gateway.api_types import BanRequest, SendRequest
 from gateway.config import Config
 from gateway.messages import SessionId, TrueId
 from gateway.server import Gateway
+from gateway.stores.redis.keys import partition_of
 from tests.gateway_process import GatewayProcess
 from tests.redis_servers import RedisServer, RedisServers
 from tests.transport.client import (
@@ -478,11 +479,16 @@ async def test_a_redis_that_is_full_takes_no_messages_and_all_else_goes_on(
     for gateway in cluster.gateways:
         await gateway._sweep_store()
     assert own_redis.ask("ZCARD", "gw:{0}:x") == 0
-    assert all(gateway._not_ready() is not None for gateway in cluster.gateways)
+    # Those find out, too, who write nothing.
+    await until(lambda: all(each._not_ready() is not None for each in cluster.gateways))
     # Who comes back is let in, also where the store has the connection already.
     bob = await cluster.back(bob, 0)
     bob = await cluster.back(bob, 0)
     assert bob.session["outcome"] == "resumed"
+    # And is seen there.
+    partition = partition_of(bob.true_id, 256)
+    seen, node = f"gw:{{{partition}}}:v:{bob.true_id}", cluster.gateways[0]._store.nodes.id
+    await until(lambda: own_redis.ask("HEXISTS", seen, node))
     own_redis.ask("CONFIG", "SET", "maxmemory", 0)
     await until(lambda: all(each._not_ready() is None for each in cluster.gateways))
     assert (await ann.send(bob, "kept"))["status"] == "delivered"

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 #: The first try again, and the longest pause between two. Seconds.
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
-#: Between two looks whether a server that refused writes takes them again, in seconds.
+#: Between two looks whether a server takes writes, in seconds: who asks little finds out, too.
 _PROBE_PAUSE: Final = 1.0
 #: A server that answers so takes no writes for now: memory is full (OOM), the disk is (MISCONF),
 #: too few replicas have it (NOREPLICAS), it is no master any more (READONLY, MASTERDOWN), it
@@ -237,6 +237,7 @@ class Master:
         self._link, self._subscriber, self.server = link, hearing, server
         self.send = link.send
         self.writable = link.open and hearing.open
+        self._probe_later()
         if self._told:
             self._told = ""
             logger.info("the store at %s is back", self._where)
@@ -341,15 +342,17 @@ class Master:
     def _try_write(self) -> None:
         link, partition = self._link, min(self.partitions, default=None)
         self._probe = None
-        if link is None or partition is None:
+        if link is None:
+            return
+        if partition is None:
+            self._probe_later()
             return
 
         def tried(reply: object) -> None:
             if link is not self._link:
                 return
-            if isinstance(reply, StoreUnavailable):
-                self._probe_later()
-            else:
+            self._probe_later()
+            if not self.writable and not isinstance(reply, StoreUnavailable):
                 self.writable = True
                 logger.info("the store at %s takes writes again", self._where)
 
