@@ -135,7 +135,7 @@ def _write_caddy(
         },
     )
     if len(upstreams) > 1:
-        for line in ("lb_policy round_robin", "lb_try_duration 5s"):
+        for line in ("lb_policy round_robin", "lb_try_duration 5s", "fail_duration 5s"):
             assert f"# {line}\n" in text
             text = text.replace(f"# {line}\n", f"{line}\n")
     (folder / "Caddyfile").write_text(text)

@@ -146,8 +146,17 @@ def test_clients_need_not_stay_at_a_node(
             assert answered > 200
 
 
-@pytest.mark.parametrize("events", [_ROLLING, _KILLED], ids=["restarted", "killed"])
-@pytest.mark.parametrize("transports", ["polling", "polling,websocket"])
+@pytest.mark.parametrize(
+    ("proxy", "transports", "events"),
+    [
+        ("nginx", "polling", _ROLLING),
+        ("nginx", "polling", _KILLED),
+        ("nginx", "polling,websocket", _ROLLING),
+        ("nginx", "polling,websocket", _KILLED),
+        ("caddy", "polling", _ROLLING),
+    ],
+    indirect=["proxy"],
+)
 def test_nodes_may_go_and_come(
     node: str,
     nodes: list[GatewayProcess],
