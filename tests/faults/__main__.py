@@ -20,6 +20,10 @@ from tests.faults.scenarios import Plan, Report
 
 _SCENARIOS: Final = scenarios.SCENARIOS | redis_scenarios.SCENARIOS
 
+_ROUNDS: Final = 50
+_FAILOVERS: Final = 10
+_WITH_FAILOVER: Final = frozenset({"failover-wait", "lagging-wait", "lagging"})
+
 _COLUMNS: Final = (
     ("scenario", 17),
     ("faults", 7),
@@ -76,14 +80,19 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--rounds", type=int, default=50, help="faults of each kind")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=0,
+        help=f"faults of each kind; without it {_ROUNDS}, and {_FAILOVERS} failovers",
+    )
     parser.add_argument("--scenarios", nargs="+", choices=_SCENARIOS, default=list(_SCENARIOS))
     parser.add_argument("--players", type=int, default=12)
     parser.add_argument("--seed", type=int, help="repeats the choices of an earlier run")
     parser.add_argument(
         "--store",
         default="",
-        help="a store.url instead of the gateway's default; {state} is the state directory",
+        help="a store.url instead of sqlite's default; {state} is the state directory",
     )
     return parser.parse_args()
 
@@ -92,11 +101,12 @@ def main() -> int:
     """Run the scenarios one after the other; 1 if any of them found something."""
     arguments = _arguments()
     seed = random.randrange(1 << 32) if arguments.seed is None else arguments.seed
-    print(f"{arguments.players} players, {arguments.rounds} rounds, --seed {seed}")
+    print(f"{arguments.players} players, --seed {seed}")
     print(_line(tuple(title for title, _ in _COLUMNS)), flush=True)
     failed = False
-    plan = Plan(arguments.rounds, seed, arguments.players, arguments.store)
     for name in arguments.scenarios:
+        rounds = _FAILOVERS if name in _WITH_FAILOVER else _ROUNDS
+        plan = Plan(arguments.rounds or rounds, seed, arguments.players, arguments.store)
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="gateway-faults-") as directory:
             try:

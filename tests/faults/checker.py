@@ -90,16 +90,18 @@ def check(log: Log, *, may_lose: bool = False) -> Findings:
 
     With `may_lose` the store may have lost the last that it had acknowledged, and the keys of
     it, if it said so: a player who was told of a gap or of another store may lack messages, and
-    one who was told of another store may get messages again.
+    one who was told, or has nothing but a token, may get messages again.
     """
     findings = Findings(unexpected=list(log.complaints))
     arrivals: dict[str, str] = {}
-    told = set()
+    told, loose = set(), set()
     for player, stream in log.streams.items():
         reader = _Reader(log, player, stream, findings, arrivals, may_lose)
         reader.read()
         if may_lose and reader.told:
             told.add(player)
+        if may_lose and reader.may_repeat:
+            loose.add(player)
     findings.arrived = len(arrivals)
     for key, message in log.sent.items():
         if key not in log.acked:
@@ -108,7 +110,7 @@ def check(log: Log, *, may_lose: bool = False) -> Findings:
             findings.told += 1
         elif key not in arrivals:
             findings.lost.append(f"{key} was acked as {log.acked[key]}, {message.target} lacks it")
-        elif arrivals[key] != log.acked[key] and message.target not in told:
+        elif arrivals[key] != log.acked[key] and message.target not in loose:
             findings.unexpected.append(
                 f"{key} arrived as {arrivals[key]}, was acked as {log.acked[key]}"
             )
@@ -146,6 +148,11 @@ class _Reader:
         self._link_offset = 0
         self._gap = self._reset = False
 
+    @property
+    def may_repeat(self) -> bool:
+        """What was lost, or was never acked, may come again when it is sent again."""
+        return self.told or self._stream.at_least_once
+
     def read(self) -> None:
         for event in self._stream.events:
             if isinstance(event, Greeted):
@@ -155,9 +162,7 @@ class _Reader:
                 self._reset = self._reset or event.outcome == "store_reset"
                 self.told = self.told or event.gap or self._reset
                 # Of who says nothing, nobody knows that they had what was lost.
-                unknown = event.outcome == "store_reset" or (
-                    event.gap and self._stream.at_least_once
-                )
+                unknown = event.outcome == "store_reset" or self._stream.at_least_once
                 if self._may_lose and unknown:
                     # Offsets that were lost are given again, to other messages.
                     self._offset, self._gap = 0, True
@@ -189,7 +194,7 @@ class _Reader:
         if sent != Sent(event.sender, self._player, event.seq):
             self._findings.unexpected.append(f"{self._player} got {event}; sent was {sent}")
             return
-        if event.key in self._arrivals and self._may_lose and self.told:
+        if event.key in self._arrivals and self._may_lose and self.may_repeat:
             self._findings.repeats += 1
         elif event.key in self._arrivals:
             self._findings.doubled.append(

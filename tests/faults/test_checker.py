@@ -190,8 +190,15 @@ def test_what_is_sent_again_to_a_store_that_forgot_the_key_may_come_again() -> N
     assert counts(check(log_of(NEW, arrived(1, "a1"), RESUMED, again), may_lose=True))[1] == 1
 
 
-def test_who_says_nothing_of_what_it_has_is_told_of_a_gap_when_offsets_are_given_again() -> None:
+def test_who_says_nothing_of_what_it_has_may_get_offsets_that_are_given_again() -> None:
     again = Arrived("e.1.7", "b", "b1", 1)
     for bare in (True, False):
-        log = log_of(NEW, arrived(1, "a1"), Greeted("trimmed", gap=True), again, at_least_once=bare)
+        log = log_of(NEW, arrived(1, "a1"), RESUMED, again, at_least_once=bare)
         assert check(log, may_lose=True).clean is bare
+        assert not check(log).clean
+
+
+def test_who_has_nothing_but_a_token_is_told_of_losses_like_all_others() -> None:
+    acked = {"a1": 1, "a2": 2}
+    log = log_of(NEW, arrived(1, "a1"), RESUMED, acked=acked, at_least_once=True)
+    assert counts(check(log, may_lose=True)) == (1, 0, 0, 0)
