@@ -234,9 +234,9 @@ class RedisServer:
         self.close()
 
 
-def wait_until(holds: Callable[[], object], what: str) -> None:
-    """Wait until something holds, for at most TIMEOUT seconds."""
-    deadline = time.monotonic() + TIMEOUT
+def wait_until(holds: Callable[[], object], what: str, seconds: float = TIMEOUT) -> None:
+    """Wait until something holds, for at most so many seconds."""
+    deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
         time.sleep(0.02)
