@@ -22,7 +22,7 @@ _SCENARIOS: Final = scenarios.SCENARIOS | redis_scenarios.SCENARIOS
 
 _ROUNDS: Final = 50
 _FAILOVERS: Final = 10
-_WITH_FAILOVER: Final = frozenset({"failover-wait", "lagging-wait", "lagging"})
+_WITH_FAILOVER: Final = frozenset({"failover-wait", "lagging-wait", "failover", "lagging"})
 
 _COLUMNS: Final = (
     ("scenario", 17),

@@ -244,8 +244,13 @@ async def lagging_wait(plan: Plan, directory: Path) -> Report:
     return await _failovers(plan, directory, "lagging-wait", 1, lagging=True)
 
 
+async def failover(plan: Plan, directory: Path) -> Report:
+    """The replica is in step, but nobody waits for it: what is lost, if anything, is told."""
+    return await _failovers(plan, directory, "failover", 0, lagging=False)
+
+
 async def lagging(plan: Plan, directory: Path) -> Report:
-    """The same without wait: the last is lost, and who lacks something is told."""
+    """The same while the replica lags: the last is lost, and who lacks something is told."""
     return await _failovers(plan, directory, "lagging", 0, lagging=True)
 
 
@@ -259,5 +264,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "full": full,
     "failover-wait": failover_wait,
     "lagging-wait": lagging_wait,
+    "failover": failover,
     "lagging": lagging,
 }

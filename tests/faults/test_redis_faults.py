@@ -48,5 +48,9 @@ def test_who_lacks_something_that_redis_had_not_on_its_disk_is_told(tmp_path: Pa
     assert run("power", tmp_path, 2).findings.told > 0
 
 
+def test_a_failover_loses_nothing_unsaid(tmp_path: Path) -> None:
+    run("failover", tmp_path, 1)
+
+
 def test_who_lacks_something_that_a_lagging_replica_had_not_is_told(tmp_path: Path) -> None:
     assert run("lagging", tmp_path, 1).findings.told > 0
