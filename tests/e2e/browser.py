@@ -20,7 +20,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.gateway_process import own_environment, program
 
-_WAIT_SECONDS: Final = 20.0
+_WAIT_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.05
 _SWITCHES: Final = (
     "--headless=new",
