@@ -218,7 +218,7 @@ class Club:
 @pytest.fixture
 def club(monkeypatch: pytest.MonkeyPatch) -> Club:
     club = Club()
-    monkeypatch.setattr("gateway.building.load_modules", lambda *_: [("club", club.setup)])
+    monkeypatch.setattr("gateway.building_auth.load_modules", lambda *_: [("club", club.setup)])
     return club
 
 
