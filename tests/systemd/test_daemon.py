@@ -234,7 +234,7 @@ async def test_a_full_disk_is_no_reason_to_restart(daemon: Daemon) -> None:
 async def test_keys_are_rotated_without_logging_anybody_out(
     daemon: Daemon, page: list[str]
 ) -> None:
-    own, rotate = [block for block in page if "openssl rand" in block]
+    own, rotate = [block for block in page if "/game-gateway.resume-secret-key" in block]
     for block in (own, rotate):
         async with Clients(URL) as clients:
             player = await clients.player("websocket")
