@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -13,6 +10,7 @@ import pytest
 
 from tests.e2e.conftest import NODE_TESTS, StartGateway
 from tests.e2e.control import Control
+from tests.e2e.node_runner import run_node_tests
 from tests.gateway_process import GatewayProcess, own_environment
 
 _SECONDS: Final = 90.0
@@ -57,24 +55,6 @@ def test_stock_client(
         GATEWAY_USERNAME=_USERNAME,
         GATEWAY_PASSWORD=_PASSWORD,
     )
-    process = subprocess.Popen(
-        [node, "--test", "--test-reporter=spec", file.name],
-        cwd=NODE_TESTS,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            output, _ = process.communicate(timeout=_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            output = f"{(error.stdout or b'').decode()}\nno end after {_SECONDS} s"
-        finally:
-            if process.poll() is None:
-                # The runner and the file's own process are a group of their own.
-                os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode != 0:
+    passed, output = run_node_tests(node, file.name, environment, _SECONDS)
+    if not passed:
         pytest.fail(f"{output}\nThe gateway's log:\n{node_gateway.log}", pytrace=False)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.e2e.conftest import NODE_TESTS
 from tests.e2e.control import Control
+from tests.e2e.node_runner import run_node_tests
 from tests.gateway_process import GatewayProcess, own_environment
 from tests.proxies import Proxy
 from tests.redis_servers import RedisServer
@@ -86,26 +83,8 @@ def play(
         NODE_EXTRA_CA_CERTS=str(proxy.authority.ca_file),
         **variables,
     )
-    process = subprocess.Popen(
-        [node, "--test", "--test-reporter=spec", "nodes/mesh.test.mjs"],
-        cwd=NODE_TESTS,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            output, _ = process.communicate(timeout=_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            output = f"{(error.stdout or b'').decode()}\nno end after {_SECONDS} s"
-        finally:
-            if process.poll() is None:
-                # The runner and the file's own process are a group of their own.
-                os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode != 0:
+    passed, output = run_node_tests(node, "nodes/mesh.test.mjs", environment, _SECONDS)
+    if not passed:
         logs = "\n".join(each.log for each in nodes)
         pytest.fail(f"{output}\nThe gateways' logs:\n{logs}", pytrace=False)
     return output
