@@ -22,7 +22,8 @@ The way of a message through the code, one stage a module:
 5. `mailbox.py` defines the mailbox and the store protocol; `stores/` keeps it.
 
 Several gateways may share a store: each is a node. `nodes.py` is how services reach players who
-are connected to another one, `inbound.py` what the others ask of this one.
+are connected to another one, `inbound.py` what the others ask of this one. `cut_off.py` says what
+becomes of the players of a node that has lost the store.
 
 Beside it stands the game's backend. It calls in by HTTP: `transport/api.py` serves the table
 `api_calls.py`, whose calls are methods of `backend.py`; `api_keys.py` says who may. It is told by

@@ -21,7 +21,8 @@ from gateway.building_auth import webhook_client
 from gateway.config import Config
 from gateway.config_loader import STORED_BESIDE
 from gateway.connecting import AdmissionSettings
-from gateway.connection import Services
+from gateway.connection import Connection, Services
+from gateway.cut_off import CutOff
 from gateway.errors import ConfigError
 from gateway.fresh_ids import new_session_id
 from gateway.history import History
@@ -34,9 +35,11 @@ from gateway.membership import RoomLimits
 from gateway.messages import TrueId
 from gateway.metrics import Metrics
 from gateway.minting import Minting
+from gateway.nodes import NodeId, Nodes
 from gateway.outbox import OutboxLimits
 from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.presence_writing import CallLater
+from gateway.registry import Registry
 from gateway.reporting import Reporting
 from gateway.room_webhook import WebhookRooms
 from gateway.rooms import RoomSettings
@@ -48,6 +51,7 @@ from gateway.transport.admin_door import Door
 from gateway.transport.api import Api, ApiLimits, Routes
 from gateway.transport.app import BUILT_IN
 from gateway.transport.interfaces import EngineSettings
+from gateway.transport.neighbour import Neighbour
 from gateway.transport.webhook_client import ClientLimits
 from gateway.webhooks import Webhooks, WebhookSettings
 
@@ -88,6 +92,20 @@ def build_backend(
         config.limits.name_bytes,
     )
     return Backend(services, store, minting, BackendLimits(config.api.broadcasts))
+
+
+def build_cut_off(
+    registry: Registry[Connection],
+    nodes: Nodes,
+    neighbour: Neighbour | None,
+    pace: Callable[[], tuple[float, float]],
+) -> CutOff:
+    """Return what sends players away when only this node has lost the store; see CutOff."""
+
+    async def serves(node: NodeId) -> bool:
+        return neighbour is not None and await neighbour.serves(node)
+
+    return CutOff(registry, lambda: nodes.others, serves, pace, random.SystemRandom())
 
 
 def load_api_keys(config: Config, state_dir: Path) -> ApiKeysFile:

@@ -1,4 +1,4 @@
-"""Draining: a gateway that stops sends its players away, not all of them at once.
+"""Draining: a gateway that stops, or has lost its store, sends its players away one by one.
 
 Every connection gets a place in a random order. By it clients are told when to come back
 (event `goaway`), and those that are still here then are closed, so that stock clients, which
@@ -50,6 +50,7 @@ class Draining:
     """One drain. `check` returns when the store has answered all it was asked before.
 
     `late` counts connects that are under way; `report` is called whenever some may have gone.
+    `reason` is what clients are told.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Draining:
         late: Callable[[], int],
         report: Callable[[], None],
         chance: Random,
+        reason: str = "draining",
     ) -> None:
         self._registry = registry
         self._check = check
         self._late = late
         self._report = report
         self._chance = chance
+        self._reason = reason
 
     async def run(self, per_second: float, grace: float) -> None:
         """Send everybody away; return when all have gone, or after `grace` seconds."""
@@ -74,7 +77,7 @@ class Draining:
         self._chance.shuffle(connections)
         queue = list(zip(places(len(connections), per_second, grace), connections, strict=True))
         for place, connection in queue:
-            goaway = {"reason": "draining", "reconnect_in": place.reconnect_in}
+            goaway = {"reason": self._reason, "reconnect_in": place.reconnect_in}
             connection.send("goaway", goaway)
         closed = 0
         while (passed := loop.time() - started) < grace:
@@ -105,7 +108,7 @@ class Draining:
         except (StoreUnavailable, TimeoutError):
             pass  # They send again what they have no receipt for.
         for connection in here:
-            connection.close("draining", reconnect=True)
+            connection.close(self._reason, reconnect=True)
 
     async def _wait_for_late(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()

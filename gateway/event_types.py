@@ -86,7 +86,7 @@ class ErrorEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GoawayEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The gateway stops: disconnect, and be back after so many seconds."""
+    """The gateway stops, or has lost its store: disconnect, and be back after so many seconds."""
 
     reason: str
     reconnect_in: Annotated[float, Meta(description="Seconds")]

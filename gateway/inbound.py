@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.connection import TAKEN_OVER, Connection
+from gateway.cut_off import CutOff
 from gateway.delivery import Delivery
 from gateway.mailbox import StoredMessage
 from gateway.messages import SessionId, TrueId
@@ -23,11 +24,13 @@ class PlayersHere:
         delivery: Delivery,
         arrivals: Arrivals,
         rooms: Rooms,
+        cut_off: CutOff,
     ) -> None:
         self._registry = registry
         self._delivery = delivery
         self._arrivals = arrivals
         self._rooms = rooms
+        self._cut_off = cut_off
 
     def on_message(self, message: StoredMessage, true_ids: Sequence[TrueId]) -> None:
         """See Inbound.on_message."""
@@ -105,7 +108,12 @@ class PlayersHere:
             if connection.session is session:
                 connection.close("session_lost", reconnect=True)
 
-    def on_cut_off(self, reason: str) -> None:
+    # When the store is out of reach
+
+    def on_cut_off(self) -> None:
         """See Inbound.on_cut_off."""
-        for connection in self._registry:
-            connection.close(reason, reconnect=True)
+        self._cut_off.begin()
+
+    def on_back(self) -> None:
+        """See Inbound.on_back."""
+        self._cut_off.end()

@@ -7,7 +7,7 @@ that end. That, and what other nodes ask of this one, comes in through `Inbound`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
 
@@ -79,8 +79,11 @@ class Inbound(Protocol):
     def on_session_lost(self, session: Session) -> None:
         """The store does not have the session here any more, and nobody said why."""
 
-    def on_cut_off(self, reason: str) -> None:
-        """The others take this node for dead: all its connections go and come back elsewhere."""
+    def on_cut_off(self) -> None:
+        """The store is out of reach for so long that others may take this node for dead."""
+
+    def on_back(self) -> None:
+        """It is in reach again."""
 
 
 class NodeState(NamedTuple):
@@ -112,6 +115,14 @@ class Nodes(Protocol):
     @property
     def state(self) -> NodeState:
         """How many nodes there are, and what this one does."""
+
+    @property
+    def others(self) -> Collection[NodeId]:
+        """The other nodes that were alive when that was known last."""
+
+    @property
+    def in_touch(self) -> bool:
+        """Whether the store has answered this node just now: sooner false than it is cut off."""
 
     @property
     def trouble(self) -> str | None:
@@ -165,6 +176,8 @@ class Alone:
     id: Final = NOWHERE
     alone: Final = True
     trouble: Final = None
+    others: Final[Collection[NodeId]] = ()
+    in_touch: Final = True
     state: Final = NodeState(1, 0, 0, 0, 0)
 
     def attach(self, inbound: Inbound) -> None:

@@ -21,6 +21,7 @@ from gateway.building import (
     api_limits,
     build_admin_routes,
     build_backend,
+    build_cut_off,
     build_joining,
     build_presence,
     build_reporting,
@@ -187,9 +188,6 @@ class Gateway:
             new_session_id,
             locks,
         )
-        nodes.attach(
-            PlayersHere(self._registry, self._delivery, self.admission.arrivals, self._rooms)
-        )
         api_keys = load_api_keys(config, self._state_dir)
         self._backend = build_backend(config, self._services, self._store, self._tokens, locks)
         server = config.server
@@ -203,6 +201,9 @@ class Gateway:
             time.monotonic,
         )
         self._neighbour = build_neighbour(config, directory or nodes, secret_keys, self.metrics)
+        self._cut_off = build_cut_off(self._registry, nodes, self._neighbour, self._pace)
+        here = self._registry, self._delivery, self.admission.arrivals, self._rooms
+        nodes.attach(PlayersHere(*here, self._cut_off))
         self._lag = LoopLag(self.metrics)
         self._history = History(self.metrics, self._lag.take_worst, time.time, time.monotonic)
         self._listeners = Listeners()
@@ -434,18 +435,21 @@ class Gateway:
         """
         self._draining = True
         self._tell_status("STOPPING=1")
+        await self._cut_off.stop()
         if self._shared:
             await self._listeners.hold(empty=not self._activated)
         else:
             self.admission.draining = True
-        server = self.config.server
         draining = Draining(
             self._registry, self._store.check, self._late, self._tell_status, random.SystemRandom()
         )
         await self._store.nodes.leave()
-        pace = server.reconnects_per_second, server.shutdown_grace
+        pace = self._pace()
         also = [self._neighbour.drain(*pace)] if self._neighbour is not None else []
         await asyncio.gather(draining.run(*pace), *also)
+
+    def _pace(self) -> tuple[float, float]:
+        return self.config.server.reconnects_per_second, self.config.server.shutdown_grace
 
     def _late(self) -> int:
         """Count who was accepted and is not a player yet, if they are still let in."""
@@ -460,6 +464,7 @@ class Gateway:
     async def stop(self) -> None:
         """Close everything; what a client did not get waits for it until the process ends."""
         self._listeners.stop()
+        await self._cut_off.stop()
         if self._neighbour is not None:
             await self._neighbour.release()
         await self._periodic.stop()

@@ -22,7 +22,7 @@ from gateway.failure_log import FailureLog
 from gateway.internal_requests import InternalRequests
 from gateway.metrics import Metrics
 from gateway.nodes import NodeId
-from gateway.transport.node_link import LinkFailed, NodeLinks, Reply
+from gateway.transport.node_link import LinkFailed, NobodyListens, NodeLinks, Reply
 from gateway.transport.tunnels import Tunnels
 
 logger = logging.getLogger(__name__)
@@ -32,12 +32,16 @@ SEPARATOR: Final = "."
 ENDPOINT: Final = "/socket.io/"
 CONFIRM: Final = "/confirm"
 RELEASE: Final = "/release"
+IN_TOUCH: Final = "/in-touch"
 #: In an answer that is to be confirmed: by which name.
 EXCHANGE: Final = "Gateway-Exchange"
 #: How long polls may take to be answered once they are released, in seconds.
 _RELEASE_TIMEOUT: Final = 2.0
+#: How long a node may take to say whether it has the store, in seconds.
+_IN_TOUCH_TIMEOUT: Final = 2.0
 _MAX_SID: Final = 64
 _UNAUTHORIZED: Final = 401
+_UNAVAILABLE: Final = 503
 
 
 class Directory(Protocol):
@@ -50,6 +54,10 @@ class Directory(Protocol):
     @property
     def alone(self) -> bool:
         """See Nodes.alone."""
+
+    @property
+    def in_touch(self) -> bool:
+        """See Nodes.in_touch."""
 
     def announce(self, address: str) -> None:
         """See Nodes.announce."""
@@ -239,6 +247,23 @@ class Forwarder:
             await self._ask(node, address, "POST", target, b"", _RELEASE_TIMEOUT)
         except LinkFailed as error:
             logger.debug("a poll is not released by node %s: %s", node, error)
+
+    async def serves(self, node: NodeId) -> bool:
+        """Ask a node whether it has the store in reach. One that does not answer may have.
+
+        Where its machine says that nobody listens, the node is gone.
+        """
+        address = self._directory.address_of(node)
+        if address is None:
+            return False
+        try:
+            reply = await self._ask(node, address, "GET", IN_TOUCH, b"", _IN_TOUCH_TIMEOUT)
+        except NobodyListens:
+            return False
+        except LinkFailed as error:
+            logger.debug("node %s does not say whether it has the store: %s", node, error)
+            return True
+        return reply.status != _UNAVAILABLE
 
     async def close(self) -> None:
         """Close all connections to other nodes."""

@@ -12,7 +12,7 @@ from gateway.failure_log import FailureLog
 from gateway.internal_requests import InternalRequests, InvalidRequest
 from gateway.nodes import NodeId
 from gateway.transport.engine import Engine
-from gateway.transport.forwarding import CONFIRM, ENDPOINT, EXCHANGE, RELEASE
+from gateway.transport.forwarding import CONFIRM, ENDPOINT, EXCHANGE, IN_TOUCH, RELEASE, Directory
 from gateway.transport.handler import Beyond, EngineHandler
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
@@ -129,6 +129,23 @@ class ReleaseHandler(_NodeHandler):
         self.set_status(204)
 
 
+class InTouchHandler(QuietFaults):
+    """A node that has lost the store asks whether this one has it."""
+
+    def initialize(self, directory: Directory, guard: Guard) -> None:
+        """Take what the handler works with."""
+        self._directory = directory
+        self._guard = guard
+
+    def prepare(self) -> None:
+        """Check who asks."""
+        self._guard.check(self)
+
+    def get(self) -> None:
+        """Say whether."""
+        self.set_status(204 if self._directory.in_touch else 503)
+
+
 class _NothingHandler(QuietFaults):
     """Any other path."""
 
@@ -147,6 +164,7 @@ class _NothingHandler(QuietFaults):
 
 
 def build_internal_app(
+    directory: Directory,
     engine: Engine,
     picows: PicowsWebSockets | None,
     peers: PeerPolicy,
@@ -162,6 +180,7 @@ def build_internal_app(
             (ENDPOINT, ForwardedHandler, {**parts, "peers": peers, "picows": picows}),
             (CONFIRM, ConfirmHandler, parts),
             (RELEASE, ReleaseHandler, parts),
+            (IN_TOUCH, InTouchHandler, {"directory": directory, "guard": guard}),
         ],
         default_handler_class=_NothingHandler,
         default_handler_args={"guard": guard},

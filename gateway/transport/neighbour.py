@@ -15,6 +15,7 @@ from gateway.config import Config, ServerConfig
 from gateway.failure_log import FailureLog
 from gateway.internal_requests import InternalRequests
 from gateway.metrics import Metrics
+from gateway.nodes import NodeId
 from gateway.transport.binding import bind
 from gateway.transport.engine import Engine
 from gateway.transport.exchanges import Exchanges
@@ -77,7 +78,7 @@ class Neighbour:
         self._exchanges = Exchanges(self._lifetime, asyncio.get_running_loop())
         beyond = Beyond(self._forwarder, self._exchanges)
         self._app = build_internal_app(
-            engine, picows, peers, beyond, self._requests, self._failures
+            self._directory, engine, picows, peers, beyond, self._requests, self._failures
         )
         self._listeners.serve(self._app, self._sockets)
         return beyond
@@ -91,6 +92,10 @@ class Neighbour:
             self._app.settings["websocket_max_message_size"] = max_payload
         self._requests.reconfigure(secret_keys)
         self._forwarder.reconfigure(forwarded_requests)
+
+    async def serves(self, node: NodeId) -> bool:
+        """Ask another node whether it has the store, or may have it."""
+        return await self._forwarder.serves(node)
 
     async def drain(self, per_second: float, grace: float) -> None:
         """Send clients away whose session is elsewhere, in the pace of the node's own."""

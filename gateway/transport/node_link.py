@@ -33,6 +33,10 @@ class LinkFailed(Exception):
     """The other node could not be reached, or has not answered as one does."""
 
 
+class NobodyListens(LinkFailed):
+    """There is no process at its address."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer; `raw` is its head as it came. The body of a 101 is what follows on the stream."""
@@ -67,7 +71,10 @@ class NodeLinks:
                 host.strip("[]"), int(port), timeout=_CONNECT_TIMEOUT
             )
         except (OSError, StreamClosedError, TimeoutError, ValueError) as error:
-            raise LinkFailed(f"{address} cannot be reached: {error!r}") from error
+            reason = error.real_error if isinstance(error, StreamClosedError) else error
+            refused = isinstance(reason, ConnectionRefusedError)
+            failure = NobodyListens if refused else LinkFailed
+            raise failure(f"{address} cannot be reached: {error!r}") from error
         stream.set_nodelay(True)
         return stream
 

@@ -1,13 +1,29 @@
 from __future__ import annotations
 
+import asyncio
+from random import Random
+
+from gateway.cut_off import CutOff
 from gateway.inbound import PlayersHere
 from gateway.mailbox import Draft, StoredMessage
 from gateway.messages import SessionId, TrueId
+from gateway.nodes import NodeId
 from tests.services.world import World, scenario
+from tests.stores.redis_client import until
+
+OTHER = NodeId("other")
 
 
-def inbound(world: World) -> PlayersHere:
-    return PlayersHere(world.registry, world.delivery, world.admission.arrivals, world.rooms)
+def inbound(world: World, serves: bool = True) -> PlayersHere:
+    """The world as other nodes see it; `serves` is whether these have the store."""
+
+    async def asked(node: NodeId) -> bool:
+        assert node == OTHER
+        return serves
+
+    cut_off = CutOff(world.registry, lambda: [OTHER], asked, lambda: (0.0, 0.0), Random(1), 0.0)
+    here = world.registry, world.delivery, world.admission.arrivals, world.rooms
+    return PlayersHere(*here, cut_off)
 
 
 @scenario
@@ -164,6 +180,17 @@ async def test_a_session_that_is_gone_without_a_word_sends_its_client_back() -> 
 async def test_a_node_that_was_cut_off_sends_everybody_away_to_come_back() -> None:
     world = World()
     clients = [await world.guest() for _ in range(3)]
-    inbound(world).on_cut_off("cut_off")
+    inbound(world).on_cut_off()
+    await until(lambda: not len(world.registry))
     assert [client.closed for client in clients] == [("cut_off", True)] * 3
-    assert len(world.registry) == 0
+
+
+@scenario
+async def test_players_stay_at_a_node_that_is_back_before_they_were_sent_away() -> None:
+    world = World()
+    client = await world.guest()
+    players = inbound(world)
+    players.on_cut_off()
+    players.on_back()
+    await asyncio.sleep(0.1)
+    assert client.closed is None

@@ -75,8 +75,11 @@ class Players:
     def on_session_lost(self, session: Session) -> None:
         self.told.append(("session lost", session.id))
 
-    def on_cut_off(self, reason: str) -> None:
-        self.told.append(("cut off", reason))
+    def on_cut_off(self) -> None:
+        self.told.append(("cut off",))
+
+    def on_back(self) -> None:
+        self.told.append(("back",))
 
 
 class NoSessions:
@@ -428,17 +431,21 @@ def test_what_a_call_without_an_answer_may_have_stored_is_looked_for(
     run(scenario())
 
 
-def test_a_node_that_redis_does_not_hear_sends_its_players_to_the_others(
+def test_a_node_that_redis_does_not_hear_is_cut_off_until_it_does(
     redis_url: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         async with running(redis_url, "one", "two") as (one, two):
             await until(lambda: shares(one, two))
+            assert one.nodes.in_touch
+            one.players.places = [Place(ANN, 1, 0, b"")]  # type: ignore[arg-type]
             # Its calls are lost, as by a network that swallows them.
             call, one.redis.call = one.redis.call, lambda *arguments: None  # type: ignore
             try:
                 await until(lambda: one.told)
-                assert one.told == [("cut off", "cut_off")]
+                assert one.told == [("cut off",)]
+                assert not one.nodes.in_touch
+                assert one.nodes.others == ["two"]
                 assert one.nodes.trouble == "cut off from the other nodes"
                 assert one.nodes.directory.live is None
                 assert one.owned == set()
@@ -446,7 +453,39 @@ def test_a_node_that_redis_does_not_hear_sends_its_players_to_the_others(
             finally:
                 one.redis.call = call  # type: ignore
             await until(lambda: one.nodes.trouble is None)
+            assert ("back",) in one.told
+            # Whatever others have done meanwhile: what it has is looked at.
+            await until(lambda: one.told[-1][:2] == ("known", 1))
             await until(lambda: shares(one, two))
 
     run(scenario())
     assert "could not renew its lease" in caplog.text
+
+
+def test_a_node_that_comes_back_first_takes_no_other_for_dead(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    async def scenario() -> None:
+        async with running(redis_url, "one", "two") as (one, two):
+            await until(lambda: shares(one, two))
+            # Redis is away for both, as far as they can tell.
+            calls = [node.redis.call for node in (one, two)]
+            for node in (one, two):
+                node.redis.call = lambda *arguments: None  # type: ignore
+            try:
+                await until(lambda: one.nodes.trouble and two.nodes.trouble)
+                now = asyncio.get_running_loop().time()
+                one.redis.call = calls[0]  # type: ignore
+                await until(lambda: one.nodes.trouble is None)
+                assert one.nodes.directory.live == {"one", "two"}
+                assert one.nodes.directory.died == frozenset()
+                # For as long as the other one may need.
+                await until(lambda: one.nodes.directory.live == {"one"})
+                assert asyncio.get_running_loop().time() > now + LEASE
+                assert one.nodes.directory.died == {"two"}
+            finally:
+                for node, call in zip((one, two), calls, strict=True):
+                    node.redis.call = call  # type: ignore
+            await until(lambda: shares(one, two))
+
+    run(scenario())

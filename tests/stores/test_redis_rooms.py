@@ -56,8 +56,11 @@ class Players:
     async def answers(self, true_id: TrueId, session_id: SessionId, timeout: float) -> bool:
         return True
 
-    def on_cut_off(self, reason: str) -> None:
-        self.told.append(("cut_off", reason))
+    def on_cut_off(self) -> None:
+        self.told.append(("cut_off",))
+
+    def on_back(self) -> None:
+        self.told.append(("back",))
 
     async def hears(self, *expected: tuple[Any, ...]) -> None:
         """Wait for exactly this, in this order, and forget it."""

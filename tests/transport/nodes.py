@@ -18,6 +18,7 @@ class FixedDirectory:
     """What a node is told of the others."""
 
     alone = False
+    in_touch = True
 
     def __init__(self, node: str, addresses: Addresses) -> None:
         self.id = NodeId(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from gateway.config import Config, TlsConfig
+from gateway.nodes import NodeId
 from gateway.server import Gateway
-from gateway.transport import exchanges
+from gateway.transport import exchanges, forwarding
 from tests.certificates import Authority
 from tests.transport.client import (
     WEBSOCKETS,
@@ -507,7 +509,9 @@ def internal(io_loop: IOLoop, gateways: list[Gateway], addresses: Addresses) -> 
 
 
 @pytest.mark.expects_warnings
-@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/confirm", "/release", endpoint()])
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/metrics", "/confirm", "/release", "/in-touch", endpoint()]
+)
 async def test_the_internal_listener_is_for_nodes_only(
     internal: Clients, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -558,3 +562,33 @@ async def test_nodes_with_other_keys_get_nothing(
     config = change(gateways[1].config, resume={"secret_keys": ("k" * 40, "x" * 40)})
     await gateways[1].reload(lambda: config)
     assert (await polling.post("40")).body == b"ok"
+
+
+# Whether another node has the store
+
+
+async def test_a_node_says_whether_it_has_the_store(
+    gateways: list[Gateway], addresses: Addresses
+) -> None:
+    neighbour = gateways[0]._neighbour
+    assert neighbour is not None
+    other = NodeId(NODES[1])
+    assert await soon(neighbour.serves(other))
+    gateways[1]._neighbour._directory.in_touch = False  # type: ignore[union-attr, misc]
+    assert not await soon(neighbour.serves(other))
+    # One of which nothing is known, and one whose machine says that it is gone.
+    assert not await soon(neighbour.serves(NodeId("cccccccc")))
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        addresses["cccccccc"] = "{}:{}".format(*gone.getsockname())
+    assert not await soon(neighbour.serves(NodeId("cccccccc")))
+
+
+async def test_a_node_that_says_nothing_may_have_the_store(
+    gateways: list[Gateway], addresses: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "_IN_TOUCH_TIMEOUT", 0.1)
+    neighbour = gateways[0]._neighbour
+    assert neighbour is not None
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        addresses["cccccccc"] = "{}:{}".format(*silent.getsockname())
+        assert await soon(neighbour.serves(NodeId("cccccccc")))

@@ -6,7 +6,9 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from tornado.ioloop import IOLoop
 
 from gateway.api_types import BanRequest, SendRequest
 from gateway.config import Config
+from gateway.cut_off import PATIENCE
 from gateway.messages import SessionId, TrueId
 from gateway.server import Gateway
 from gateway.stores.redis.keys import partition_of
+from tests.faults.proxy import Proxy
 from tests.gateway_process import GatewayProcess
 from tests.redis_servers import RedisServer, RedisServers
 from tests.transport.client import (
@@ -47,17 +51,23 @@ class Cluster:
 
     def start(self, count: int = 2) -> None:
         for _ in range(count):
-            gateway = Gateway(self._settings, self._folder / f"{len(self.gateways)}", {})
-            self._io_loop.run_sync(gateway.start)
-            self.gateways.append(gateway)
-            self.clients.append(Clients(url(gateway)))
+            self._io_loop.run_sync(partial(self.add, self._settings))
+
+    async def add(self, settings: Config) -> None:
+        gateway = Gateway(settings, self._folder / f"{len(self.gateways)}", {})
+        await gateway.start()
+        self.gateways.append(gateway)
+        self.clients.append(Clients(url(gateway)))
 
     def stop(self) -> None:
-        for clients in self.clients:
-            self._io_loop.run_sync(clients.close)
-        for gateway in self.gateways:
-            self._io_loop.run_sync(gateway.stop)
+        self._io_loop.run_sync(self.close)
         self._io_loop.run_sync(nothing_runs)
+
+    async def close(self) -> None:
+        for clients in self.clients:
+            await clients.close()
+        for gateway in self.gateways:
+            await gateway.stop()
 
     async def player(self, at: int, **auth: object) -> Player:
         """Log in at one of the nodes, as a guest unless told."""
@@ -441,21 +451,59 @@ async def test_a_redis_that_is_killed_and_started_again_has_lost_nothing(
 
 
 @pytest.mark.expects_warnings
-async def test_a_redis_that_stands_still_sends_players_away_and_is_used_again(
+async def test_players_stay_while_redis_is_away_for_all_nodes(
     two_of_their_own: Cluster, own_redis: RedisServer
 ) -> None:
     cluster = two_of_their_own
-    ann = await cluster.player(0)
+    ann, bob = await cluster.player(0), await cluster.player(1)
+    reply = await ann.call("presence_watch", {"true_ids": [bob.true_id]})
+    if reply["presence"][bob.true_id]["state"] != "active":
+        assert (await ann.event("presence"))[0]["state"] == "active"
     with own_redis.paused():
-        await ended(ann)
+        await until(lambda: all(each._store.nodes.trouble for each in cluster.gateways))
         response = await soon(cluster.clients[0].fetch("/readyz"))
         assert response.code == 503
         assert b"cut off" in response.body
+        refused = await ann.send(bob, "hi", id="1")
+        assert refused["error"]["code"] == "unavailable"
+        # Longer than another node would have to have it before players are sent there.
+        await asyncio.sleep(PATIENCE + 2)
     await until(lambda: all(each._not_ready() is None for each in cluster.gateways))
-    back = await cluster.back(ann, 1)
-    assert back.session["outcome"] == "resumed"
-    assert (await back.send(back, 1))["status"] == "delivered"
-    assert await back.message() == 1
+    nodes: list[Any] = [each._store.nodes for each in cluster.gateways]
+    await until(lambda: not any(each.state.behind for each in nodes))
+    for sender, receiver in ((ann, bob), (bob, ann)):
+        receipt = await sender.send(receiver, "hi", id="1")
+        assert (receipt["status"], receipt["connections"]) == ("delivered", 1)
+        assert await receiver.message() == "hi"
+    # Nobody was sent away, and nobody was taken for gone.
+    assert not any(each.state.dead for each in nodes)
+    reply = await ann.call("presence_watch", {"true_ids": [bob.true_id]})
+    assert reply["presence"][bob.true_id]["state"] == "active"
+    for player in (ann, bob):
+        assert not player._set_aside
+
+
+@pytest.mark.expects_warnings
+async def test_a_node_that_alone_has_lost_redis_sends_its_players_to_the_others(
+    io_loop: IOLoop, settings: Config, tmp_path: Path, own_redis: RedisServer
+) -> None:
+    async with Proxy(own_redis.port, Random(1)) as proxy:
+        cluster = Cluster(io_loop, settings, tmp_path)
+        for port in (proxy.port, own_redis.port):
+            store = {"url": f"redis://127.0.0.1:{port}/?timeout=2", "node_lease": 1.0}
+            await cluster.add(change(settings, store=store))
+        ann, bob = await cluster.player(0), await cluster.player(1)
+        proxy.vanish()
+        (told,) = await ann.event("goaway")
+        assert told["reason"] == "cut_off"
+        await ended(ann)
+        back = await cluster.back(ann, 1)
+        assert back.session["outcome"] == "resumed"
+        assert (await bob.send(back, 1))["status"] == "delivered"
+        assert await back.message() == 1
+        proxy.heal()
+        await until(lambda: cluster.gateways[0]._not_ready() is None)
+        await cluster.close()
 
 
 @pytest.mark.expects_warnings

@@ -30,7 +30,8 @@ HOME: Final = 0
 class Directory:
     """The nodes, this one (`node`) included; `lease` is in seconds.
 
-    `on_beat` is called after each beat that was answered, `on_over` when the lease is over.
+    `on_beat` is called after each beat that was answered, `on_over` when the lease is over, and
+    `on_back` when this node was cut off and is not any more.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Directory:
         lease: float,
         on_beat: Callable[[], None],
         on_over: Callable[[], None],
+        on_back: Callable[[], None],
     ) -> None:
         self.lease = lease
         #: Where other nodes reach this one; empty: nowhere.
@@ -50,6 +52,7 @@ class Directory:
         self._node = node
         self._on_beat = on_beat
         self._on_over = on_over
+        self._on_back = on_back
         #: Nodes that are alive, and when each was seen to be, by the loop's clock.
         self._seen: dict[str, float] = {}
         self._addresses: dict[str, str] = {}
@@ -59,6 +62,8 @@ class Directory:
         self._timer: asyncio.TimerHandle | None = None
         self._end: asyncio.TimerHandle | None = None
         self._leased_until = 0.0
+        #: Until then nobody is dead for this node who was not when it lost its own lease.
+        self._patient_until = 0.0
         self._closed = False
 
     async def open(self) -> None:
@@ -86,6 +91,15 @@ class Directory:
     def leased(self) -> bool:
         """Whether this node is alive for the others."""
         return self._loop.time() < self._leased_until
+
+    @property
+    def in_touch(self) -> bool:
+        """Whether the newest beat was answered.
+
+        When the server is gone, all leases end within a beat of each other: a node that asks
+        at the end of its own whether others are better off is told that they are not.
+        """
+        return self._loop.time() - self.listed < self.lease / 2
 
     @property
     def live(self) -> frozenset[str] | None:
@@ -158,42 +172,44 @@ class Directory:
     def _on_lease_over(self) -> None:
         if self.others:
             self.cut_off = True
-            logger.warning(
-                "this node (%s) could not renew its lease: it sends its players to the others",
-                self._node,
-            )
+            logger.warning("this node (%s) could not renew its lease", self._node)
         self._on_over()
 
     def _on_answer(
         self, sent: float, answered: asyncio.Future[None] | None, reply: Reply | StoreUnavailable
     ) -> None:
         if isinstance(reply, list) and not self._closed:
+            was_cut_off, self.cut_off = self.cut_off, False
             self._take(sent, reply)
             self._on_beat()
+            if was_cut_off:
+                logger.warning("this node (%s) is back among the others", self._node)
+                self._on_back()
         if answered is not None and not answered.done():
             answered.set_result(None)
 
     def _take(self, sent: float, reply: Any) -> None:
+        if sent >= self._leased_until:
+            # Maybe the server was gone for all, and they could not renew their leases either.
+            self._patient_until = sent + self.lease
         self._leased_until = sent + self.lease
         if self._end is not None:
             self._end.cancel()
         self._end = self._loop.call_at(self._leased_until, self._on_lease_over)
-        if self.cut_off:
-            self.cut_off = False
-            logger.warning("this node (%s) is back among the others", self._node)
         live, dead = ([each.decode() for each in words] for words in reply)
         found = dict(zip(live[::3], live[1::3], strict=True))
         leaves = {node for node, yes in zip(live[::3], live[2::3], strict=True) if yes == "1"}
         for node in found.keys() - self._seen.keys() - {self._node}:
             logger.info("node %s is there", node)
-        self._dead = frozenset(dead)
+        patient = sent < self._patient_until
+        self._dead = frozenset(dead) - (self._seen.keys() if patient else frozenset())
         for node in self._dead & self._seen.keys():
             logger.warning("node %s has died", node)
         # One that is missing has left, or the server has forgotten it: then it will be back.
         self._seen = {
             node: seen
             for node, seen in self._seen.items()
-            if node not in self._dead and seen > sent - self.lease
+            if node not in self._dead and (patient or seen > sent - self.lease)
         } | dict.fromkeys(found, sent)
         self._addresses.update(found)
         self._leaves = (self._leaves | leaves) & (self._seen.keys() | {self._node})

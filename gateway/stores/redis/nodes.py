@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -33,8 +33,6 @@ _VOLATILE: Final = load("volatile")
 _DISCONNECT: Final = load("disconnect")
 #: Probes for other nodes that are under way at once; beyond it they are not answered.
 _MAX_PROBES: Final = 10_000
-#: Why connections are closed then.
-_CUT_OFF: Final = "cut_off"
 
 #: Takes what was published in a partition; raises ValueError for what makes no sense.
 Take = Callable[[int, Sequence[bytes]], None]
@@ -51,7 +49,9 @@ class RedisNodes:
     ) -> None:
         self.id = node
         self.ownership = Ownership(redis, node, lease)
-        self.directory = Directory(redis, node, lease, self._on_beat, self._on_lease_over)
+        self.directory = Directory(
+            redis, node, lease, self._on_beat, self._on_lease_over, self._on_back
+        )
         self.rooms = RoomRoutes(redis, node)
         self._redis = redis
         self._heard = heard
@@ -158,6 +158,16 @@ class RedisNodes:
         )
 
     @property
+    def others(self) -> Collection[NodeId]:
+        """See Nodes.others."""
+        return [NodeId(node) for node in self.directory.others]
+
+    @property
+    def in_touch(self) -> bool:
+        """See Nodes.in_touch."""
+        return self.directory.in_touch
+
+    @property
     def trouble(self) -> str | None:
         """See Nodes.trouble."""
         return "cut off from the other nodes" if self.directory.cut_off else None
@@ -176,7 +186,13 @@ class RedisNodes:
         self.ownership.drop()
         if self.directory.cut_off:
             self._announced = False
-            self._inbound.on_cut_off(_CUT_OFF)
+            self._inbound.on_cut_off()
+
+    def _on_back(self) -> None:
+        self._inbound.on_back()
+        # Others may have acted for this node, also where it has heard them all the time.
+        heard = frozenset(range(self._redis.partitions)) - self.resuming.behind
+        self._on_restored(heard, True)
 
     # What services ask
 

@@ -62,6 +62,11 @@ class Resuming:
     def __len__(self) -> int:
         return len(self._behind)
 
+    @property
+    def behind(self) -> frozenset[int]:
+        """The partitions that are not heard, or not caught up with."""
+        return frozenset(self._behind)
+
     def is_behind(self, partition: int) -> bool:
         """Tell whether what this node knows of a partition may not hold any more."""
         return partition in self._behind
