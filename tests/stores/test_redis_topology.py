@@ -11,6 +11,8 @@ import pytest
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.keys import slot_of
+from gateway.stores.redis.link import Call
+from gateway.stores.redis.moving import Room
 from gateway.stores.redis.scripts import script
 from tests.gateway_process import program
 from tests.redis_servers import RedisServer, RedisServers
@@ -137,7 +139,30 @@ def test_partitions_of_a_cluster_are_asked_and_heard_on_their_masters(
     run(test())
 
 
-def test_a_slot_that_is_moved_under_load_loses_and_doubles_nothing_and_is_heard_where_it_is(
+class Sender:
+    """Pushes numbers without waiting for answers, a few each turn; none of them may be refused."""
+
+    def __init__(self, redis: Redis, partition: int) -> None:
+        self._redis = redis
+        self._partition = partition
+        self.sent = 0
+        self.answers: list[Any] = []
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            for _ in range(5):
+                self.sent += 1
+                self._redis.call(self._partition, PUSH, [self.sent], self.answers.append)
+            await asyncio.sleep(0.001)
+
+    async def stop(self) -> None:
+        """Send no more, and wait until all is answered."""
+        self._task.cancel()
+        await until(lambda: len(self.answers) == self.sent)
+
+
+def test_a_slot_that_is_moved_under_load_refuses_loses_doubles_and_turns_round_nothing(
     redis_servers: RedisServers,
 ) -> None:
     nodes = redis_servers.cluster()
@@ -148,26 +173,17 @@ def test_a_slot_that_is_moved_under_load_loses_and_doubles_nothing_and_is_heard_
     async def test() -> None:
         opened = Opened(cluster_url(nodes), partitions=16)
         heard, told = listening(opened.redis), events(opened.redis)
-        pushed: list[int] = []
-        answered = 0
         async with opened as redis:
-            for number in range(200):
-                await redis.ask(partition, PUSH, [number])
-                pushed.append(number)
-            moving = asyncio.create_task(asyncio.to_thread(move, partition, source, target))
-            number = 200
-            while not moving.done() or target is not owner(nodes, partition) or not answered:
-                try:
-                    # A refusal says that nothing was done: nobody crashes here.
-                    await redis.ask(partition, PUSH, [number])
-                    pushed.append(number)
-                    answered += owner(nodes, partition) is target
-                except StoreUnavailable:
-                    await asyncio.sleep(0.01)
-                number += 1
-            await moving
+            sender = Sender(redis, partition)
+            await until(lambda: len(sender.answers) > 100)
+            await asyncio.to_thread(move, partition, source, target)
+            answered = len(sender.answers)
+            await until(lambda: len(sender.answers) > answered + 100)
+            await sender.stop()
+            # Each answer is the length that the list has by then.
+            assert sender.answers == [*range(1, sender.sent + 1)]
             kept: Any = target.ask("LRANGE", redis.prefix(partition) + b"list", 0, -1)
-            assert [int(each) for each in kept] == pushed
+            assert [int(each) for each in kept] == [*range(1, sender.sent + 1)]
             await until(lambda: [kind for kind, *_ in told] == ["lost", "restored"])
             assert {tuple(partitions) for _, partitions, _ in told} == {(partition,)}
             assert await redis.ask(partition, SAY, ["me", "x", "y"]) == 1
@@ -175,6 +191,139 @@ def test_a_slot_that_is_moved_under_load_loses_and_doubles_nothing_and_is_heard_
             assert redis.available
 
     run(test())
+
+
+def test_slots_that_were_moved_are_followed_in_order_also_by_who_does_not_ask_for_them(
+    redis_servers: RedisServers,
+) -> None:
+    nodes = redis_servers.cluster()
+    source, target, _ = nodes
+
+    async def test() -> None:
+        async with Opened(cluster_url(nodes), partitions=32) as redis:
+            mine = [each for each in range(32) if owner(nodes, each) is source]
+            assert len(mine) > 3
+            senders = [Sender(redis, each) for each in mine[:2]]
+            await until(lambda: all(sender.answers for sender in senders))
+            for partition in mine:
+                await asyncio.to_thread(move, partition, source, target)
+            # All are of the target now, and the source is left with nothing that is used.
+            answers = [sender.sent for sender in senders]
+            await until(
+                lambda: all(
+                    len(sender.answers) > before
+                    for sender, before in zip(senders, answers, strict=True)
+                )
+            )
+            for partition in mine[2:]:
+                assert await redis.ask(partition, PUSH, [1]) == 1
+            for sender in senders:
+                await sender.stop()
+                assert sender.answers == [*range(1, sender.sent + 1)]
+            assert redis.available
+
+    run(test())
+
+
+def test_a_master_that_hands_over_to_its_replica_is_followed_in_order(
+    redis_servers: RedisServers,
+) -> None:
+    nodes = redis_servers.cluster(replicas=1)
+    partition = 7
+    source = owner(nodes, partition)
+    name = source.ask("CLUSTER", "MYID")
+    (told,) = source.ask("CLUSTER", "REPLICAS", name)
+    port = int(told.decode().split()[1].partition("@")[0].rpartition(":")[2])
+    replica = next(node for node in nodes if node.port == port)
+
+    async def test() -> None:
+        async with Opened(cluster_url(nodes), partitions=16) as redis:
+            sender = Sender(redis, partition)
+            await until(lambda: sender.answers)
+            await asyncio.to_thread(replica.ask, "CLUSTER", "FAILOVER")
+            await until(lambda: owner(nodes, partition) is replica)
+            answered = sender.sent
+            await until(lambda: len(sender.answers) > answered + 100)
+            await sender.stop()
+            assert sender.answers == [*range(1, sender.sent + 1)]
+
+    run(test())
+
+
+def test_a_slot_that_stays_after_all_is_asked_in_order(redis_servers: RedisServers) -> None:
+    nodes = redis_servers.cluster()
+    partition = 7
+    source = owner(nodes, partition)
+    target = next(node for node in nodes if node is not source)
+    slot = slot_of(partition)
+
+    async def test() -> None:
+        async with Opened(cluster_url(nodes), partitions=16) as redis:
+            sender = Sender(redis, partition)
+            await until(lambda: sender.answers)
+            source_id, target_id = (
+                each.ask("CLUSTER", "MYID").decode() for each in (source, target)
+            )
+            target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+            source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+            before = sender.sent
+            await until(lambda: sender.sent > before + 100)
+            for node in (source, target):
+                node.ask("CLUSTER", "SETSLOT", slot, "STABLE")
+            await until(lambda: len(sender.answers) > before + 100)
+            await sender.stop()
+            assert sender.answers == [*range(1, sender.sent + 1)]
+
+    run(test())
+
+
+def test_a_slot_that_takes_too_long_to_move_is_unavailable_meanwhile(
+    redis_servers: RedisServers,
+) -> None:
+    nodes = redis_servers.cluster()
+    partition = 7
+    source = owner(nodes, partition)
+    target = next(node for node in nodes if node is not source)
+    slot = slot_of(partition)
+
+    async def test() -> None:
+        async with Opened(f"{cluster_url(nodes)}&timeout=1", partitions=16) as redis:
+            assert await redis.ask(partition, PUSH, [0]) == 1
+            source_id, target_id = (
+                each.ask("CLUSTER", "MYID").decode() for each in (source, target)
+            )
+            target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+            source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+            with pytest.raises(StoreUnavailable, match="is being moved"):
+                await redis.ask(partition, PUSH, [1])
+            others = [each for each in range(16) if each != partition]
+            assert all([await redis.ask(each, PUSH, [1]) for each in others])
+            beside = next(each for each in others if owner(nodes, each) is source)
+            await asyncio.to_thread(move, partition, source, target)
+            assert await redis.ask(partition, PUSH, [2]) == 2
+            # What still waits at the close is answered, too.
+            source.ask("CLUSTER", "SETSLOT", slot_of(beside), "MIGRATING", target_id)
+            waiting = asyncio.ensure_future(redis.ask(beside, PUSH, [1]))
+            await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable):
+            await waiting
+
+    run(test())
+
+
+def test_what_waits_for_a_slot_that_moves_is_bounded(redis_servers: RedisServers) -> None:
+    room = Room(2, 100)
+
+    def call(size: int) -> Call:
+        return (b"x" * size, lambda reply: None, 0, None)
+
+    assert not room.take(call(101))
+    assert room.take(call(60))
+    assert not room.take(call(60))
+    assert room.take(call(40))
+    assert not room.take(call(0))
+    room.give_back(call(60))
+    assert room.take(call(60))
 
 
 def move(partition: int, source: RedisServer, target: RedisServer) -> None:

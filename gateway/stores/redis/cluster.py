@@ -1,8 +1,8 @@
 """A Cluster: which master has which partition, as it changes.
 
 While a slot moves from one master to another its keys are in two places. A script needs all of
-them, so a partition is unavailable meanwhile; its calls are refused before they have begun,
-because KEYS[1], the partition's prefix, is no key that could have moved first.
+them, so the calls of its partition wait meanwhile: see moving.py. They are refused before they have
+begun, because KEYS[1], the partition's prefix, is no key that could have moved first.
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#client-and-server-roles
 """
 
@@ -18,8 +18,9 @@ from gateway.errors import StoreUnavailable
 from gateway.stores.redis.handshake import Address, LinkFailed, connect
 from gateway.stores.redis.hearing import Hearing
 from gateway.stores.redis.keys import slot_of
-from gateway.stores.redis.link import Call, Link, Reply
+from gateway.stores.redis.link import Call, Link, Refused, Reply
 from gateway.stores.redis.master import Master, Parts
+from gateway.stores.redis.moving import Moving, Room
 from gateway.stores.redis.single import fixed, refuse
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 #: Between two looks at the slots: if nothing seems wrong, and at least. Seconds.
 _PERIOD: Final = 10.0
 _PAUSE: Final = 0.2
+#: What may wait for partitions that are being moved: calls, and bytes of them.
+_MAX_CALLS: Final = 50_000
+_MAX_BYTES: Final = 64 * 1024 * 1024
 #: How many nodes are remembered to ask, should all masters be gone.
 _MOST_SEEDS: Final = 100
 _EPOCH: Final = re.compile(rb"cluster_my_epoch:(\d+)")
@@ -79,6 +83,8 @@ class Cluster:
         self._masters: dict[Address, Master] = {}
         self._nobody = Nobody()
         self.owners: list[Owner] = [self._nobody] * len(parts.prefixes)
+        self._movings: set[Moving] = set()
+        self._room = Room(_MAX_CALLS, _MAX_BYTES)
         #: Partitions whose owner has ended their subscriptions.
         self._unheard: set[int] = set()
         self._stale = asyncio.Event()
@@ -106,6 +112,8 @@ class Cluster:
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
+        for moving in tuple(self._movings):
+            moving.give_up()
         await asyncio.gather(*(master.close() for master in self._masters.values()))
 
     # What masters tell
@@ -115,11 +123,25 @@ class Cluster:
         if master.server is not None:
             self._unheard -= master.partitions
             self._hearing.restored(master.partitions, master.server)
+        for moving in tuple(self._movings):
+            moving.try_to_end()
 
     def on_down(self, master: Master) -> None:
         """See Watcher."""
         self._hearing.lost(master.partitions)
         self._stale.set()
+
+    def take_back(self, master: Master, call: Call, refused: Refused) -> bool:
+        """See Watcher: what is refused waits until it is clear who has its partition."""
+        partition = call[2]
+        owner = self.owners[partition]
+        if owner is master:
+            owner = self._move(partition, master)
+            self._stale.set()
+        # With another owner later calls may have been run there.
+        return isinstance(owner, Moving) and (
+            owner.origin is master and owner.take_back(call, refused)
+        )
 
     def on_elsewhere(self, master: Master, partition: int) -> None:
         """See Watcher."""
@@ -160,15 +182,18 @@ class Cluster:
             master = None if address is None else self._masters[address]
             if master is None:
                 self._take_away(partition)
+                if isinstance(self.owners[partition], Master):
+                    self.owners[partition] = self._nobody
             elif partition not in master.partitions:
                 self._take_away(partition)
                 master.partitions.add(partition)
-                self.owners[partition] = master
+                self._give(partition, master)
                 moved.setdefault(master, []).append(partition)
             elif partition in self._unheard:
                 moved.setdefault(master, []).append(partition)
+        in_use = {moving.origin for moving in self._movings}
         for address, master in [*self._masters.items()]:
-            if not master.partitions:
+            if not master.partitions and master not in in_use:
                 del self._masters[address]
                 await master.close()
         for master in opened:
@@ -190,11 +215,39 @@ class Cluster:
         return master
 
     def _take_away(self, partition: int) -> None:
-        owner = self.owners[partition]
-        if isinstance(owner, Master):
-            owner.partitions.discard(partition)
-            self.owners[partition] = self._nobody
+        holder = self._holder(partition)
+        if holder is not None:
+            holder.partitions.discard(partition)
             self._hearing.lost([partition])
+
+    def _holder(self, partition: int) -> Master | None:
+        masters = self._masters.values()
+        return next((each for each in masters if partition in each.partitions), None)
+
+    def _give(self, partition: int, master: Master) -> None:
+        """Have a master take the calls of a partition, after those under way to another one."""
+        owner = self.owners[partition]
+        if isinstance(owner, Master) and owner is not master and owner.up:
+            owner = self._move(partition, owner)
+        if isinstance(owner, Moving):
+            owner.target = master
+            owner.try_to_end()
+        else:
+            self.owners[partition] = master
+
+    def _move(self, partition: int, origin: Master) -> Moving:
+        """Have the calls of a partition wait until nothing is under way to `origin`."""
+        key, timeout = self._parts.prefixes[partition], self._parts.access.timeout
+        moving = Moving(origin, partition, key, self._room, timeout, self._on_moved)
+        self._movings.add(moving)
+        self.owners[partition] = moving
+        moving.start()
+        return moving
+
+    def _on_moved(self, moving: Moving, owner: Master | None) -> None:
+        self._movings.discard(moving)
+        owner = owner or self._holder(moving.partition)
+        self.owners[moving.partition] = owner or self._nobody
 
     async def _hear(self, master: Master, partitions: list[int]) -> None:
         """Hear partitions that came to a master; one that is not up does it when it is."""

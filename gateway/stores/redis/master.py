@@ -52,6 +52,7 @@ _NO_WRITES: Final = frozenset(
 )
 #: It has not got the partition, or not all of it: a Cluster moves it.
 _ELSEWHERE: Final = frozenset({"MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN"})
+_REDIRECTED: Final = frozenset({"MOVED", "ASK"})
 
 
 class Watcher(Protocol):
@@ -62,6 +63,9 @@ class Watcher(Protocol):
 
     def on_down(self, master: Master) -> None:
         """Neither holds any more."""
+
+    def take_back(self, master: Master, call: Call, refused: Refused) -> bool:
+        """It has not got the partition of this call: return whether the call is seen to."""
 
     def on_elsewhere(self, master: Master, partition: int) -> None:
         """It has not got this partition, which it was thought to have."""
@@ -286,6 +290,8 @@ class Master:
         link = self._link
         if refused.code == "NOSCRIPT" and link is not None:
             self._load_again(link, call)
+            return
+        if refused.code in _REDIRECTED and self._watcher.take_back(self, call, refused):
             return
         call[1](refused)
         if refused.code in _NO_WRITES:

@@ -52,6 +52,10 @@ class Single:
         """See Watcher."""
         self._hearing.lost(master.partitions)
 
+    def take_back(self, master: Master, call: Call, refused: Refused) -> bool:
+        """See Watcher: there is no other."""
+        return False
+
     def on_elsewhere(self, master: Master, partition: int) -> None:
         """See Watcher: there is no other."""
 
