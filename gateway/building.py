@@ -266,6 +266,8 @@ def store_limits(config: Config) -> StoreLimits:
         outbox=OutboxLimits(
             bool(config.webhooks.url), config.webhooks.max_queued, config.webhooks.max_dead
         ),
+        revocations=config.limits.revocations,
+        pending_messages=config.rooms.pending_messages,
     )
 
 

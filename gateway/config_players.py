@@ -74,6 +74,13 @@ class RoomsConfig:
     pending_joins: int = field(
         default=8, metadata=limit("Joins of a connection that may wait for the backend's answer.")
     )
+    pending_messages: int = field(
+        default=1024,
+        metadata=limit(
+            "With Redis: messages to a room that may be under way to its members; others are "
+            "refused as `unavailable` until some have arrived."
+        ),
+    )
     webhook: InquiryConfig = field(
         default_factory=InquiryConfig,
         metadata=about("The game's backend is asked who may join, when rooms are not open."),

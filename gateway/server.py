@@ -124,6 +124,7 @@ class Gateway:
             presence_grace=config.presence.grace,
             heard=heard_from_nodes(self.metrics),
             on_webhooks_lost=news.on_webhooks_lost,
+            on_limit=self.metrics.limit_hit,
             password=load_store_password(config.store, environ),
         )
         self._presence = build_presence(config, self._store, self.metrics, call_later, news.on_here)

@@ -50,6 +50,10 @@ class StoreLimits:
     token_lifetime: float
     rooms: RoomLimits
     outbox: OutboxLimits = NO_OUTBOX
+    #: Revocations of sessions, and as many of players.
+    revocations: int = 0
+    #: Messages to a room that are on their way to its members.
+    pending_messages: int = 0
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):

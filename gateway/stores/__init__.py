@@ -12,6 +12,7 @@ from gateway.messages import TrueId
 from gateway.metrics import Counters
 from gateway.store import Store, StoreLimits
 from gateway.store_url import RedisUrl, parse_store_url
+from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.memory import MemoryStore
 from gateway.stores.redis.building import build_redis_store
 from gateway.stores.sampling import OnLatency, ignore_latency
@@ -33,6 +34,7 @@ def build_store(
     presence_grace: float = 30.0,
     heard: Counters | None = None,
     on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
+    on_limit: OnLimit = ignore_limit,
     password: str = "",
 ) -> Store:
     """Return the store that the URL names; it is not open yet.
@@ -42,9 +44,9 @@ def build_store(
     it: it takes a function that tells whether that is about a player; `on_webhooks` how many
     webhooks are new, and how many were given up for lack of room; `on_latency` how long the store
     took for a message, see Sampler; `on_webhooks_lost` the numbers of webhooks that another node
-    sends from now on. `node_lease` and `presence_grace` (seconds) and `heard` are for stores of
-    several nodes, `password` for Redis when its URL has none. Raises ConfigError for a URL that
-    names no store.
+    sends from now on; `on_limit` which bounds were hit. `node_lease` and `presence_grace` (seconds)
+    and `heard` are for stores of several nodes, `password` for Redis when its URL has none. Raises
+    ConfigError for a URL that names no store.
     """
     try:
         parsed = parse_store_url(url)
@@ -63,10 +65,11 @@ def build_store(
             presence_grace=presence_grace,
             heard=heard,
             on_webhooks_lost=on_webhooks_lost,
+            on_limit=on_limit,
         )
     if parsed.kind == "memory":
         return MemoryStore(
-            limits, secrets.token_hex(4), nonces(), on_dropped, on_webhooks, on_latency
+            limits, secrets.token_hex(4), nonces(), on_dropped, on_webhooks, on_latency, on_limit
         )
     return SqliteStore(
         state_dir / parsed.path,
@@ -77,6 +80,7 @@ def build_store(
         on_replaced=lambda: on_replaced(_everybody),
         on_webhooks=on_webhooks,
         on_latency=on_latency,
+        on_limit=on_limit,
     )
 
 

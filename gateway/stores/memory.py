@@ -42,14 +42,12 @@ from gateway.store import (
     UnknownTarget,
     View,
 )
+from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.memory_outbox import MemoryOutbox, OutboxCalls
 from gateway.stores.memory_player import KEY_BYTES, Player, Target, players_of, put_copies
 from gateway.stores.memory_room_calls import RoomCalls
 from gateway.stores.revocations import Revocations
 from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
-
-#: Beyond this many, tokens older than the oldest revocation dropped count as revoked.
-_MAX_REVOCATIONS = 100_000
 
 
 class MemoryStore(RoomCalls, OutboxCalls):
@@ -58,7 +56,7 @@ class MemoryStore(RoomCalls, OutboxCalls):
     `epoch` names this life of the store, `nonces` are fresh random numbers of 40 bits.
     `on_dropped` is told how many messages went before any session had confirmed them, and
     whether they were `expired` or `trimmed`; `on_webhooks` as MemoryOutbox says, `on_latency` as
-    Sampler does.
+    Sampler does, `on_limit` as OnLimit.
     """
 
     available = True
@@ -73,6 +71,7 @@ class MemoryStore(RoomCalls, OutboxCalls):
         on_dropped: Callable[[str, int], None],
         on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
         on_latency: OnLatency = ignore_latency,
+        on_limit: OnLimit = ignore_limit,
     ) -> None:
         self.epoch = epoch
         self._epoch = epoch.encode()
@@ -85,8 +84,9 @@ class MemoryStore(RoomCalls, OutboxCalls):
         self._sessions: dict[SessionId, Session] = {}
         # Sessions without connection, the one longest unseen first.
         self._idle: OrderedDict[SessionId, Session] = OrderedDict()
-        self._revoked = Revocations(_MAX_REVOCATIONS)
-        self._revoked_players = Revocations(_MAX_REVOCATIONS)
+        self._revoked = Revocations(limits.revocations)
+        self._revoked_players = Revocations(limits.revocations)
+        self._on_limit = on_limit
         # Players whose sessions may all have confirmed messages that are still here.
         self._reclaimable: OrderedDict[TrueId, None] = OrderedDict()
         self.memberships = Memberships()
@@ -412,7 +412,8 @@ class MemoryStore(RoomCalls, OutboxCalls):
         if session is not None and session.true_id == true_id:
             self._drop(session)
             self.outbox.add(session_revoked(session_id, true_id, reason, now))
-        self._revoked.add(session_id, now)
+        if self._revoked.add(session_id, now):
+            self._on_limit("revocations")
 
     def _drop(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
@@ -425,7 +426,8 @@ class MemoryStore(RoomCalls, OutboxCalls):
 
     async def revoke_player(self, true_id: TrueId, now: float) -> None:
         """See SessionStore.revoke_player."""
-        self._revoked_players.add(true_id, now)
+        if self._revoked_players.add(true_id, now):
+            self._on_limit("revocations")
 
     async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
         """See SessionStore.is_revoked."""

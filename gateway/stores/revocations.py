@@ -6,7 +6,10 @@ from collections import OrderedDict
 
 
 class Revocations:
-    """When sessions or players were revoked, in that order; beyond a bound only up to when."""
+    """When sessions or players were revoked, in that order; beyond a bound only up to when.
+
+    A bound of 0 is none.
+    """
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
@@ -14,12 +17,14 @@ class Revocations:
         #: Whatever was issued up to then may have been revoked.
         self.until = 0.0
 
-    def add(self, key: str, now: float) -> None:
-        """Remember a revocation."""
+    def add(self, key: str, now: float) -> bool:
+        """Remember a revocation; return whether an older one had to go for it."""
         self._times[key] = now
         self._times.move_to_end(key)
-        if len(self._times) > self._bound:
-            self.until = max(self.until, self._times.popitem(last=False)[1])
+        if not self._bound or len(self._times) <= self._bound:
+            return False
+        self.until = max(self.until, self._times.popitem(last=False)[1])
+        return True
 
     def get(self, key: str) -> float | None:
         """Return when the key was revoked, None if it was not or that is forgotten."""

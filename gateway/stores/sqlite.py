@@ -23,6 +23,7 @@ from gateway.messages import SessionId, TrueId
 from gateway.nodes import Alone
 from gateway.session import Session
 from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
+from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.revocations import Revocations
 from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
 from gateway.stores.sqlite_jobs import IN_USE, Jobs
@@ -64,7 +65,8 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
     `clock` returns Unix seconds. `on_replaced` is called, on the loop, when the file of a
     running gateway turned out to be another one or an older state of itself: what the gateway
     and its clients know of mailboxes and sessions is wrong then. `on_webhooks` is told how many
-    webhooks are new, and how many were given up for lack of room, `on_latency` as Sampler says.
+    webhooks are new, and how many were given up for lack of room, `on_latency` as Sampler says,
+    `on_limit` as OnLimit.
     """
 
     nodes: Final = Alone()
@@ -81,6 +83,7 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
         on_replaced: Callable[[], None] = lambda: None,
         on_webhooks: Callable[[int, int], None] = lambda added, given_up: None,
         on_latency: OnLatency = ignore_latency,
+        on_limit: OnLimit = ignore_limit,
     ) -> None:
         self.epoch = ""
         self.bytes = self.message_count = self.session_count = 0
@@ -91,6 +94,7 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
         self._clock = clock
         self.on_replaced = on_replaced
         self._on_webhooks = on_webhooks
+        self._on_limit = on_limit
         self._appends = Sampler("message", on_latency)
         self._publishes = Sampler("publish", on_latency)
         self._live = LiveSessions()
@@ -133,8 +137,8 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
         """
         if new:
             connection.execute(_RECOVER, (self._clock(),))
-        revoked = load_revocations(connection, "session")
-        players = load_revocations(connection, "player")
+        revoked = load_revocations(connection, "session", self._limits.revocations)
+        players = load_revocations(connection, "player", self._limits.revocations)
         bans = load_bans(connection)
         self.memberships = load_memberships(connection)
         (last_idle,) = connection.execute(_LAST_IDLE).fetchone()
@@ -221,6 +225,7 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
         if not self.available:
             return StoreUnavailable("the store is not available")
         if self._overloaded():
+            self._on_limit("store.queue")
             return StoreUnavailable("the store does not keep up")
         return None
 

@@ -8,6 +8,7 @@ from typing import Any
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.store import Ban
+from gateway.stores.limits import OnLimit
 from gateway.stores.revocations import Revocations
 from gateway.stores.sqlite_jobs import Jobs
 from gateway.stores.sqlite_live import LiveSessions
@@ -19,6 +20,7 @@ class RevocationCalls:
     _live: LiveSessions
     _revoked: Revocations
     _revoked_players: Revocations
+    _on_limit: OnLimit
     _bans: dict[TrueId, Ban]
 
     def save_session(self, session: Session) -> None:
@@ -47,7 +49,7 @@ class RevocationCalls:
 
         def then(_: Any) -> None:
             self._live.dropped(session_id)
-            self._revoked.add(session_id, now)
+            self._remember(self._revoked, session_id, now)
 
         await self._do(
             lambda jobs: jobs.revoke("session", session_id, now, reason),
@@ -59,8 +61,12 @@ class RevocationCalls:
         """See SessionStore.revoke_player."""
         await self._do(
             lambda jobs: jobs.revoke("player", true_id, now),
-            then=lambda _: self._revoked_players.add(true_id, now),
+            then=lambda _: self._remember(self._revoked_players, true_id, now),
         )
+
+    def _remember(self, revocations: Revocations, key: str, now: float) -> None:
+        if revocations.add(key, now):
+            self._on_limit("revocations")
 
     async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
         """See SessionStore.is_revoked."""

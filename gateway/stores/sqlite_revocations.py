@@ -10,17 +10,14 @@ from gateway.store import Ban
 from gateway.stores.revocations import Revocations
 from gateway.stores.sqlite_schema import unescape
 
-#: Beyond this many, tokens older than the oldest revocation dropped count as revoked.
-MAX_REVOCATIONS: Final = 100_000
-
 _NEWEST: Final = "SELECT id, at FROM revocations WHERE kind = ? ORDER BY at DESC LIMIT ?"
 _BANS: Final = "SELECT true_id, until, reason FROM bans"
 
 
-def load_revocations(connection: sqlite3.Connection, kind: str) -> Revocations:
-    """Read the newest of one kind. Raises sqlite3.Error."""
-    revocations = Revocations(MAX_REVOCATIONS)
-    rows = connection.execute(_NEWEST, (kind, MAX_REVOCATIONS + 1)).fetchall()
+def load_revocations(connection: sqlite3.Connection, kind: str, bound: int) -> Revocations:
+    """Read the newest of one kind, so many, 0 for all. Raises sqlite3.Error."""
+    revocations = Revocations(bound)
+    rows = connection.execute(_NEWEST, (kind, bound + 1 if bound else -1)).fetchall()
     for key, at in reversed(rows):
         revocations.add(unescape(key), at)
     return revocations

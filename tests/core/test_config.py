@@ -199,6 +199,7 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "connections_per_player": 16,
             "sessions": 100000,
             "sessions_per_player": 32,
+            "revocations": 500_000,
             "new_sessions_per_minute": 30000,
             "message_bytes": 65536,
             "messages_per_second": 200.0,
@@ -243,6 +244,7 @@ def test_the_embedded_defaults_are_the_documented_ones() -> None:
             "rooms": 10000,
             "announce": 256,
             "pending_joins": 8,
+            "pending_messages": 1024,
             "webhook": INQUIRY,
         },
         "metrics": {"enabled": True, "listen": ""},
@@ -526,6 +528,7 @@ def test_the_keys_that_zero_switches_off_are_the_limits_and_a_few_times() -> Non
         "rooms.max_members",
         "rooms.per_player",
         "rooms.pending_joins",
+        "rooms.pending_messages",
         "rooms.rooms",
         "rooms.webhook.queue",
     }

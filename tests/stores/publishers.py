@@ -123,6 +123,8 @@ class World:
         self._prefix = prefix
         self.servers = servers
         self.nodes: list[Node] = []
+        #: What nodes were told of limits.
+        self.limits_hit: list[str] = []
 
     def key(self, name: str, key: str) -> str:
         """Return a key of the partition of a player or room."""
@@ -143,6 +145,7 @@ class World:
             f"node{number}",
             itertools.count(number << 32),
             lambda *each: dropped.append(each),
+            on_limit=self.limits_hit.append,
         )
         await store.open()
         node = Node(store, redis, dropped)

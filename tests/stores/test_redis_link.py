@@ -90,6 +90,8 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(
     async def test() -> None:
         async with server(lambda chunk: b"+OK\r\n" * chunk.count(b"PING")) as port:
             link = await connected(port)
+            full: list[str] = []
+            link.on_full = lambda: full.append("calls")
             asked = [asyncio.get_running_loop().create_future() for _ in range(15)]
             for answer in asked:
                 link.send((pack(("PING",)), settle(answer), 0, None))
@@ -99,6 +101,7 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(
             assert own == b"OK"
             assert results[:10] == [b"OK"] * 10
             assert all("too much waits" in str(each) for each in results[10:])
+            assert full == ["calls"] * 5
             assert await link.ask("PING") == b"OK"
             link.close()
 

@@ -233,6 +233,31 @@ def test_what_a_dead_node_has_begun_comes_before_the_next_message(
     run(scenario())
 
 
+def test_too_many_messages_under_way_to_a_room_are_refused_until_they_have_arrived(
+    redis_server: RedisServer,
+) -> None:
+    async def scenario() -> None:
+        async with world(redis_server, 1, pending_messages=2) as subject:
+            (node,) = subject.nodes
+            for true_id in (A, B, C):
+                await node.join(true_id)
+            for body in (b"1", b"2"):
+                dying = await subject.start()
+                # Its message has a number then, and is with no member.
+                dying.redis.left = 1
+                assert isinstance(await dying.publish(body, sender=A), StoreUnavailable)
+                await subject.bury(dying)
+            refused = await node.publish(b"3", sender=B)
+            assert isinstance(refused, StoreUnavailable)
+            assert "rooms.pending_messages" in str(refused)
+            assert subject.limits_hit == ["rooms.pending_messages"]
+            await settle(subject)
+            published(await node.publish(b"4", sender=B))
+            assert await node.read(C) == [b"1", b"2", b"4"]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("calls", range(1, 5))
 def test_a_second_try_finishes_what_the_first_has_begun(
     redis_server: RedisServer, calls: int

@@ -312,7 +312,8 @@ def test_a_slot_that_takes_too_long_to_move_is_unavailable_meanwhile(
 
 
 def test_what_waits_for_a_slot_that_moves_is_bounded(redis_servers: RedisServers) -> None:
-    room = Room(2, 100)
+    refused = []
+    room = Room(2, 100, lambda: refused.append(1))
 
     def call(size: int) -> Call:
         return (b"x" * size, lambda reply: None, 0, None)
@@ -322,6 +323,7 @@ def test_what_waits_for_a_slot_that_moves_is_bounded(redis_servers: RedisServers
     assert not room.take(call(60))
     assert room.take(call(40))
     assert not room.take(call(0))
+    assert len(refused) == 3
     room.give_back(call(60))
     assert room.take(call(60))
 

@@ -19,9 +19,7 @@ from gateway.store import (
     SessionsFull,
     UnknownTarget,
 )
-from gateway.stores import memory, sqlite_revocations
 from gateway.stores.memory_player import KEY_BYTES
-from gateway.stores.redis import sessions as redis_sessions
 from tests.stores.conftest import ANN, BOB, Driver, NewStore
 
 
@@ -591,13 +589,10 @@ def test_a_revocation_is_remembered_until_no_token_is_left(store: Driver) -> Non
     assert not store.is_revoked(SessionId("s1"), ANN, 10.0)
 
 
-def test_what_no_longer_fits_is_remembered_by_its_time(
-    monkeypatch: pytest.MonkeyPatch, new_store: NewStore
-) -> None:
-    monkeypatch.setattr(memory, "_MAX_REVOCATIONS", 2)
-    monkeypatch.setattr(sqlite_revocations, "MAX_REVOCATIONS", 2)
-    monkeypatch.setattr(redis_sessions, "MAX_REVOCATIONS", 2)
-    store = new_store()
+def test_what_no_longer_fits_is_remembered_by_its_time(new_store: NewStore) -> None:
+    store = new_store(revocations=2)
+    hit: list[str] = []
+    store.store._on_limit = hit.append
     for number in range(1, 5):
         store.revoke_session(SessionId(f"s{number}"), number * 10.0)
     for number in range(1, 5):
@@ -606,6 +601,7 @@ def test_what_no_longer_fits_is_remembered_by_its_time(
     assert store.is_revoked(SessionId("other"), ANN, 20.0)
     assert not store.is_revoked(SessionId("other"), ANN, 21.0)
     assert not store.is_revoked(SessionId("other"), ANN, float("inf"))
+    assert hit == ["revocations"] * 2
 
 
 def test_a_revoked_player_has_no_tokens_from_before(store: Driver) -> None:
@@ -622,20 +618,17 @@ def test_a_revoked_player_has_no_tokens_from_before(store: Driver) -> None:
     assert not store.is_revoked(SessionId("gone"), ANN, 15.0)
 
 
-def test_players_that_no_longer_fit_are_remembered_by_their_time(
-    monkeypatch: pytest.MonkeyPatch,
-    new_store: NewStore,
-) -> None:
-    monkeypatch.setattr(memory, "_MAX_REVOCATIONS", 2)
-    monkeypatch.setattr(sqlite_revocations, "MAX_REVOCATIONS", 2)
-    monkeypatch.setattr(redis_sessions, "MAX_REVOCATIONS", 2)
-    store = new_store()
+def test_players_that_no_longer_fit_are_remembered_by_their_time(new_store: NewStore) -> None:
+    store = new_store(revocations=2)
+    hit: list[str] = []
+    store.store._on_limit = hit.append
     for number in range(1, 4):
         store.revoke_player(TrueId(f"p{number}"), number * 10.0)
     for number in range(1, 4):
         assert store.is_revoked(SessionId("s"), TrueId(f"p{number}"), number * 10.0)
     assert store.is_revoked(SessionId("s"), ANN, 10.0)
     assert not store.is_revoked(SessionId("s"), ANN, 11.0)
+    assert hit == ["revocations"]
 
 
 # Full mailboxes

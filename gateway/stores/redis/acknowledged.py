@@ -16,6 +16,7 @@ from typing import Any, Final
 from gateway.errors import StoreUnavailable
 from gateway.messages import TrueId
 from gateway.store import Copies
+from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.redis.client import Word
 from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.scripts import load
@@ -41,10 +42,17 @@ Place = tuple[str, int, int]
 class Acknowledged:
     """Remembers for the node `node`; `on_lost` is told of players who lack something."""
 
-    def __init__(self, partitions: Partitions, node: str, on_lost: OnLost) -> None:
+    def __init__(
+        self,
+        partitions: Partitions,
+        node: str,
+        on_lost: OnLost,
+        on_limit: OnLimit = ignore_limit,
+    ) -> None:
         self._partitions = partitions
         self._node = node
         self._on_lost = on_lost
+        self._on_limit = on_limit
         self._new: dict[str, tuple[int, int]] = {}
         self._old: dict[str, tuple[int, int]] = {}
         self._turn = 0.0
@@ -75,7 +83,9 @@ class Acknowledged:
                 self.note(true_id, message.offset, nonce, now)
 
     def _turn_over(self, now: float) -> None:
-        if len(self._new) < _MOST and self._away:
+        if len(self._new) >= _MOST:
+            self._on_limit("store.acknowledged")
+        elif self._away:
             return
         self._old, self._new = self._new, {}
         self._turn = now + _WINDOW

@@ -13,6 +13,7 @@ from gateway.metrics import Counters
 from gateway.nodes import NodeId
 from gateway.store import StoreLimits
 from gateway.store_url import RedisUrl
+from gateway.stores.limits import OnLimit
 from gateway.stores.redis import bus
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.nodes import RedisNodes
@@ -41,11 +42,13 @@ def build_redis_store(
     presence_grace: float,
     heard: Counters | None,
     on_webhooks_lost: Callable[[Sequence[int]], None],
+    on_limit: OnLimit,
 ) -> RedisStore:
     """Return the store, not open yet: see RedisStore and RedisNodes. Raises ConfigError."""
-    redis = Redis(url)
+    redis = Redis(url, on_limit=on_limit)
     node = new_node_id()
-    nodes = RedisNodes(redis, node, node_lease, defaultdict(int) if heard is None else heard)
+    counts = defaultdict(int) if heard is None else heard
+    nodes = RedisNodes(redis, node, node_lease, counts, on_limit)
     store = RedisStore(
         redis,
         limits,
@@ -60,6 +63,7 @@ def build_redis_store(
         on_webhooks_lost=on_webhooks_lost,
         nodes=nodes,
         presence_grace=presence_grace,
+        on_limit=on_limit,
     )
     nodes.ownership.on_won.append(lambda partition: store.own_partitions((partition,)))
     nodes.ownership.on_lost.append(lambda partition: store.disown_partitions((partition,)))

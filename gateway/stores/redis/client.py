@@ -9,6 +9,7 @@ from typing import Protocol
 
 from gateway.errors import ConfigError
 from gateway.store_url import RedisUrl
+from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.redis.cluster import Cluster, Owner
 from gateway.stores.redis.handshake import LinkFailed, access_of
 from gateway.stores.redis.hearing import Hearing
@@ -46,17 +47,20 @@ class Redis:
     A player or room belongs to one of `partitions`; tests take fewer. `on_lost` is told of
     partitions whose channels are not heard any more; `on_restored` that they are again, and
     whether by the same server: if not, the last that was acknowledged may be lost. Both are
-    called on the loop. Raises ConfigError for files of TLS that cannot be used.
+    called on the loop, and so is `on_limit`, see OnLimit. Raises ConfigError for files of TLS that
+    cannot be used.
     """
 
-    def __init__(self, url: RedisUrl, partitions: int = PARTITIONS) -> None:
+    def __init__(
+        self, url: RedisUrl, partitions: int = PARTITIONS, on_limit: OnLimit = ignore_limit
+    ) -> None:
         self.partitions = partitions
         self.on_lost: Callable[[frozenset[int]], None] = _ignore_lost
         self.on_restored: Callable[[frozenset[int], bool], None] = _ignore_restored
         self._hearing = Hearing(self)
         self._prefixes = tuple(prefix_of(url.prefix, number) for number in range(partitions))
         self._channels = Channels(self._prefixes)
-        self._topology = _topology(url, self._prefixes, self._channels, self._hearing)
+        self._topology = _topology(url, self._prefixes, self._channels, self._hearing, on_limit)
         self._owners = self._topology.owners
         #: Whether all calls are answered in order, not only those to one partition.
         self.ordered = url.mode != "cluster"
@@ -119,7 +123,11 @@ class Redis:
 
 
 def _topology(
-    url: RedisUrl, prefixes: tuple[bytes, ...], channels: Channels, hearing: Hearing
+    url: RedisUrl,
+    prefixes: tuple[bytes, ...],
+    channels: Channels,
+    hearing: Hearing,
+    on_limit: OnLimit,
 ) -> Topology:
     try:
         access = access_of(url)
@@ -127,7 +135,7 @@ def _topology(
         raise ConfigError(f"store.url: a file for TLS cannot be used: {error}") from None
     chance = random.Random().random  # noqa: S311 - it spreads tries, and keeps no secret
     cluster = url.mode == "cluster"
-    parts = Parts(access, cluster, url.wait, url.wait_timeout, prefixes, channels, chance)
+    parts = Parts(access, cluster, url.wait, url.wait_timeout, prefixes, channels, chance, on_limit)
     if cluster:
         return Cluster(url.hosts, parts, hearing)
     if url.mode == "sentinel":

@@ -84,7 +84,7 @@ class Cluster:
         self._nobody = Nobody()
         self.owners: list[Owner] = [self._nobody] * len(parts.prefixes)
         self._movings: set[Moving] = set()
-        self._room = Room(_MAX_CALLS, _MAX_BYTES)
+        self._room = Room(_MAX_CALLS, _MAX_BYTES, lambda: parts.on_limit("store.moving"))
         #: Partitions whose owner has ended their subscriptions.
         self._unheard: set[int] = set()
         self._stale = asyncio.Event()

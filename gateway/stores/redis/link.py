@@ -58,6 +58,8 @@ class Link(asyncio.Protocol):
 
     def __init__(self, timeout: float, on_refused: Callable[[Call, Refused], None]) -> None:
         self.open = False
+        #: Is told of each call that is refused because too many wait.
+        self.on_full: Callable[[], None] = lambda: None
         self._timeout = timeout
         self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
@@ -86,6 +88,8 @@ class Link(asyncio.Protocol):
             and call[2] != NO_PARTITION
         ):
             reason = "too much waits for the store" if self.open else "the store is out of reach"
+            if self.open:
+                self.on_full()
             self._loop.call_soon(call[1], StoreUnavailable(reason))
             return
         self._put(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,6 +13,7 @@ from typing import Final, Protocol
 from gateway.circuit import Backoff
 from gateway.errors import StoreUnavailable
 from gateway.failure_log import FailureLog
+from gateway.stores.limits import OnLimit
 from gateway.stores.redis import subscriber
 from gateway.stores.redis.handshake import (
     Access,
@@ -88,6 +90,7 @@ class Parts:
     prefixes: tuple[bytes, ...]
     channels: Channels
     random: Callable[[], float]
+    on_limit: OnLimit
 
 
 class Master:
@@ -233,9 +236,13 @@ class Master:
 
     def _new_link(self) -> Link:
         timeout, parts = self._parts.access.timeout, self._parts
-        if not parts.wait:
-            return Link(timeout, self._on_refused)
-        return ReplicatedLink(timeout, self._on_refused, parts.wait, parts.wait_timeout)
+        link = (
+            ReplicatedLink(timeout, self._on_refused, parts.wait, parts.wait_timeout)
+            if parts.wait
+            else Link(timeout, self._on_refused)
+        )
+        link.on_full = functools.partial(parts.on_limit, "store.calls")
+        return link
 
     def _up(self, link: Link, hearing: SubscriberLink, server: Server) -> None:
         self._link, self._subscriber, self.server = link, hearing, server

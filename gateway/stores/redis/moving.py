@@ -24,15 +24,20 @@ _PAUSE: Final = 0.05
 
 
 class Room:
-    """How much may wait in all partitions together: calls, and bytes of them."""
+    """How much may wait in all partitions together: calls, and bytes of them.
 
-    def __init__(self, calls: int, size: int) -> None:
+    `on_full` is told of each call for which there is no room.
+    """
+
+    def __init__(self, calls: int, size: int, on_full: Callable[[], None]) -> None:
         self._calls = calls
         self._bytes = size
+        self._on_full = on_full
 
     def take(self, call: Call) -> bool:
         """Take room for a call; return False if there is none."""
         if self._calls <= 0 or self._bytes < len(call[0]):
+            self._on_full()
             return False
         self._calls -= 1
         self._bytes -= len(call[0])

@@ -18,6 +18,7 @@ from gateway.messages import SessionId, TrueId
 from gateway.nodes import Inbound, NodeId, NodeState, VolatileKey
 from gateway.session import Session
 from gateway.store import Copies
+from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.redis import bus
 from gateway.stores.redis.client import Redis, Reply, Word
 from gateway.stores.redis.directory import HOME, Directory
@@ -45,7 +46,12 @@ class RedisNodes:
     resuming: Resuming
 
     def __init__(
-        self, redis: Redis, node: NodeId, lease: float, heard: defaultdict[str, int]
+        self,
+        redis: Redis,
+        node: NodeId,
+        lease: float,
+        heard: defaultdict[str, int],
+        on_limit: OnLimit = ignore_limit,
     ) -> None:
         self.id = node
         self.ownership = Ownership(redis, node, lease)
@@ -55,6 +61,7 @@ class RedisNodes:
         self.rooms = RoomRoutes(redis, node)
         self._redis = redis
         self._heard = heard
+        self._on_limit = on_limit
         self._inbound: Inbound
         self._takes: dict[bytes, Take] = {
             bus.MESSAGE: self._on_message,
@@ -326,6 +333,7 @@ class RedisNodes:
     def _on_probe(self, partition: int, fields: Sequence[bytes]) -> None:
         true_id, session_id, node, number, timeout = (each.decode() for each in fields)
         if len(self._probes) >= _MAX_PROBES:
+            self._on_limit("store.probes")
             return
         task = asyncio.get_running_loop().create_task(
             self._probe(TrueId(true_id), SessionId(session_id), node, number, float(timeout)),

@@ -18,6 +18,7 @@ from gateway.store import (
     Published,
     StoreLimits,
 )
+from gateway.stores.limits import OnLimit
 from gateway.stores.memory_player import KEY_BYTES
 from gateway.stores.redis.client import Word
 from gateway.stores.redis.fanout import Before, Fanout, Note, parse_note
@@ -31,8 +32,8 @@ _ROOM: Final = load("publish_room")
 _END: Final = load("publish_end")
 _LOG: Final = load("publish_log")
 _STALE: Final = load("publish_stale")
-#: Messages to one room that may be under way at once.
-_MAX_UNDER_WAY: Final = 1024
+#: What stands for no limit: more than there can be.
+_UNLIMITED: Final = 2**53
 #: With less room than this in the whole store, room is made before a message is sent: between
 #: two looks at the totals it may be taken by others.
 _AMPLE: Final = 16 * 1024 * 1024
@@ -73,7 +74,8 @@ class Outlets:
     `on_copies` gets what came into mailboxes otherwise than by the answer to a sender,
     `on_dropped` and `on_losses` what did not come, or went to make room. `known_key` says what
     an answer about a key means: the id of its message, or why it may not be used;
-    `on_acknowledged` gets copies, their nonce and time when all of them are stored.
+    `on_acknowledged` gets copies, their nonce and time when all of them are stored, `on_limit` is
+    as OnLimit says.
     """
 
     on_copies: OnCopies
@@ -81,6 +83,7 @@ class Outlets:
     on_losses: Callable[[int, Sequence[int]], None]
     known_key: Callable[[bytes, float], bytes | GatewayError]
     on_acknowledged: Callable[[Sequence[Copies], int, float], None]
+    on_limit: OnLimit
 
 
 class Publishing:
@@ -152,7 +155,7 @@ class Publishing:
             repr(note.now),
             self._mirror.version(partition),
             note.encode(),
-            _MAX_UNDER_WAY,
+            self._limits.pending_messages or _UNLIMITED,
             int(look),
         )
         if note.owner is not None and note.key is not None:
@@ -185,7 +188,8 @@ class Publishing:
         elif reply == b"STRANGER":
             done(draft, NotMember(draft.room))
         elif reply == b"BUSY":
-            done(draft, StoreUnavailable("too many messages to the room are under way"))
+            self._outlets.on_limit("rooms.pending_messages")
+            done(draft, StoreUnavailable("rooms.pending_messages to the room are under way"))
         elif reply.startswith(b"=#"):
             self._finish_under_way(draft, note, done, int(reply[2:]), looks)
         else:

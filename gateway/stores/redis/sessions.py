@@ -15,6 +15,7 @@ from gateway.messages import SessionId, TrueId
 from gateway.outbox import session_new, session_revoked
 from gateway.session import Session
 from gateway.store import Ban, SessionChanged, SessionsFull, StoreLimits
+from gateway.stores.limits import OnLimit
 from gateway.stores.redis.client import Reply, Word
 from gateway.stores.redis.dead_nodes import DeadNodes
 from gateway.stores.redis.local_sessions import LocalSessions, Save
@@ -38,8 +39,8 @@ _REVOKED: Final = load("session_revoked")
 _SAVE: Final = load("session_save")
 _UPDATE: Final = load("session_update")
 
-#: In each partition. Beyond it, tokens older than the oldest revocation dropped count as revoked.
-MAX_REVOCATIONS = 4096
+#: What stands for no limit: more than there can be.
+_UNLIMITED: Final = 2**53
 #: Sessions and bans that one call expires: Redis does nothing else meanwhile.
 _EXPIRED: Final = 200
 #: Sessions that one call renews.
@@ -58,6 +59,7 @@ class SessionCalls:
 
     _node: str
     _limits: StoreLimits
+    _on_limit: OnLimit
     _partitions: Partitions
     _totals: Totals
     _sessions: LocalSessions
@@ -273,17 +275,30 @@ class SessionCalls:
                 session_id,
                 now,
                 reason,
-                MAX_REVOCATIONS,
+                self._most_revocations,
                 data,
             ),
         )
         self._sessions.dropped(session_id)
-        self._note_webhooks(partition, reply)
+        *counts, full = reply
+        self._note_webhooks(partition, counts)
+        self._note_revoked(full)
 
     async def revoke_player(self, true_id: TrueId, now: float) -> None:
         """See SessionStore.revoke_player."""
         partition = self._partitions.of(true_id)
-        await self._partitions.ask(partition, _REVOKE_PLAYER, (true_id, now, MAX_REVOCATIONS))
+        args = (true_id, now, self._most_revocations)
+        self._note_revoked(await self._partitions.ask(partition, _REVOKE_PLAYER, args))
+
+    @property
+    def _most_revocations(self) -> int:
+        """A partition's share."""
+        most = self._limits.revocations
+        return -(-most // self._partitions.count) if most else _UNLIMITED
+
+    def _note_revoked(self, full: Reply) -> None:
+        if full:
+            self._on_limit("revocations")
 
     async def is_revoked(self, session_id: SessionId, true_id: TrueId, issued_at: float) -> bool:
         """See SessionStore.is_revoked."""

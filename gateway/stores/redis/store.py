@@ -19,6 +19,7 @@ from gateway.membership import Memberships
 from gateway.messages import TrueId
 from gateway.nodes import Alone, Nodes
 from gateway.store import Copies, MembershipDone, PublishDone, StoreLimits
+from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.redis.acknowledged import Acknowledged
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.dead_nodes import DeadNodes, NodeList, OneNode
@@ -63,7 +64,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
     partitions whose duties this node has at first, all of them without it: `expire` is about
     those, and so is what is asked of webhooks. `on_webhooks_lost` is told the numbers of webhooks
     that this node is not to send any more. Without `nodes` others are neither heard nor told.
-    `presence_grace` is in seconds.
+    `presence_grace` is in seconds. `on_limit` is as OnLimit says.
     """
 
     def __init__(
@@ -81,11 +82,13 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         on_webhooks_lost: Callable[[Sequence[int]], None] = lambda numbers: None,
         nodes: RedisNodes | None = None,
         presence_grace: float = 0.0,
+        on_limit: OnLimit = ignore_limit,
     ) -> None:
         self.nodes: Nodes = Alone() if nodes is None else nodes
         self._others = nodes
         self._redis = redis
         self._limits = limits
+        self._on_limit = on_limit
         self._node = node
         self._nonces = nonces
         self._on_dropped = on_dropped
@@ -97,7 +100,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         self._totals = Totals(self._partitions, limits, node)
         self._turns = Turns()
         self._reclaimer = Reclaimer(self._partitions, self._totals, limits.total_bytes)
-        self._acknowledged = Acknowledged(self._partitions, node, self._on_lacking)
+        self._acknowledged = Acknowledged(self._partitions, node, self._on_lacking, on_limit)
         self._sessions = LocalSessions(node, self._send_save, self._is_doubted)
         self._dead_nodes = DeadNodes(node_list or OneNode(node))
         self.on_webhooks_lost = on_webhooks_lost
@@ -128,6 +131,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
                 self._note_losses,
                 self._known_key,
                 self._acknowledged.note_copies,
+                on_limit,
             ),
         )
         self.presence = RedisPresence(
@@ -218,6 +222,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         if draft.sender is None:
             start(done)
         elif not self._turns.take(draft.sender, done, start, blocks=True):
+            self._on_limit("store.turns")
             error = StoreUnavailable("too much waits for the store")
             asyncio.get_running_loop().call_soon(done, draft, error)
 

@@ -119,7 +119,7 @@ local function is_banned(true_id, now)
 end
 
 -- `x` has when sessions (`s:ID`) and players (`p:T`) were revoked. Beyond a bound the oldest go, and
--- `x_until` says up to when that was.
+-- `x_until` says up to when that was. Returns 1 if one went, else 0.
 local function remember_revocation(member, now, most)
   redis.call('ZADD', prefix .. 'x', now, member)
   local excess = redis.call('ZCARD', prefix .. 'x') - most
@@ -130,5 +130,7 @@ local function remember_revocation(member, now, most)
     if not before or tonumber(before) < tonumber(newest) then
       redis.call('SET', prefix .. 'x_until', newest)
     end
+    return 1
   end
+  return 0
 end
