@@ -13,7 +13,7 @@ from gateway.metrics import Counters
 from gateway.nodes import NodeId
 from gateway.store import StoreLimits
 from gateway.store_url import RedisUrl
-from gateway.stores.limits import OnLimit
+from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.redis import bus
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.nodes import RedisNodes
@@ -42,7 +42,7 @@ def build_redis_store(
     presence_grace: float,
     heard: Counters | None,
     on_webhooks_lost: Callable[[Sequence[int]], None],
-    on_limit: OnLimit,
+    on_limit: OnLimit = ignore_limit,
 ) -> RedisStore:
     """Return the store, not open yet: see RedisStore and RedisNodes. Raises ConfigError."""
     redis = Redis(url, on_limit=on_limit)
