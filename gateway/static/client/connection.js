@@ -54,9 +54,6 @@ export class Connection {
   /** The gateway asked for this wait; only a person may cut it short. */
   #imposed = false;
   #failures = 0;
-  #heardAt = -Infinity;
-  /** Milliseconds in which nothing was heard of the gateway, before the last session event. */
-  silence = 0;
   #attemptAt = -Infinity;
   #liveAt = -Infinity;
   #returnedAt = -Infinity;
@@ -200,11 +197,8 @@ export class Connection {
     // One argument only: a trailing one is the stock client's offset.
     /** @type {(event: string, handler: (value: any) => void) => void} */
     const on = (event, handler) => socket.on(event, (/** @type {any} */ value) => handler(value ?? {}));
-    const heard = () => (this.#heardAt = Date.now());
-    socket.io.on("ping", heard);
     on("session", (session) => this.#onSession(session));
     on("message", (message) => {
-      heard();
       // Only once it is handled: after a crash in a handler it comes again.
       const { era } = this.#memory;
       this.#owner.onMessage(message, () => message.id && this.#memory.saw(message.id, era));
@@ -234,8 +228,6 @@ export class Connection {
     this.#credentials = null;
     this.#wasLive = true;
     this.#liveAt = Date.now();
-    this.silence = this.#liveAt - this.#heardAt;
-    this.#heardAt = this.#liveAt;
     this.#setState("live", "");
     // Unless a handler has closed it just now.
     if (this.live) this.#owner.onSession(session);

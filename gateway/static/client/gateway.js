@@ -284,7 +284,7 @@ export class GatewayClient {
   /** @param {import("./gateway.d.ts").Session} session */
   #onSession(session) {
     this.#session = session;
-    this.#rooms.onSession(session, this.#connection.silence);
+    this.#rooms.onSession(session);
     this.#events.emit("session", session);
     if (session.gap) this.#events.emit("lost", { ...session.gap, outcome: session.outcome });
     // A handler may have closed it.

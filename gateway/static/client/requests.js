@@ -54,22 +54,26 @@ export class Requests {
   }
 
   /**
-   * The same, as often as the gateway says "later" over this connection.
+   * The same, as often as the gateway says "later".
    * @param {string} event
    * @param {object} payload
+   * @param {() => boolean} wanted whether to ask again; by default as long as this connection lasts
    * @returns {Promise<any>}
    */
-  async insist(event, payload) {
-    const { round } = this.#connection;
+  async insist(event, payload, wanted = this.#thisConnection()) {
     for (;;) {
       try {
         return await this.request(event, payload);
       } catch (/** @type {any} */ error) {
-        const later = isForNow({ ok: false, error });
-        if (!later || this.#connection.round !== round) throw error;
+        if (!isForNow({ ok: false, error }) || !wanted()) throw error;
         await new Promise((resolve) => setTimeout(resolve, spread(error.retryAfter ?? 1)));
       }
     }
+  }
+
+  #thisConnection() {
+    const { round } = this.#connection;
+    return () => this.#connection.round === round;
   }
 
   /**

@@ -1,8 +1,8 @@
 /**
  * Rooms. To be a member is the player's, not the connection's: it outlives reconnects and
  * reloads, so a room is joined again only when the membership has ended: the gateway says
- * `not_member`. It is asked when the session was not kept, or when the player may have been away
- * for longer than `presence.grace`.
+ * `not_member`. It is asked after each reconnect: a page that slept cannot tell for how long the
+ * gateway has missed it, since what it had been sent before may come all at once when it wakes.
  */
 
 import { playerChanged } from "./errors.js";
@@ -11,10 +11,6 @@ import { Room } from "./room.js";
 
 /** Messages that wait while a room is being joined; beyond, they wait no longer. */
 const MAX_HELD = 1000;
-/** Sessions of a mailbox, and so of memberships, that were kept. */
-const KEPT = new Set(["resumed", "trimmed"]);
-/** Of a gateway that does not say for how long it keeps the members who are away. */
-const GRACE_SECONDS = 10;
 
 export class Rooms {
   #requests;
@@ -26,8 +22,6 @@ export class Rooms {
   #rooms = new Map();
   /** Names of rooms that were joined. @type {Set<string>} */
   #joined = new Set();
-  /** Of those, the ones that have to be joined again. @type {Set<string>} */
-  #doubtful = new Set();
   /** @type {Map<string, Promise<void>>} */
   #restoring = new Map();
   #joining = 0;
@@ -78,7 +72,7 @@ export class Rooms {
 
   /** @param {Room} room */
   async leave(room) {
-    this.#forget(room.name);
+    this.#joined.delete(room.name);
     await this.#requests.request("leave", { room: room.name });
     const known = this.#rooms.get(room.name);
     if (known?.room !== room) return;
@@ -115,7 +109,7 @@ export class Rooms {
 
   /** @param {{room: string, joined?: string, left?: string, members: number}} change */
   onChange({ room: name, joined, left, members }) {
-    if (left === this.#trueId) this.#forget(name);
+    if (left === this.#trueId) this.#joined.delete(name);
     const known = this.#rooms.get(name);
     if (!known) return;
     known.room.members = members;
@@ -123,23 +117,15 @@ export class Rooms {
     if (left !== undefined) known.events.emit("left", left, members);
   }
 
-  /**
-   * @param {import("./gateway.d.ts").Session} session which begins
-   * @param {number} silence milliseconds for which the player may have been away
-   */
-  onSession({ true_id: trueId, outcome, limits }, silence) {
+  /** @param {import("./gateway.d.ts").Session} session which begins */
+  onSession({ true_id: trueId }) {
     const before = this.#trueId;
     this.#trueId = trueId;
     if (before !== null && before !== trueId) {
       for (const name of this.#joined) this.#lost(name, before, playerChanged());
       return;
     }
-    // The gateway may have missed the player before the client missed the gateway.
-    const graceMs = (limits?.presence_grace ?? GRACE_SECONDS) * 1000;
-    const doubtful = !KEPT.has(outcome) || silence > graceMs / 2;
-    for (const name of doubtful ? this.#joined : this.#doubtful) {
-      this.#restore(name, false).catch(() => {});
-    }
+    for (const name of this.#joined) this.#restore(name, false).catch(() => {});
   }
 
   /**
@@ -156,7 +142,6 @@ export class Rooms {
    * @param {boolean} ended whether that is known
    */
   #restore(name, ended) {
-    this.#doubtful.add(name);
     const restoring = this.#restoring.get(name) ?? this.#askAgain(name, ended);
     this.#restoring.set(name, restoring);
     return restoring;
@@ -169,10 +154,11 @@ export class Rooms {
   async #askAgain(name, ended) {
     try {
       if (!ended && (await this.#isMember(name))) return;
-      const { members } = await this.#requests.insist("join", { room: name });
+      // The game may have left it just now.
+      if (!this.#joined.has(name)) return;
+      const { members } = await this.#insist("join", { room: name });
       const known = this.#rooms.get(name);
       if (!known || !this.#joined.has(name)) return;
-      this.#doubtful.delete(name);
       known.room.members = members;
       known.events.emit("rejoined", members);
     } catch (/** @type {any} */ error) {
@@ -188,9 +174,8 @@ export class Rooms {
   /** @param {string} name */
   async #isMember(name) {
     try {
-      const { members } = await this.#requests.insist("members", { room: name, limit: 1 });
+      const { members } = await this.#insist("members", { room: name, limit: 1 });
       this.room(name).members = members;
-      this.#doubtful.delete(name);
       return true;
     } catch (/** @type {any} */ error) {
       if (error.code === "not_member") return false;
@@ -198,10 +183,13 @@ export class Rooms {
     }
   }
 
-  /** @param {string} name of a room that is not to be joined again */
-  #forget(name) {
-    this.#joined.delete(name);
-    this.#doubtful.delete(name);
+  /**
+   * Ask until the gateway no longer says "later", over reconnects too.
+   * @param {string} event
+   * @param {{room: string, limit?: number}} payload
+   */
+  #insist(event, payload) {
+    return this.#requests.insist(event, payload, () => this.#joined.has(payload.room));
   }
 
   /**
@@ -210,7 +198,7 @@ export class Rooms {
    * @param {import("./errors.js").GatewayError} error why
    */
   #lost(name, trueId, { code, message }) {
-    this.#forget(name);
+    this.#joined.delete(name);
     this.#emit("error", { code, message, event: "join", room: name });
     this.onChange({ room: name, left: trueId, members: (this.room(name).members ?? 1) - 1 });
   }

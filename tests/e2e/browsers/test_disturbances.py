@@ -5,6 +5,7 @@ Afterwards the player is who they were, and has every message once and in order.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,6 +105,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     """A gateway that serves the pages of these tests, and soon knows who is gone."""
     config = {
         "server": _PING,
+        "presence": {"grace": 3.0, "settle": 0.0},
         "static": {"path": str(_PAGES), "index": "elsewhere.html"},
         "limits": {"new_sessions_per_minute": 0},
     }
@@ -211,6 +213,28 @@ def test_a_page_that_was_stopped_for_a_moment_misses_nothing(player: Player) -> 
     player.wait_messages()
     player.hear("five")
     assert player.tab.evaluate("witness.sessions.at(-1).true_id") == player.true_id
+
+
+@pytest.mark.parametrize("page", ["module.html"], indirect=True)
+def test_a_room_is_joined_again_whose_membership_ended_while_the_page_was_stopped(
+    start_player: StartPlayer, writer: Writer
+) -> None:
+    room = f"room-{secrets.token_hex(4)}"
+    writer.join(room)
+    player = start_player(f"?room={room}")
+    tab, known = player.tab, player.sessions
+    writer.wait_members(room, player.true_id)
+    tab.stop()
+    # What came meanwhile, heartbeats too, waits in the browser: to the page it is news.
+    writer.wait_members(room)
+    writer.publish(room, "missed")
+    tab.resume()
+    player.wait_session(known)
+    writer.wait_members(room, player.true_id)
+    tab.wait("the news", "witness.rejoins.length === 1")
+    writer.publish(room, "heard")
+    tab.wait("the message", "witness.messages.at(-1)[1] === 'heard'")
+    assert "missed" not in [text for _, text in tab.evaluate("witness.messages")]
 
 
 def test_a_time_without_network_is_survived(player: Player, network: Network) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any, Final
 
 import socketio
@@ -16,7 +17,10 @@ class Writer:
 
     def __init__(self, url: str) -> None:
         self._client = socketio.Client(reconnection=False)
+        session: Future[dict[str, Any]] = Future()
+        self._client.on("session", session.set_result)
         self._client.connect(url, auth={"guest": True, "recovery": False}, transports=["websocket"])
+        self.true_id: str = session.result(_SECONDS)["true_id"]
 
     def _ask(self, event: str, payload: dict[str, Any]) -> Any:
         answer = self._client.call(event, payload, timeout=_SECONDS)
@@ -37,6 +41,23 @@ class Writer:
             return connections == count
 
         wait_until(f"{count} connections of the player", look)
+
+    def join(self, room: str) -> None:
+        """Be a member of a room."""
+        self._ask("join", {"room": room})
+
+    def wait_members(self, room: str, *true_ids: str) -> None:
+        """Wait until these, and nobody but the writer, are the members of a room."""
+
+        def look() -> bool:
+            players = self._ask("members", {"room": room})["players"]
+            return {player["true_id"] for player in players} == {self.true_id, *true_ids}
+
+        wait_until(f"{true_ids} in {room}", look)
+
+    def publish(self, room: str, text: str) -> None:
+        """Say something to all members of a room."""
+        self._ask("publish", {"room": room, "data": text})
 
     def close(self) -> None:
         """Leave."""

@@ -68,14 +68,14 @@ export class Tab extends EventTarget {
   }
 }
 
-/** `io` whose sockets pass each event to `judge` first: an answer of its own is a refusal. */
+/** `io` whose sockets pass each event to `judge` first: an answer of its own, or a promise of one, is a refusal. */
 export function judging(judge) {
   return (...args) => {
     const socket = io(...args);
     const timeout = socket.timeout.bind(socket);
     socket.timeout = (ms) => ({
       emitWithAck: async (event, payload) =>
-        judge(event, payload) || timeout(ms).emitWithAck(event, payload),
+        (await judge(event, payload)) || timeout(ms).emitWithAck(event, payload),
     });
     return socket;
   };

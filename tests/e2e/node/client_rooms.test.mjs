@@ -127,7 +127,7 @@ test("a reconnect finds the player a member: nothing missed, and no second join"
   assert.deepEqual([bob.heard.joined, bob.heard.left, ada.heard.rejoined], [[], [], []]);
 });
 
-test("who may have been away for long asks first whether they are a member", async () => {
+test("who comes back asks first whether they are still a member", async () => {
   const name = newName();
   const asked = [];
   const tab = { sessionStorage: new FakeStorage() };
@@ -159,6 +159,30 @@ test("who was away until the membership ended joins again", async () => {
   await received(ada, 1);
   assert.deepEqual(dataOf(ada), ["welcome"]);
   assert.deepEqual(ada.one.errors, []);
+});
+
+test("a room is not lost to refusals for now, over reconnects too", async () => {
+  const name = newName();
+  const later = { ok: false, error: { code: "unavailable", message: "no", retry_after: 0.01 } };
+  const asked = [];
+  const judge = async (event) => {
+    if (event !== "members") return null;
+    asked.push(event);
+    ada.one.look();
+    if (asked.length === 1) {
+      // Answered when there is another connection already.
+      ada.one.drop();
+      await ada.one.ready(3);
+    }
+    return asked.length <= 3 ? later : null;
+  };
+  const ada = await member(name, { io: judging(judge) });
+  ada.one.drop();
+  await ada.one.until("the questions", () => asked.length === 4);
+  await ada.one.settle();
+  assert.deepEqual([ada.heard.left, ada.heard.rejoined, ada.one.errors], [[], [], []]);
+  await ada.room.publish("still here");
+  await received(ada, 1);
 });
 
 test("over kill -9 of the gateway a room goes on, and all arrives once and in order", async () => {

@@ -1,6 +1,6 @@
 /** What a page saw of its player, for tests to read: `witness`. It outlives a reload. */
 
-const kept = { messages: [], sessions: [] };
+const kept = { messages: [], sessions: [], rejoins: [] };
 export const witness = JSON.parse(sessionStorage.witness ?? JSON.stringify(kept));
 /** How often this page was shown again without being loaded. */
 witness.returns = 0;
@@ -21,6 +21,11 @@ export function sawMessage({ id, data }) {
   const row = document.createElement("li");
   row.textContent = data;
   document.getElementById("messages").append(row);
+}
+
+export function sawRejoin(members) {
+  witness.rejoins.push(members);
+  keep();
 }
 
 addEventListener("pageshow", ({ persisted }) => { witness.returns += Number(persisted); });
