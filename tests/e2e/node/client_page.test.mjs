@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FakeStorage, Player, player, Tab } from "./client_helpers.mjs";
 import { Proxy, range } from "./helpers.mjs";
+import { watchPage } from "../../../gateway/static/client/page.js";
 
 /** So long that only the page's events bring a client back. */
 const PATIENT = { reconnectionDelay: 60_000, reconnectionDelayMax: 60_000 };
@@ -25,6 +26,28 @@ for (const [what, act] of Object.entries(RETURNS)) {
     assert.ok(ms < 1000, `${ms} ms`);
     assert.equal(ada.sessions[1].outcome, "resumed");
     assert.deepEqual(await ada.received(1), ["meanwhile"]);
+  });
+}
+
+for (const hidden of [false, true]) {
+  test(`a ${hidden ? "hidden" : "visible"} page whose process was stopped is back: ${!hidden}`, (t) => {
+    t.mock.timers.enable({ apis: ["setInterval", "Date"], now: 1_000_000 });
+    const tab = new Tab();
+    let returns = 0;
+    const handlers = { onVisibility() {}, onReturn: () => (returns += 1), onLeave() {} };
+    const stop = watchPage(tab.document, tab, handlers);
+    tab.document.hidden = hidden;
+    const pass = (seconds) => range(1, seconds).forEach(() => t.mock.timers.tick(1000));
+    const sleep = () => t.mock.timers.setTime(Date.now() + 10_000);
+    pass(60);
+    assert.equal(returns, 0, "time passed, and was noticed");
+    sleep();
+    pass(60);
+    assert.equal(returns, hidden ? 0 : 1, "once for each sleep");
+    stop();
+    sleep();
+    pass(60);
+    assert.equal(returns, hidden ? 0 : 1, "nobody listens any more");
   });
 }
 
