@@ -21,6 +21,7 @@ from gateway.client.payloads import (
     Presence,
     Receipt,
     Refusal,
+    Rejoined,
     RoomChange,
     Session,
     State,
@@ -137,6 +138,10 @@ class GatewayClient:
     ) -> Callable[[], None]: ...
     @overload
     def on(
+        self, event: Literal["rejoined"], handler: Callable[[Rejoined], object]
+    ) -> Callable[[], None]: ...
+    @overload
+    def on(
         self, event: Literal["error"], handler: Callable[[Fault], object]
     ) -> Callable[[], None]: ...
     @overload
@@ -197,6 +202,8 @@ class GatewayClient:
         and arrives once. Messages to one target arrive in the order of the calls. `id` is the
         idempotency key, by default a random one. `volatile` is now or never: not stored, not
         queued. After `timeout` seconds, by default never, it is given up; it may have arrived.
+        So is one whose receipt is still missing when the gateway knows its key no longer
+        (`mailbox.dedupe_window`).
 
         Raises QueueFull, ClientClosed, and TypeError or ValueError for data that is not JSON.
         The receipt raises RequestRefused, TimedOut, PlayerChanged, ClientClosed.
@@ -250,8 +257,9 @@ class GatewayClient:
     async def join(self, room: str) -> Membership:
         """Become a member of a room; that outlives reconnects. Raises as `request` does.
 
-        Where the gateway has ended it meanwhile the client joins again. If that is refused, the
-        events `error` and `room` say so.
+        Where the gateway has ended it meanwhile the client joins again, and the event `rejoined`
+        says so: what the room was told meanwhile is missed. If that is refused, the events
+        `error` and `room` say so.
         """
         return await self._core.rooms.join(room)
 

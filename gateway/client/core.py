@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -93,8 +94,6 @@ class Core:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._dispatcher: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
-        #: When the last connection went, on the loop's clock.
-        self._heard_at: float | None = None
         self.started = False
         self.session: Session | None = None
         self.handlers = Handlers()
@@ -110,6 +109,7 @@ class Core:
             settings.queue,
             settings.pipeline,
             self._backoff,
+            time.time,
         )
 
     # Life
@@ -309,26 +309,21 @@ class Core:
             # Some may have been accepted from the player of before: sent again, they were doubles.
             self.outbox.reject(PlayerChanged())
             self.watching.forget_watched()
-        now = asyncio.get_running_loop().time()
-        silence = 0.0 if self._heard_at is None else now - self._heard_at
-        rejoin = self.rooms.on_session(session, silence)
+        self.rooms.on_session(session)
         self.emit("session", session)
         if gap is not None:
             self.emit("lost", Lost(session.outcome, gap))
         if self.connection.live:
-            self.outbox.start(self._message_bytes())
+            self.outbox.start(self._message_bytes(), self._limit_of("dedupe_window"))
             if self._restoring is not None:
                 self._restoring.cancel()
-            self._restoring = self._spawn(self._restore(rejoin), "gateway-restore")
+            self._restoring = self._spawn(self._restore(), "gateway-restore")
 
-    async def _restore(self, rejoin: bool) -> None:
-        if rejoin:
-            await self.rooms.restore()
-        await self.watching.restore()
+    async def _restore(self) -> None:
+        await asyncio.gather(self.rooms.restore(), self.watching.restore())
 
     def on_down(self) -> None:
         """See Owner.on_down."""
-        self._heard_at = asyncio.get_running_loop().time()
         self.outbox.stop()
 
     def on_end(self, error: ClientError | None) -> None:
@@ -339,8 +334,12 @@ class Core:
     # Parts
 
     def _message_bytes(self) -> int:
-        found = None if self.session is None else self.session.limits.get("message_bytes")
-        return found if isinstance(found, int) else 0
+        return int(self._limit_of("message_bytes"))
+
+    def _limit_of(self, name: str) -> float:
+        """Return a limit that the gateway has told, 0 for none."""
+        found = None if self.session is None else self.session.limits.get(name)
+        return found if isinstance(found, int | float) else 0
 
     def _spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work, name=name)

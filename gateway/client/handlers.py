@@ -10,7 +10,17 @@ from typing import Any, Final
 _logger: Final = logging.getLogger(__name__)
 
 #: What is handled at once. `message` is not: see GatewayClient.on.
-_AT_ONCE: Final = ("session", "lost", "presence", "room", "error", "goaway", "refused", "state")
+_AT_ONCE: Final = (
+    "session",
+    "lost",
+    "presence",
+    "room",
+    "rejoined",
+    "error",
+    "goaway",
+    "refused",
+    "state",
+)
 
 
 class Handlers:

@@ -72,6 +72,7 @@ class _Entry:
     flight: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     cured: bool = False
+    sent_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -91,10 +92,19 @@ class Outbox:
     `limit` bounds the messages that wait, `pipeline` those to one target that may be on their
     way at once: 1 keeps their order whatever happens, more lets a message be overtaken that the
     gateway refused for the moment. `cure` is tried once for a message that was refused with
-    `not_member`; it takes the room, and returns whether sending again makes sense.
+    `not_member`; it takes the room, and returns whether sending again makes sense. `clock`
+    returns Unix seconds: for how long a machine slept counts, too.
     """
 
-    def __init__(self, ask: Ask, cure: Cure, limit: int, pipeline: int, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        cure: Cure,
+        limit: int,
+        pipeline: int,
+        backoff: Backoff,
+        clock: Callable[[], float],
+    ) -> None:
         if limit < 1 or pipeline < 1:
             raise ValueError("queue and pipeline must be at least 1")
         self._ask = ask
@@ -102,12 +112,14 @@ class Outbox:
         self._limit = limit
         self._pipeline = pipeline
         self._backoff = backoff
+        self._clock = clock
         self._lanes: dict[tuple[str, str], list[_Entry]] = {}
         self._air = _Air()
         self._waiting = 0
         self._live = False
         self._pause: asyncio.TimerHandle | None = None
         self._max_bytes = 0
+        self._memory = 0.0
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -145,13 +157,15 @@ class Outbox:
         self._pump()
         return entry.receipt
 
-    def start(self, max_bytes: int) -> None:
+    def start(self, max_bytes: int, memory: float) -> None:
         """The connection is live: all that has no receipt goes out, in order.
 
-        Data of more than `max_bytes` is not even sent; 0 is no limit.
+        Data of more than `max_bytes` is not even sent; 0 is no limit. The gateway knows
+        idempotency keys for `memory` seconds, 0 if that is not known.
         """
         self._live = True
         self._max_bytes = max_bytes
+        self._memory = memory
         self._pump()
 
     def stop(self) -> None:
@@ -203,6 +217,13 @@ class Outbox:
     def _fly(self, entry: _Entry) -> None:
         if self._max_bytes and entry.size > self._max_bytes:
             self._settle(entry, too_large(entry.size, self._max_bytes))
+            return
+        now = self._clock()
+        if entry.sent_at is None:
+            entry.sent_at = now
+        elif self._memory and now - entry.sent_at > self._memory:
+            # The gateway no longer knows its key: if it arrived, it would arrive twice.
+            self._settle(entry, TimedOut(entry.event))
             return
         flight = asyncio.get_running_loop().create_task(self._send(entry), name="gateway-send")
         entry.flight = flight

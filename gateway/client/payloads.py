@@ -92,6 +92,17 @@ class RoomChange(msgspec.Struct, frozen=True):
     members: int | None = None
 
 
+class Rejoined(msgspec.Struct, frozen=True):
+    """This player's membership had ended, and has begun anew with so many members.
+
+    They were away for longer than the gateway's `presence.grace`, or it lost its store. What the
+    room was told meanwhile is missed: load the game's state from its own server, or ask a member.
+    """
+
+    room: str
+    members: int | None = None
+
+
 class Goaway(msgspec.Struct, frozen=True):
     """The gateway stops; the client leaves, and is back when it was asked to."""
 

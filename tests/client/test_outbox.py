@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.client.backoff import Backoff
-from gateway.client.errors import LinkLost, PlayerChanged, QueueFull, RequestRefused
+from gateway.client.errors import LinkLost, PlayerChanged, QueueFull, RequestRefused, TimedOut
 from gateway.client.outbox import Outbox, snapshot
 
 OK, LATER, NEVER, LOST, ACCEPTED_AND_LOST = range(5)
@@ -27,6 +27,10 @@ class Chaos:
         self.asked = 0
         self.flying = self.most = 0
         self.outbox: Outbox | None = None
+        self.now = 1_000_000.0
+
+    def clock(self) -> float:
+        return self.now
 
     async def ask(self, event: str, payload: Mapping[str, Any]) -> object:
         outcome = self.outcomes[self.asked] if self.asked < len(self.outcomes) else OK
@@ -52,7 +56,7 @@ class Chaos:
             assert self.outbox is not None
             loop = asyncio.get_running_loop()
             self.outbox.stop()
-            loop.call_soon(self.outbox.start, 0)
+            loop.call_soon(self.outbox.start, 0, 0)
             raise LinkLost("lost")
         return {"ok": True, "id": payload["id"], "status": "queued", "connections": 0}
 
@@ -62,8 +66,9 @@ async def never_cured(room: str) -> bool:
 
 
 def make(chaos: Chaos, limit: int = 1000, pipeline: int = 1) -> Outbox:
-    chaos.outbox = Outbox(chaos.ask, never_cured, limit, pipeline, Backoff(1, 1))
-    return chaos.outbox
+    outbox = Outbox(chaos.ask, never_cured, limit, pipeline, Backoff(1, 1), chaos.clock)
+    chaos.outbox = outbox
+    return outbox
 
 
 def payload(target: str, number: int) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def test_each_message_is_accepted_once_and_in_the_order_of_its_target(
     async def run() -> None:
         chaos = Chaos(outcomes)
         outbox = make(chaos)
-        outbox.start(0)
+        outbox.start(0, 0)
         receipts = []
         for number, target in enumerate(targets):
             receipts.append(outbox.add("message", target, payload(target, number), 1, None))
@@ -117,7 +122,7 @@ def test_what_waits_and_what_flies_is_bounded() -> None:
         ]
         with pytest.raises(QueueFull):
             outbox.add("message", "one more", payload("x", 0), 1, None)
-        outbox.start(0)
+        outbox.start(0, 0)
         await asyncio.gather(*receipts)
         assert chaos.most == 256
         assert len(outbox) == 0
@@ -131,10 +136,34 @@ def test_a_busy_target_does_not_keep_others_waiting() -> None:
         outbox = make(chaos)
         busy = [outbox.add("message", "busy", payload("busy", n), 1, None) for n in range(50)]
         other = outbox.add("message", "other", payload("other", 0), 1, None)
-        outbox.start(0)
+        outbox.start(0, 0)
         await other
         assert sum(receipt.done() for receipt in busy) < 5
         await asyncio.gather(*busy)
+
+    asyncio.run(run())
+
+
+def test_what_may_have_arrived_is_not_sent_again_once_its_key_is_forgotten() -> None:
+    async def run() -> None:
+        chaos = Chaos([ACCEPTED_AND_LOST])
+        outbox = make(chaos)
+        outbox.start(0, 600)
+        first, second = (
+            outbox.add("message", "a", payload("a", number), 1, None) for number in (1, 2)
+        )
+        while chaos.asked == 0 or chaos.flying:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        outbox.stop()
+        # The gateway is away for so long that it no longer knows the key of the first.
+        chaos.now += 601
+        chaos.keys.clear()
+        outbox.start(0, 600)
+        with pytest.raises(TimedOut):
+            await first
+        assert (await second).status == "queued"
+        assert chaos.accepted == {"a": [1, 2]}
+        await outbox.close()
 
     asyncio.run(run())
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.client import Guest, RequestRefused, RoomChange
+from gateway.client import Guest, Rejoined, RequestRefused, RoomChange
+from gateway.client.rooms import Rooms
 from gateway.server import Gateway
 from tests.client.players import drop_all, nothing_is_left, player, soon, take, until
 from tests.gateway_process import GatewayProcess
@@ -87,3 +89,55 @@ async def test_a_gateway_that_forgot_everything_is_joined_again(tmp_path: Path) 
             assert (await soon(ada.members("lobby"))).members == 1
             assert [each.outcome for each in lost] == ["store_reset"]
         nothing_is_left()
+
+
+@pytest.mark.settings(presence={"grace": 0.2, "settle": 0.0})
+async def test_who_was_away_until_the_membership_ended_is_told_so(
+    base_url: str, gateway: Gateway
+) -> None:
+    delays = {"reconnect_delay": 2.0, "reconnect_delay_max": 2.0}
+    async with player(base_url, Guest("Ada"), **delays) as ada, player(base_url) as bob:
+        told: list[Any] = []
+        ada.on("rejoined", told.append)
+        changes: list[RoomChange] = []
+        bob.on("room", changes.append)
+        await soon(bob.join("lobby"))
+        await soon(ada.join("lobby"))
+        drop_all(gateway)
+        await until(lambda: any(change.left == ada.true_id for change in changes))
+        await soon(bob.publish("lobby", "missed", echo=False))
+        await until(lambda: bool(told))
+        assert told == [Rejoined("lobby", 2)]
+        await soon(bob.publish("lobby", "heard", echo=False))
+        (message,) = await take(ada.messages(), 1)
+        assert message.data == "heard"
+    nothing_is_left()
+
+
+async def test_a_room_is_not_lost_to_refusals_for_now() -> None:
+    def later(event: str) -> RequestRefused:
+        return RequestRefused("unavailable", f"{event}: not now", retry_after=0.0)
+
+    outcomes: list[RequestRefused | dict[str, Any]] = [
+        {"ok": True, "members": 1},
+        later("members"),
+        later("members"),
+        RequestRefused("not_member", "join first"),
+        later("join"),
+        {"ok": True, "members": 2},
+    ]
+    asked: list[str] = []
+    told: list[object] = []
+
+    async def request(event: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append(event)
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, RequestRefused):
+            raise outcome
+        return outcome
+
+    rooms = Rooms(request, lambda event, value: told.append(value))
+    await rooms.join("lobby")
+    await soon(rooms.restore())
+    assert asked == ["join", *["members"] * 3, *["join"] * 2]
+    assert told == [Rejoined("lobby", 2)]

@@ -24,6 +24,7 @@ from gateway.client import (
     MemoryStorage,
     PlayerChanged,
     Refusal,
+    Rejoined,
     RequestRefused,
     StateChange,
     StorageMismatch,
@@ -358,53 +359,70 @@ async def test_a_log_out_that_nobody_hears_of_still_forgets_the_token() -> None:
             assert storage._record is None
 
 
-async def test_a_room_is_joined_again_where_that_may_have_ended() -> None:
+async def answer(peer: Any, event: str, payload: Any, reply: dict[str, Any]) -> None:
+    ack, name, received = await peer.received()
+    assert (name, received) == (event, payload)
+    await peer.ack(ack, reply)
+
+
+def no(code: str) -> dict[str, Any]:
+    return {"ok": False, "error": {"code": code, "message": "no"}}
+
+
+async def test_a_room_is_joined_again_where_the_membership_has_ended() -> None:
+    asked, lobby = {"room": "lobby", "limit": 1}, {"room": "lobby"}
+    page = {"ok": True, "room": "lobby", "members": 2, "players": []}
     async with ScriptedGateway().running() as scripted:
         client = make(scripted.url)
         told: list[Any] = []
-        client.on("room", told.append)
-        client.on("error", told.append)
+        for event in ("room", "rejoined", "error"):
+            client.on(event, told.append)  # type: ignore[call-overload]
         async with meeting(scripted, client) as first:
             joining = asyncio.create_task(client.join("lobby"))
-            ack, _, _ = await first.received()
-            await first.ack(ack, {"ok": True, "members": 1})
+            await answer(first, "join", lobby, {"ok": True, "members": 1})
             await soon(joining)
             # The gateway says so.
-            receipt = client.publish("lobby", 1)
-            ack, name, publish = await first.received()
-            error = {"code": "not_member", "message": "join first"}
-            await first.ack(ack, {"ok": False, "error": error})
-            ack, name, payload = await first.received()
-            assert (name, payload) == ("join", {"room": "lobby"})
-            await first.ack(ack, {"ok": True, "members": 1})
-            ack, name, payload = await first.received()
-            assert (name, payload) == ("publish", publish)
-            await first.ack(ack, {"ok": True, "id": "m", "status": "queued"})
+            receipt = client.publish("lobby", 1, id="once")
+            publish = {"room": "lobby", "data": 1, "id": "once"}
+            await answer(first, "publish", publish, no("not_member"))
+            await answer(first, "members", asked, no("not_member"))
+            await answer(first, "join", lobby, {"ok": True, "members": 1})
+            await answer(first, "publish", publish, {"ok": True, "id": "m", "status": "queued"})
             await soon(receipt)
-            # The session is the same: so are its memberships.
+            assert told == [Rejoined("lobby", 1)]
+            # It lasts: nothing is to be done.
             await first.close()
             peer = await scripted.peer()
-            limits = {"presence_grace": 60}
-            await peer.greet(resumed=True, outcome="resumed", limits=limits)
-            asking = asyncio.create_task(client.request("players"))
-            ack, name, _ = await peer.received()
-            assert name == "players"
-            await peer.ack(ack, {"ok": True})
-            await soon(asking)
-            # It was opened anew, and the room is no longer open to this player.
+            await peer.greet(resumed=True, outcome="resumed")
+            await answer(peer, "members", asked, page)
+            # It ended; the connection is lost before that is known, and again before it is cured.
             await peer.close()
             peer = await scripted.peer()
-            await peer.greet(outcome="expired", limits=limits)
-            ack, name, _ = await peer.received()
-            assert name == "join"
-            error = {"code": "forbidden", "message": "not yours"}
-            await peer.ack(ack, {"ok": False, "error": error})
+            await peer.greet(resumed=True, outcome="resumed")
+            assert (await peer.received())[1:] == ("members", asked)
+            await peer.close()
+            peer = await scripted.peer()
+            await peer.greet(resumed=True, outcome="resumed")
+            await answer(peer, "members", asked, no("not_member"))
+            assert (await peer.received())[1:] == ("join", lobby)
+            await peer.close()
+            peer = await scripted.peer()
+            await peer.greet(resumed=True, outcome="resumed")
+            await answer(peer, "members", asked, no("not_member"))
+            await answer(peer, "join", lobby, {"ok": True, "members": 3})
             await until(lambda: len(told) == 2)
-            assert (told[0].code, told[1].room, told[1].left) == ("forbidden", "lobby", "p_1")
-            refused = client.publish("lobby", 2)
-            ack, _, _ = await peer.received()
-            error = {"code": "not_member", "message": "join first"}
-            await peer.ack(ack, {"ok": False, "error": error})
+            assert told[1] == Rejoined("lobby", 3)
+            # The room is no longer open to this player.
+            await peer.close()
+            peer = await scripted.peer()
+            await peer.greet(outcome="expired")
+            await answer(peer, "members", asked, no("not_member"))
+            await answer(peer, "join", lobby, no("forbidden"))
+            await until(lambda: len(told) == 4)
+            assert (told[2].code, told[3].room, told[3].left) == ("forbidden", "lobby", "p_1")
+            refused = client.publish("lobby", 2, id="never")
+            publish = {"room": "lobby", "data": 2, "id": "never"}
+            await answer(peer, "publish", publish, no("not_member"))
             with pytest.raises(RequestRefused, match="not_member"):
                 await soon(refused)
 
