@@ -61,7 +61,7 @@ const client = connect({
   persist: true,
   // A round is short: rather a few attempts more than a longer pause.
   reconnectionDelay: 250,
-  reconnectionDelayMax: 2000,
+  reconnectionDelayMax: 1000,
 });
 const panel = new Panel(client, store);
 const match = new Match(client, store, place);

@@ -133,11 +133,20 @@ def bob(open_page: OpenPage) -> GamePage:
 
 
 @pytest.fixture
-def screenshots(tmp_path: Path) -> Path:
-    """Where screenshots go: $GATEWAY_SCREENSHOTS, else a temporary directory."""
-    directory = Path(os.environ.get("GATEWAY_SCREENSHOTS") or tmp_path / "screenshots")
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where a test leaves what people look at: its folder in $GATEWAY_TEST_OUTPUT.
+
+    Without the variable, a temporary one.
+    """
+    root = os.environ.get("GATEWAY_TEST_OUTPUT")
+    return Path(root, request.node.name) if root else tmp_path / "output"
+
+
+@pytest.fixture
+def screenshots(output: Path) -> Path:
+    """Where screenshots go."""
+    output.mkdir(parents=True, exist_ok=True)
+    return output
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,10 +113,3 @@ def pytest_terminal_summary(
         if number == 0:
             terminalreporter.section("returning tabs: milliseconds until live again")
         terminalreporter.write_line(line)
-
-
-@pytest.fixture
-def output(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where traces of a failed test go: a folder in $GATEWAY_TEST_OUTPUT, else a temporary one."""
-    root = os.environ.get("GATEWAY_TEST_OUTPUT")
-    return Path(root, request.node.name) if root else tmp_path / "output"

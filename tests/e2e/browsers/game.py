@@ -53,6 +53,28 @@ _COLLECT: Final = """
 """
 
 
+#: Holds an arrow until the player is so many units away from where they were.
+_RUN: Final = """
+    new Promise((done) => {
+        const { dataset } = document.documentElement;
+        const arena = document.getElementById("arena");
+        const begin = Number(dataset.x);
+        const code = begin < 800 ? "ArrowRight" : "ArrowLeft";
+        const tell = (type) =>
+            arena.dispatchEvent(new KeyboardEvent(type, { code, bubbles: true }));
+        tell("keydown");
+        const look = () => {
+            if (Math.abs(Number(dataset.x) - begin) < UNITS) return setTimeout(look, 30);
+            tell("keyup");
+            done();
+        };
+        look();
+    })
+"""
+_TICK: Final = "Number(document.documentElement.dataset.tick)"
+_REST: Final = "document.documentElement.dataset.moving === 'false'"
+
+
 class GamePlayer:
     """A guest in the game."""
 
@@ -101,6 +123,23 @@ class GamePlayer:
             "(document.documentElement.dataset)",
         )
         return self.score
+
+    def run(self, units: int = 100) -> tuple[int, int]:
+        """Run to the side; return where the player is then."""
+        before = int(self.hook("tick"))
+        self.tab.evaluate(_RUN.replace("UNITS", str(units)))
+        self.tab.wait("the player to rest", f"{_REST} && {_TICK} > {before + 2}")
+        return self.place
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where the player is."""
+        return int(self.hook("x")), int(self.hook("y"))
+
+    def wait_place(self, true_id: str, place: tuple[int, int]) -> None:
+        """Wait until this page shows another player there."""
+        others = "JSON.parse(document.documentElement.dataset.others || '{}')"
+        self.tab.wait(f"{true_id} at {place}", f"String({others}['{true_id}']) === '%d,%d'" % place)
 
     def wait_row(self, true_id: str, condition: str) -> None:
         """Wait until a condition holds for somebody's `row` of the score board."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.e2e.browsers.chromium import Chromium, ChromiumTab
 from tests.e2e.browsers.game import GamePlayer
 from tests.e2e.browsers.interface import Browser, DiscardableTab, wait_until
 from tests.e2e.browsers.network import Network
+from tests.e2e.browsers.returns import Returns
 from tests.e2e.game_page import long_round
 from tests.gateway_process import GatewayProcess
 
@@ -137,6 +140,61 @@ def test_whatever_befalls_the_tab_the_player_plays_on(
             player.wait_lines(*lines)
     score = ada.collect()
     bob.wait_row(who[0], f"row.dataset.score === '{score}'")
+
+
+def test_two_browsers_play_through_restarts_of_the_gateway(
+    ada: GamePlayer,
+    bob: GamePlayer,
+    gateway: GatewayProcess,
+    browser: Browser,
+    returns: Returns,
+    screenshots: Path,
+) -> None:
+    players = (ada, bob)
+    (ada_id, _), (bob_id, _) = who = [player.who for player in players]
+    scores = {ada_id: ada.collect(), bob_id: bob.collect()}
+    lines: list[str] = []
+
+    def shot(when: str) -> None:
+        for player, name in ((ada, "ada"), (bob, "bob")):
+            player.tab.screenshot(screenshots / f"{browser.name}-{name}-{when}.png")
+
+    def assert_same_match() -> None:
+        for player in players:
+            player.wait_lines(*lines)
+            for true_id, score in scores.items():
+                player.wait_row(true_id, f"row.dataset.score === '{score}'")
+        ada.wait_place(bob_id, bob.place)
+        bob.wait_place(ada_id, ada.place)
+
+    assert_same_match()
+    for end in (gateway.stop, gateway.kill):
+        shot(f"before-{end.__name__}")
+        sockets = [player.hook("socketId") for player in players]
+        end()
+        ended = time.time()
+        for player in players:
+            player.tab.wait("the loss", "document.documentElement.dataset.connection === 'away'")
+        # The game goes on: who runs runs, and what is said waits for the way back.
+        before = ada.place
+        assert ada.run() != before
+        lines.append(f"without a gateway, by {end.__name__}")
+        ada.say(lines[-1])
+        shot(f"meanwhile-{end.__name__}")
+        gateway.start()
+        away = time.time() - ended
+        for player, socket_id in zip(players, sockets, strict=True):
+            player.wait_live(socket_id, after=end.__name__)
+            outage = int(player.hook("blink")) / 1000
+            returns.note(browser.name, "game", f"a {end.__name__}", max(0.0, outage - away))
+        assert [player.who for player in players] == who
+        assert_same_match()
+        bob.run()
+        lines.append(f"after {end.__name__}")
+        bob.say(lines[-1])
+        scores[ada_id] = ada.collect()
+        assert_same_match()
+        shot(f"after-{end.__name__}")
 
 
 def test_a_duplicated_tab_plays_the_same_player(ada: GamePlayer, bob: GamePlayer) -> None:
