@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import StoreUnavailable
+from gateway.failure_log import FailureLog
 from gateway.messages import TrueId
 from gateway.outbox import OutboxStore
 
@@ -50,6 +51,7 @@ class Attendance:
         self._expected: OrderedDict[TrueId, float] = OrderedDict()
         self._known = False
         self._wake = asyncio.Event()
+        self._failures = FailureLog(logger, monotonic)
 
     def touch(self, true_id: TrueId) -> None:
         """A player has come or gone: look."""
@@ -71,6 +73,10 @@ class Attendance:
                 await self._report()
             except StoreUnavailable as error:
                 logger.debug("attendance waits for the store: %s", error)
+                await asyncio.sleep(_RETRY)
+                continue
+            except Exception as error:
+                self._failures.note("reporting who comes and goes", error)
                 await asyncio.sleep(_RETRY)
                 continue
             await self._pause()

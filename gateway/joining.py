@@ -135,14 +135,13 @@ class Joining:
         try:
             if not await self._policy.may_join(client.true_id, room, client.session.attributes):
                 raise RequestRefused("forbidden", "you may not join this room", "room")
+            join()
         except RequestRefused as error:
             client.refuse(error, asked.ack_id, "join")
         except Exception:
-            logger.exception("nobody could say whether a player may join a room")
+            logger.exception("a player could not join a room, or nobody could say whether they may")
             fault = RequestRefused("unavailable", "try again", None, _RETRY_AFTER)
             client.refuse(fault, asked.ack_id, "join")
-        else:
-            join()
 
 
 class _Join:

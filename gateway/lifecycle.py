@@ -121,7 +121,9 @@ class Periodic:
 
     def run(self, name: str, body: Coroutine[None, None, None]) -> None:
         """Run something that goes on until it is cancelled."""
-        self._tasks.append(asyncio.get_running_loop().create_task(body, name=name))
+        task = asyncio.get_running_loop().create_task(body, name=name)
+        task.add_done_callback(_tell_end)
+        self._tasks.append(task)
 
     async def stop(self) -> None:
         """End all of them."""
@@ -129,6 +131,11 @@ class Periodic:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the task %s has ended", task.get_name(), exc_info=error)
 
 
 async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:

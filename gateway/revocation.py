@@ -129,6 +129,10 @@ class Revocation:
             )
             on_failed(RequestRefused("unavailable", "not logged out: try again"))
             return
+        except Exception:
+            logger.exception("session %s could not be logged out", session.id, extra=session.about)
+            on_failed(RequestRefused("unavailable", "not logged out: try again"))
+            return
         answer()
         self._disconnect(session, "logout")
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from gateway.circuit import Backoff, Circuit
 from gateway.errors import StoreUnavailable
+from gateway.failure_log import FailureLog
 from gateway.messages import TrueId
 from gateway.metrics import Metrics
 from gateway.outbox import OutboxStore, Webhook
@@ -83,6 +84,7 @@ class Webhooks:
         self._more = True
         self._life = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._faults = FailureLog(logger, monotonic)
 
     def reconfigure(self, secrets: Sequence[str]) -> None:
         """Sign by other secrets from now on."""
@@ -137,19 +139,28 @@ class Webhooks:
         """Send until cancelled; what is under way then is sent again by the next gateway."""
         try:
             while True:
-                pause: float | None = None
                 try:
-                    await self._forget()
-                    await self._load()
-                except StoreUnavailable as error:
-                    logger.debug("webhooks wait for the store: %s", error)
+                    pause = await self._round()
+                except Exception as error:
+                    self._faults.note("sending webhooks", error)
                     pause = _STORE_PAUSE
-                waits = [each for each in (pause, self._start()) if each is not None]
-                await self._sleep(min(waits, default=None))
+                await self._sleep(pause)
         finally:
             for task in tuple(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _round(self) -> float | None:
+        """Start what can be sent; return the seconds until more can, None if something tells."""
+        pause: float | None = None
+        try:
+            await self._forget()
+            await self._load()
+        except StoreUnavailable as error:
+            logger.debug("webhooks wait for the store: %s", error)
+            pause = _STORE_PAUSE
+        waits = [each for each in (pause, self._start()) if each is not None]
+        return min(waits, default=None)
 
     async def _sleep(self, seconds: float | None) -> None:
         try:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 
+import pytest
+
 from gateway.attendance import Attendance
 from gateway.errors import StoreUnavailable
 from gateway.messages import TrueId
@@ -23,6 +25,7 @@ class Store(MemoryStore):
     """A memory store that can be out of reach, or slow."""
 
     down = False
+    fault = False
     gate: asyncio.Event | None = None
 
     def __init__(self) -> None:
@@ -32,6 +35,8 @@ class Store(MemoryStore):
     async def report_presence(self, changes: Mapping[TrueId, bool], now: float) -> None:
         if self.down:
             raise StoreUnavailable("down")
+        if self.fault:
+            raise RuntimeError("a fault")
         if self.gate is not None:
             await self.gate.wait()
         await super().report_presence(changes, now)
@@ -117,6 +122,17 @@ async def test_who_comes_while_the_store_is_away_is_told_afterwards() -> None:
         await now.come(ANN)
         now.store.down = False
         await until(now.store, [("ann", "player.online"), ("bob", "player.online")])
+
+
+@scenario
+async def test_a_fault_is_logged_and_the_reports_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with scene() as now:
+        now.store.fault = True
+        await now.come(ANN)
+        assert now.store.told() == []
+        now.store.fault = False
+        await until(now.store, [("ann", "player.online")])
+    assert "reporting who comes and goes failed" in caplog.text
 
 
 @scenario

@@ -82,6 +82,25 @@ async def test_a_logout_is_answered_before_the_close_and_once() -> None:
 
 
 @scenario
+async def test_a_logout_that_fails_for_no_known_reason_is_answered(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    client = await world.guest()
+
+    async def revoke(*arguments: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(world.store, "revoke_session", revoke)
+    refusals: list[RequestRefused] = []
+    world.revocation.log_out(client.link.session, False, lambda: None, refusals.append)
+    await settled()
+    assert [refusal.code for refusal in refusals] == ["unavailable"]
+    assert client.closed is None
+    assert "could not be logged out" in caplog.text
+
+
+@scenario
 async def test_a_logout_everywhere_answers_when_all_others_are_out() -> None:
     world = World()
     first, second = [await world.connect(username="ann") for _ in range(2)]

@@ -302,6 +302,28 @@ async def test_more_than_fits_into_memory_is_sent_in_order(
 
 
 @scenario
+async def test_a_fault_is_logged_and_the_sending_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene() as now:
+        webhooks = now.store.webhooks
+        faults = 0
+
+        async def faulty(after: int, limit: int) -> tuple[Webhook, ...]:
+            nonlocal faults
+            faults += 1
+            raise RuntimeError("a fault")
+
+        monkeypatch.setattr(now.store, "webhooks", faulty)
+        now.report("ann", 1)
+        await now.until(lambda: faults > 1)
+        monkeypatch.setattr(now.store, "webhooks", webhooks)
+        await now.quiet()
+        assert now.got == [("ann", 1)]
+    assert caplog.text.count("sending webhooks failed") == 1
+
+
+@scenario
 async def test_another_store_starts_anew() -> None:
     async with scene() as now:
         now.gate = asyncio.Event()

@@ -12,6 +12,7 @@ import pytest
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.store_url import parse_redis_url
 from gateway.stores.redis import link
+from gateway.stores.redis import master as master_module
 from gateway.stores.redis.client import Redis
 from gateway.stores.redis.scripts import script
 from tests.certificates import Authority
@@ -143,6 +144,29 @@ def test_a_server_that_is_killed_and_started_again_is_found_again(
 
     run(test())
     assert caplog.text.count("is back") == 1
+
+
+def test_a_fault_while_connecting_is_logged_and_it_is_tried_again(
+    redis_servers: RedisServers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = redis_servers.start(appendonly="always")
+    connect = master_module.connect
+
+    async def faulty(*arguments: Any) -> Any:
+        monkeypatch.setattr(master_module, "connect", connect)
+        raise RuntimeError("a fault")
+
+    async def test() -> None:
+        async with Opened(server.url) as redis:
+            assert await redis.ask(1, PUSH, [0]) == 1
+            monkeypatch.setattr(master_module, "connect", faulty)
+            server.kill()
+            server.restart()
+            await until(lambda: "connecting to the store failed" in caplog.text)
+            await until(lambda: redis.available)
+            assert await redis.ask(1, PUSH, [1]) == 2
+
+    run(test())
 
 
 def test_a_server_that_is_out_of_reach_is_no_error_at_the_start(

@@ -431,6 +431,33 @@ def test_what_a_call_without_an_answer_may_have_stored_is_looked_for(
     run(scenario())
 
 
+def test_a_fault_while_catching_up_is_logged_and_it_is_tried_again(
+    redis_url: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with running(redis_url, "one") as (one,):
+            partition = one.partitions.of(ANN)
+            one.players.places = [Place(ANN, 1, 0, b"")]  # type: ignore[arg-type]
+            known, one.players.on_known = one.players.on_known, faulty  # type: ignore[method-assign]
+            one.resuming.look((partition,))
+            await until(lambda: "catching up with the store failed" in caplog.text)
+            assert one.resuming.is_behind(partition)
+            one.players.on_known = known  # type: ignore[method-assign]
+            await until(lambda: one.told)
+            assert one.told == [("known", 1, 0)]
+            await until(lambda: not len(one.resuming))
+            # What one of those makes of it who are told keeps nothing from the others.
+            told: list[frozenset[int]] = []
+            one.nodes.on_lost[:] = [faulty, told.append]
+            one.redis.on_lost(frozenset((partition,)))
+            assert told == [{partition}]
+
+    def faulty(*arguments: object) -> None:
+        raise RuntimeError("a fault")
+
+    run(scenario())
+
+
 def test_a_node_that_redis_does_not_hear_is_cut_off_until_it_does(
     redis_url: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

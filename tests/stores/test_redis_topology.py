@@ -10,6 +10,7 @@ import pytest
 
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.stores.redis.client import Redis
+from gateway.stores.redis.cluster import Cluster
 from gateway.stores.redis.keys import slot_of
 from gateway.stores.redis.link import Call
 from gateway.stores.redis.moving import Room
@@ -248,6 +249,30 @@ def test_a_master_that_hands_over_to_its_replica_is_followed_in_order(
             assert sender.answers == [*range(1, sender.sent + 1)]
 
     run(test())
+
+
+def test_a_fault_while_the_slots_are_looked_at_does_not_end_the_looking(
+    redis_servers: RedisServers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = redis_servers.cluster()
+    partition = 7
+    source = owner(nodes, partition)
+    target = next(node for node in nodes if node is not source)
+    decide = Cluster._decide
+
+    def faulty(*arguments: Any) -> Any:
+        monkeypatch.setattr(Cluster, "_decide", decide)
+        raise RuntimeError("a fault")
+
+    async def test() -> None:
+        async with Opened(cluster_url(nodes), partitions=16) as redis:
+            assert await redis.ask(partition, PUSH, [0]) == 1
+            monkeypatch.setattr(Cluster, "_decide", faulty)
+            await asyncio.to_thread(move, partition, source, target)
+            assert await redis.ask(partition, PUSH, [1]) == 2
+
+    run(test())
+    assert "following the Cluster's slots failed" in caplog.text
 
 
 def test_a_slot_that_stays_after_all_is_asked_in_order(redis_servers: RedisServers) -> None:

@@ -507,6 +507,32 @@ async def test_a_node_that_alone_has_lost_redis_sends_its_players_to_the_others(
 
 
 @pytest.mark.expects_warnings
+async def test_who_was_taken_for_gone_is_here_again_when_their_node_is_back(
+    two_of_their_own: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = two_of_their_own
+    ann, bob = await cluster.player(0), await cluster.player(1)
+    reply = await bob.call("presence_watch", {"true_ids": [ann.true_id]})
+    if reply["presence"][ann.true_id]["state"] != "active":
+        assert (await bob.event("presence"))[0]["state"] == "active"
+    redis: Any = cluster.gateways[0]._store._redis  # type: ignore[attr-defined]
+    call = redis.call
+
+    def deaf(partition: int, script: Any, *arguments: Any) -> None:
+        if script.name != "node_beat":
+            call(partition, script, *arguments)
+
+    # It only seems to be dead, and its players stay for now.
+    monkeypatch.setattr(cluster.gateways[0]._cut_off, "_patience", 60.0)
+    monkeypatch.setattr(redis, "call", deaf)
+    assert (await bob.event("presence"))[0]["state"] == "away"
+    monkeypatch.setattr(redis, "call", call)
+    assert (await bob.event("presence"))[0]["state"] == "active"
+    assert (await bob.send(ann, 1))["status"] == "delivered"
+    assert await ann.message() == 1
+
+
+@pytest.mark.expects_warnings
 async def test_a_redis_that_is_full_takes_no_messages_and_all_else_goes_on(
     two_of_their_own: Cluster, own_redis: RedisServer
 ) -> None:

@@ -126,6 +126,9 @@ class Acknowledged:
                     logger.debug("what was acknowledged is not looked for yet: %s", error)
                     await asyncio.sleep(_RETRY)
                     break
+                except Exception:
+                    logger.exception("some of what was acknowledged cannot be looked for")
+                    lacking = {}
                 # It may have grown meanwhile.
                 left = self._doubted[partition][len(places) :]
                 if left:
@@ -136,7 +139,10 @@ class Acknowledged:
                     missing = sum(lacking.values())
                     players += len(lacking)
                     messages += missing
-                    self._on_lost([*lacking], missing)
+                    try:
+                        self._on_lost([*lacking], missing)
+                    except Exception:
+                        logger.exception("players could not be told of what they lack")
         if players:
             logger.error(
                 "the store has lost about %d messages that were acknowledged; %d players are told",

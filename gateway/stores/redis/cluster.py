@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol, cast
 
 from gateway.errors import StoreUnavailable
+from gateway.failure_log import FailureLog
 from gateway.stores.redis.handshake import Address, LinkFailed, connect
 from gateway.stores.redis.hearing import Hearing
 from gateway.stores.redis.keys import slot_of
@@ -84,6 +86,7 @@ class Cluster:
         self._nobody = Nobody()
         self.owners: list[Owner] = [self._nobody] * len(parts.prefixes)
         self._movings: set[Moving] = set()
+        self._failures = FailureLog(logger, time.monotonic)
         self._room = Room(_MAX_CALLS, _MAX_BYTES, lambda: parts.on_limit("store.moving"))
         #: Partitions whose owner has ended their subscriptions.
         self._unheard: set[int] = set()
@@ -169,6 +172,9 @@ class Cluster:
                 await self._refresh()
             except (LinkFailed, StoreUnavailable) as failed:
                 logger.debug("the Cluster's slots are not known: %s", failed)
+                self._stale.set()
+            except Exception as error:
+                self._failures.note("following the Cluster's slots", error)
                 self._stale.set()
             await asyncio.sleep(_PAUSE)
 

@@ -191,6 +191,8 @@ class Master:
                 await self._connect()
             except LinkFailed as failed:
                 self._tell(str(failed))
+            except Exception as error:
+                self._failures.note("connecting to the store", error)
 
     async def _connect(self) -> None:
         self.address = await self._locate()

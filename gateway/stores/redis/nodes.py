@@ -83,6 +83,8 @@ class RedisNodes:
         #: Told of partitions that are not heard, and heard again: see Redis.
         self.on_lost: list[Callable[[frozenset[int]], None]] = []
         self.on_restored: list[Callable[[frozenset[int], bool], None]] = []
+        #: Told that this node was cut off, and is not any more.
+        self.on_back: list[Callable[[], None]] = []
         redis.on_lost, redis.on_restored = self._on_lost, self._on_restored
         #: Returns how many routes were taken away, as of a moment ago.
         self.pruned: Callable[[], int] = int
@@ -110,11 +112,11 @@ class RedisNodes:
 
     def _on_lost(self, partitions: frozenset[int]) -> None:
         for told in self.on_lost:
-            told(partitions)
+            _tell(told, partitions)
 
     def _on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
         for told in self.on_restored:
-            told(partitions, same_server)
+            _tell(told, partitions, same_server)
 
     async def open(self) -> None:
         """Enter the list of nodes, and take this node's share of the partitions.
@@ -200,6 +202,8 @@ class RedisNodes:
         # Others may have acted for this node, also where it has heard them all the time.
         heard = frozenset(range(self._redis.partitions)) - self.resuming.behind
         self._on_restored(heard, True)
+        for told in self.on_back:
+            _tell(told)
 
     # What services ask
 
@@ -345,9 +349,12 @@ class RedisNodes:
     async def _probe(
         self, true_id: TrueId, session_id: SessionId, node: str, number: str, timeout: float
     ) -> None:
-        answers = await self._inbound.answers(true_id, session_id, timeout)
-        payload = bus.encode(bus.ANSWER, number.encode(), b"1" if answers else b"0")
-        await self._publish(true_id, node, payload)
+        try:
+            answers = await self._inbound.answers(true_id, session_id, timeout)
+            payload = bus.encode(bus.ANSWER, number.encode(), b"1" if answers else b"0")
+            await self._publish(true_id, node, payload)
+        except Exception:
+            logger.exception("a probe of another node could not be answered")
 
     def _on_answer(self, partition: int, fields: Sequence[bytes]) -> None:
         number, answers = fields
@@ -367,6 +374,14 @@ class RedisNodes:
         else:
             self.directory.on_leaving(node)
         self._on_beat()
+
+
+def _tell(told: Callable[..., None], *what: object) -> None:
+    """Tell one of several: what it makes of it keeps nothing from the others."""
+    try:
+        told(*what)
+    except Exception:
+        logger.exception("a change of the store's links could not be handled")
 
 
 def _ignore(reply: object) -> None:

@@ -58,5 +58,7 @@ class Reclaimer:
             await self._totals.look()
         except StoreUnavailable as error:
             logger.warning("no room was made in the store: %s", error)
+        except Exception:
+            logger.exception("no room was made in the store")
         finally:
             self._task = None

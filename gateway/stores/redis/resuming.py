@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from gateway.errors import StoreUnavailable
+from gateway.failure_log import FailureLog
 from gateway.mailbox import Position
 from gateway.nodes import Inbound, Place
 from gateway.session import Session
@@ -52,6 +54,7 @@ class Resuming:
         #: Partitions that are not caught up with, and the task that sees to each.
         self._behind: dict[int, asyncio.Task[None] | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failures = FailureLog(logger, time.monotonic)
         self._unanswered: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -134,6 +137,11 @@ class Resuming:
                 caught_up = await self._look(mine, left)
             except StoreUnavailable as error:
                 logger.debug("missed messages are not read yet: %s", error)
+                await asyncio.sleep(_RETRY)
+                continue
+            except Exception as error:
+                # Nothing is written from these partitions until it has worked.
+                self._failures.note("catching up with the store", error)
                 await asyncio.sleep(_RETRY)
                 continue
             for partition in caught_up:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
 from gateway.errors import StoreUnavailable
+from gateway.failure_log import FailureLog
 from gateway.stores.redis.handshake import Access, Address, LinkFailed, connect
 from gateway.stores.redis.hearing import Hearing
 from gateway.stores.redis.link import Call, Link, Refused
@@ -86,6 +88,7 @@ class Sentinels:
         self._access = access
         self._links: dict[Address, Link | None] = dict.fromkeys(hosts)
         self._follower: asyncio.Task[None] | None = None
+        self._failures = FailureLog(logger, time.monotonic)
 
     async def locate(self) -> Address:
         """Return the master's address. Raises LinkFailed if no Sentinel knows it."""
@@ -143,6 +146,8 @@ class Sentinels:
                 address = await self.locate()
             except LinkFailed as failed:
                 logger.debug("%s", failed)
+            except Exception as error:
+                self._failures.note("asking the Sentinels", error)
             else:
                 if master.server is not None and address != master.address:
                     master.reconnect("{}:{} is the master now".format(*address))

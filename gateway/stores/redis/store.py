@@ -156,6 +156,7 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
             nodes.pruned = lambda: self._totals.of_all("pruned")
             nodes.resume_by(resuming)
             nodes.on_restored.append(self._on_restored)
+            nodes.on_back.append(self._on_back)
             self.on_copies = nodes.on_copies
             self.on_membership = nodes.on_membership
 
@@ -250,6 +251,10 @@ class RedisStore(OutboxCalls, MailboxCalls, PlayerCalls, SessionCalls):
         self.presence.on_restored(partitions, complete=same_server)
         if self._others is not None:
             self._others.rooms.on_restored(partitions)
+
+    def _on_back(self) -> None:
+        # Others may have taken this node's players for gone.
+        self.presence.on_restored(range(self._partitions.count), complete=False)
 
     def _on_partitions_replaced(self, replaced: frozenset[int]) -> None:
         self._rooms.on_replaced(replaced)
