@@ -16,7 +16,9 @@ from gateway.nodes import VolatileKey
 from gateway.store import Membership, Published
 from gateway.store_url import parse_redis_url
 from gateway.stores.redis.building import build_redis_store
+from gateway.stores.redis.keys import partition_of
 from gateway.stores.redis.store import RedisStore
+from tests.redis_servers import RedisServer
 from tests.stores.conftest import ANN, BOB, LIMITS
 from tests.stores.redis_client import until
 from tests.stores.test_store import session
@@ -212,5 +214,30 @@ def test_a_node_that_listens_no_more_is_forgotten(redis_url: str) -> None:
             told = first._others.rooms  # type: ignore[union-attr]
             for _ in range(2):
                 assert await asked(lambda done: told.publish(ROOM, b"[]", None, done)) == 0
+
+    asyncio.run(scenario())
+
+
+def test_nodes_that_died_do_not_pile_up_in_a_room_that_stays(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    def noted(store: RedisStore) -> set[bytes]:
+        prefix = store._redis.prefix(partition_of(ROOM, 256)).decode()
+        return set(redis_server.ask("HGETALL", f"{prefix}rn:{ROOM}"))
+
+    async def scenario() -> None:
+        async with two_nodes(redis_url) as ((first, _), (second, _)):
+            for store in (first, second):
+                store.nodes.show_room(ROOM, 3)
+                await asyncio.sleep(0)
+                await store.check()
+            assert noted(first) == {first.nodes.id.encode(), second.nodes.id.encode()}
+            # It dies, without a word and with nobody who writes to the room.
+            await second._redis.close()
+            async with two_nodes(redis_url) as ((third, _), _):
+                third.nodes.show_room(ROOM, 1)
+                await asyncio.sleep(0)
+                await third.check()
+                assert noted(first) == {first.nodes.id.encode(), third.nodes.id.encode()}
 
     asyncio.run(scenario())
