@@ -24,6 +24,7 @@ from gateway.connection import Services
 from gateway.errors import RequestRefused
 from gateway.history import History, Samples
 from gateway.messages import ListPlayers, SessionId, TrueId
+from gateway.nodes import NodeId
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +81,23 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
     hidden: bool
 
 
+class NodeInfo(msgspec.Struct, frozen=True):
+    """Another node, where other nodes reach it, and the sessions that have a connection there."""
+
+    node: str
+    address: str | None
+    session_ids: tuple[str, ...]
+
+
 class PlayerView(msgspec.Struct, frozen=True):
-    """A player, as the API tells it, and their open connections at this node."""
+    """A player, as the API tells it, their open connections at this node, and where others are.
+
+    Those at other nodes are as the store has them: there may be more for a moment.
+    """
 
     player: PlayerInfo
     open: tuple[ConnectionInfo, ...]
+    elsewhere: tuple[NodeInfo, ...]
 
 
 class Kicked(msgspec.Struct, frozen=True):
@@ -152,6 +165,21 @@ class Admin:
         return PlayerView(
             player,
             tuple(ConnectionInfo(each.id, each.session.id, each.hidden) for each in connections),
+            await self._elsewhere(true_id),
+        )
+
+    async def _elsewhere(self, true_id: TrueId) -> tuple[NodeInfo, ...]:
+        services = self._services
+        nodes = services.store.nodes
+        if nodes.alone:
+            return ()
+        found: dict[str, list[str]] = {}
+        for session in await services.sessions.sessions_of(true_id):
+            if nodes.has(session):
+                found.setdefault(session.node, []).append(session.id)
+        return tuple(
+            NodeInfo(node, nodes.address_of(NodeId(node)), tuple(sessions))
+            for node, sessions in sorted(found.items())
         )
 
     # Done

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
-from gateway.api_types import BanRequest, SendRequest
+from gateway.admin import Admin
+from gateway.api_types import BanRequest, MintRequest, SendRequest
 from gateway.config import Config
 from gateway.cut_off import PATIENCE
 from gateway.messages import SessionId, TrueId
@@ -137,6 +138,25 @@ async def received(player: Player, count: int) -> tuple[list[Any], str]:
 
 
 # Messages
+
+
+async def test_the_operator_sees_at_which_nodes_a_player_is(two: Cluster) -> None:
+    first, second = two.gateways
+    minted = [await first._backend.mint(MintRequest(TrueId("u-1"))) for _ in range(2)]
+    ann, tab = [await two.player(at, token=minted[at].token) for at in range(2)]
+    for gateway, other, here, there in ((first, second, ann, tab), (second, first, tab, ann)):
+        admin = Admin(gateway._services, gateway._backend, gateway._history, lambda: None, "1")
+        view = await admin.player(TrueId(ann.true_id))
+        assert [each.session_id for each in view.open] == [here.session["session_id"]]
+        (elsewhere,) = view.elsewhere
+        nodes: Any = other._store.nodes
+        assert (elsewhere.node, elsewhere.address) == (nodes.id, nodes.directory.address)
+        assert elsewhere.session_ids == (there.session["session_id"],)
+    await cut(tab)
+    await until(lambda: not second._registry.players)
+    await first._store.check()
+    admin = Admin(first._services, first._backend, first._history, lambda: None, "1")
+    assert (await admin.player(TrueId(ann.true_id))).elsewhere == ()
 
 
 async def test_a_message_reaches_a_player_at_another_node(two: Cluster) -> None:

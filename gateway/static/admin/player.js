@@ -56,7 +56,8 @@ export class Player {
     return h("p", { class: "empty" }, "There is no player ", h("code", {}, this.#trueId), ".");
   }
 
-  #view({ player, open }, seen, since) {
+  #view({ player, open, elsewhere }, seen, since) {
+    const there = elsewhere.reduce((count, { session_ids }) => count + session_ids.length, 0);
     const name = player.name ?? player.sessions.at(-1)?.name ?? player.true_id;
     const ban = player.ban;
     const shown = [
@@ -70,14 +71,14 @@ export class Player {
     shown.push(
       this.#actions(player, name),
       h("dl", { class: "facts" },
-        fact("Connections", number(open.length)),
+        fact("Connections", there ? `${number(open.length)} here, at least ${number(there)} at other nodes` : number(open.length)),
         fact("Since", since || "–"),
         fact("Mailbox", plural(player.mailbox.messages, "message")),
         fact("Unread", number(player.mailbox.unread)),
         player.status ? fact("Status", player.status) : null,
         fact("Rooms", ...(player.rooms?.length ? player.rooms.map((room) => h("span", { class: "chip" }, room)) : ["none"]))),
       h("h4", {}, plural(player.sessions.length, "session")),
-      this.#sessions(player, seen, open),
+      this.#sessions(player, seen, open, elsewhere),
     );
     return shown;
   }
@@ -92,11 +93,14 @@ export class Player {
       ban ? act("Lift ban", false, () => this.#lift(trueId, name)) : act("Ban", true, () => this.#ban(trueId, name)));
   }
 
-  #sessions({ true_id: trueId, sessions }, seen, open) {
+  #sessions({ true_id: trueId, sessions }, seen, open, elsewhere) {
     const row = ({ session_id: id, attributes }, index) => {
       const mine = open.filter((each) => each.session_id === id);
       const given = Object.keys(attributes).length ? JSON.stringify(attributes) : "";
-      const connected = mine.map((each) => `connection ${each.id}${each.hidden ? ", hidden" : ""}`).join("; ");
+      const here = mine.map((each) => `connection ${each.id}${each.hidden ? ", hidden" : ""}`);
+      const there = elsewhere.filter((each) => each.session_ids.includes(id))
+        .map(({ node, address }) => `at node ${node}${address ? ` (${address})` : ""}`);
+      const connected = [...here, ...there].join("; ");
       return h("tr", {},
         h("td", {}, h("span", { class: "mono" }, id), given ? h("div", { class: "note mono attributes" }, given) : null),
         h("td", {}, seen[index], connected ? h("div", { class: "note" }, connected) : null),
