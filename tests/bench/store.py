@@ -3,7 +3,8 @@
 The event loop's thread submits, as the gateway's does. `accepted/s` is measured with a fixed
 number of messages in flight, the latencies at a fixed offered rate; "busy" is the same with a
 loop that computes all the time that it is not submitting. For --rows, a store is filled and
-its disk size, memory and time to open again are printed.
+its disk size, memory and time to open again are printed. With --room all players are in one
+room and every message is to it: each of their copies counts.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gateway.mailbox import Draft, Retention
+from gateway.mailbox import Draft, Retention, RoomDraft
 from gateway.membership import RoomLimits
 from gateway.messages import TrueId
-from gateway.store import Accepted, Store, StoreLimits
+from gateway.store import Accepted, Published, Store, StoreLimits
 from gateway.stores import build_store
 
 BODY = b"x" * 200
@@ -56,6 +57,9 @@ def burn(seconds: float) -> None:
 class Load:
     """Appends to `mailboxes` players in turn; with `keys` each message has a key."""
 
+    #: How many copies of a message are stored.
+    copies = 1
+
     def __init__(self, store: Store, mailboxes: int, keys: bool) -> None:
         self.store = store
         self.players = [TrueId(f"p{number}") for number in range(mailboxes)]
@@ -66,21 +70,27 @@ class Load:
         self.refused = 0
         self.latencies: list[float] = []
 
+    async def prepare(self) -> None:
+        await self.store.know(self.players)
+
     def submit(self) -> None:
         number = next(self.numbers)
-        players = self.players
         key = f"k{number}" if self.keys else None
-        draft = Draft(players[number % len(players)], players[number * 7 % len(players)], BODY, key)
         asked = time.perf_counter()
 
-        def done(_: Draft, result: Any) -> None:
-            if isinstance(result, Accepted):
-                self.accepted += 1
+        def done(_: Any, result: Any) -> None:
+            if isinstance(result, (Accepted, Published)):
+                self.accepted += self.copies
                 self.latencies.append(time.perf_counter() - asked)
             else:
-                self.refused += 1
+                self.refused += self.copies
 
-        self.submitted += 1
+        self.submitted += self.copies
+        self.ask(number, key, done)
+
+    def ask(self, number: int, key: str | None, done: Callable[[Any, Any], None]) -> None:
+        players = self.players
+        draft = Draft(players[number % len(players)], players[number * 7 % len(players)], BODY, key)
         self.store.append(draft, time.time(), done)
 
     @property
@@ -93,11 +103,31 @@ class Load:
             await asyncio.sleep(0.001)
 
 
+class RoomLoad(Load):
+    """Publishes to a room of all the players."""
+
+    async def prepare(self) -> None:
+        self.copies = len(self.players)
+        for player in self.players:
+            joined = asyncio.get_running_loop().create_future()
+            self.store.join("room", player, joined.set_result)
+            await joined
+
+    def ask(self, number: int, key: str | None, done: Callable[[Any, Any], None]) -> None:
+        sender = self.players[number % len(self.players)]
+        self.store.publish(RoomDraft("room", sender, BODY, key), time.time(), done)
+
+
+def load_of(store: Store, options: argparse.Namespace) -> Load:
+    kind = RoomLoad if options.room else Load
+    return kind(store, options.mailboxes, options.keys)
+
+
 async def rate(load: Load, seconds: float, in_flight: int, busy: bool) -> float:
     """Accepted messages in a second."""
     start = time.perf_counter()
     while time.perf_counter() - start < seconds:
-        for _ in range(min(200, in_flight - load.in_flight)):
+        for _ in range(min(200, (in_flight - load.in_flight) // load.copies)):
             load.submit()
         if busy:
             burn(0.001)
@@ -125,8 +155,8 @@ async def measured(url: str, options: argparse.Namespace, measure: Callable[[Loa
     try:
         store = build_store(url, LIMITS, folder, lambda *_: None)
         await store.open()
-        load = Load(store, options.mailboxes, options.keys)
-        await store.know(load.players)
+        load = load_of(store, options)
+        await load.prepare()
         result = await measure(load)
         await store.close()
         if load.refused:
@@ -149,11 +179,11 @@ async def fill(options: argparse.Namespace) -> None:
         before = memory()
         store = build_store(STORES["sqlite NORMAL"], LIMITS, folder, lambda *_: None)
         await store.open()
-        load = Load(store, options.mailboxes, options.keys)
-        await store.know(load.players)
+        load = load_of(store, options)
+        await load.prepare()
         start = time.perf_counter()
         while load.submitted < options.rows * options.mailboxes:
-            for _ in range(min(200, 4000 - load.in_flight)):
+            for _ in range(min(200, max(1, (4000 - load.in_flight) // load.copies))):
                 load.submit()
             load.latencies.clear()
             await asyncio.sleep(0.0005)
@@ -182,6 +212,7 @@ def main() -> None:
     parser.add_argument("--mailboxes", type=int, default=1000)
     parser.add_argument("--in-flight", type=int, default=2000)
     parser.add_argument("--offered", type=int, default=10_000)
+    parser.add_argument("--room", action="store_true", help="publish to all mailboxes at once")
     parser.add_argument("--keys", action="store_true", help="every message has a key")
     parser.add_argument("--stores", nargs="*", choices=STORES, default=list(STORES))
     parser.add_argument(
