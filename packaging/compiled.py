@@ -26,6 +26,8 @@ MODULES = (
     "gateway/replay.py",
     "gateway/stores/memory_mailbox.py",
     "gateway/stores/memory_player.py",
+    "gateway/stores/sqlite_copies.py",
+    "gateway/stores/sqlite_player.py",
     "gateway/transport/engine.py",
     "gateway/transport/frames.py",
     "gateway/transport/socketio.py",

@@ -41,7 +41,8 @@ def two_releases(folder: Path, make_wheels: str) -> Path:
     )
     migration = 'lambda connection: connection.execute("CREATE TABLE novelty (x)")'
     schema = following / "gateway" / "stores" / "sqlite_schema.py"
-    _replace(schema, "_add_outbox)\n", f"_add_outbox,\n    {migration},\n)\n")
+    newest = "    _add_room_messages,\n"
+    _replace(schema, f"{newest})\n", f"{newest}    {migration},\n)\n")
     _replace(following / "setup.cfg", "version = 0.1.0\n", "version = 0.2.0\n")
     wheels = checkout / "build" / "next"
     ignored = shutil.ignore_patterns("game_gateway-*")

@@ -36,6 +36,7 @@ from gateway.stores.sqlite_revocations import load_bans, load_revocations
 from gateway.stores.sqlite_room_calls import RoomCalls
 from gateway.stores.sqlite_rooms import load_memberships
 from gateway.stores.sqlite_schema import escape
+from gateway.stores.sqlite_turns import Turns
 from gateway.stores.sqlite_writer import Answer, Answers, Job, Writer
 
 logger = logging.getLogger(__name__)
@@ -105,10 +106,25 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
         self._closing = False
         self._save_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
+        turns = Turns()
         self._writer = Writer(
-            path, synchronous, limits, nonces, self._restore, self._deliver, self._set_available
+            path,
+            synchronous,
+            limits,
+            nonces,
+            self._restore,
+            self._deliver,
+            self._set_available,
+            turns,
         )
-        self._reader = Reader(path, lambda: self.epoch, self._deliver_reads, self._on_reader_error)
+        self._reader = Reader(
+            path,
+            lambda: self.epoch,
+            self._deliver_reads,
+            self._on_reader_error,
+            turns,
+            self._writer.players,
+        )
 
     # Opening and closing
 
@@ -199,6 +215,8 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
             self._answer(answer)
         for reason, count in answers.dropped:
             self._on_dropped(reason, count)
+        for limit in answers.limits:
+            self._on_limit(limit)
         if answers.webhooks is not None:
             self.queued_webhooks, self.dead_webhooks, added, given_up = answers.webhooks
             if added:

@@ -202,14 +202,21 @@ class Jobs:
         oldest = now - self.ledger.limits.token_lifetime - 1
         more = execute(_EXPIRE_REVOCATIONS, (oldest, limit)).rowcount == limit
         execute(_EXPIRE_BANS, (now,))
-        more |= self.ledger.expire_keys(now, limit)
+        more |= self.ledger.keys.expire(now, limit)
         more |= self.ledger.expire_messages(now, limit)
+        more |= players.shorten_lists(limit)
         if more:
             return True
         players.flush()
-        empty = players.select(_EMPTY, limit)
-        for player in players.by_ids(empty):
-            players.remove(player)
+        found = players.select(_EMPTY, limit)
+        empty = []
+        for player in players.by_ids(found):
+            if player.first > player.head:
+                empty.append(player.id)
+                players.remove(player)
+            else:
+                # The log has messages that the row does not tell of.
+                players.moved[player.id] = player
         if empty:
             execute(_DELETE_PLAYERS, (encode(empty).decode(),))
-        return len(empty) == limit
+        return len(found) == limit

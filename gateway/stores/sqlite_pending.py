@@ -13,12 +13,15 @@ from typing import Final
 
 import msgspec
 
-#: Columns: messages and bodies, trims, players and those that moved, keys gone and new, sessions
-#: gone, new, changed.
+from gateway.stores.sqlite_player import MoveRow
+
+#: Columns: messages and bodies, trims, messages to rooms and those gone, players and those that
+#: moved, keys gone and new, sessions gone, new, changed.
 SETUP: Final = (
     """CREATE TEMP VIEW pending AS SELECT NULL AS messages, NULL AS bodies, NULL AS trims,
-        NULL AS players, NULL AS moves, NULL AS lost_keys, NULL AS new_keys,
-        NULL AS lost_sessions, NULL AS new_sessions, NULL AS changed_sessions""",
+        NULL AS room_messages, NULL AS lost_room_messages, NULL AS players, NULL AS moves,
+        NULL AS lost_keys, NULL AS new_keys, NULL AS lost_sessions, NULL AS new_sessions,
+        NULL AS changed_sessions""",
     """CREATE TEMP TRIGGER write_pending INSTEAD OF INSERT ON pending BEGIN
     INSERT INTO messages (mailbox, offset, nonce, ts, body, skip)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3,
@@ -28,16 +31,23 @@ SETUP: Final = (
         SELECT m.seq FROM json_each(NEW.trims) AS t CROSS JOIN messages AS m
         ON m.mailbox = (t.value ->> 0)
             AND m.offset BETWEEN (t.value ->> 1) AND (t.value ->> 2));
+    INSERT INTO room_messages (seq, nonce, ts, body, members)
+        SELECT value ->> 0, value ->> 1, value ->> 2,
+            coalesce(substr(NEW.bodies, value ->> 3, value ->> 4), x''),
+            substr(NEW.bodies, value ->> 5, value ->> 6)
+        FROM json_each(NEW.room_messages);
+    DELETE FROM room_messages WHERE seq IN (SELECT value FROM json_each(NEW.lost_room_messages));
     INSERT INTO players (id, true_id, permanent, head, first, bytes, keys, sessions, confirmed,
-            reclaim, hole_after, hole_lost)
+            reclaim, hole_after, hole_lost, folded)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-            value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11
+            value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11,
+            value ->> 12
         FROM json_each(NEW.players) WHERE true
         ON CONFLICT (id) DO UPDATE SET permanent = excluded.permanent, head = excluded.head,
             first = excluded.first, bytes = excluded.bytes, keys = excluded.keys,
             sessions = excluded.sessions, confirmed = excluded.confirmed,
             reclaim = excluded.reclaim, hole_after = excluded.hole_after,
-            hole_lost = excluded.hole_lost;
+            hole_lost = excluded.hole_lost, folded = excluded.folded;
     UPDATE players SET head = m.value ->> 1, first = m.value ->> 2, bytes = m.value ->> 3
         FROM json_each(NEW.moves) AS m WHERE players.id = (m.value ->> 0);
     DELETE FROM keys WHERE rowid IN (
@@ -63,14 +73,16 @@ SETUP: Final = (
     UPDATE meta SET value = value + 1 WHERE name = 'writes';
     END""",
 )
-_WRITE: Final = "INSERT INTO temp.pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_WRITE: Final = "INSERT INTO temp.pending VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _encode: Final = msgspec.json.Encoder().encode
 #: Without a session that passes over the message, the last element is left out.
 MessageRow = tuple[int, int, int, float, int, int] | tuple[int, int, int, float, int, int, str]
-PlayerRow = tuple[int, str, int, int, int, int, int, int, int, int | None, int | None, int | None]
-#: Of a player for whom nothing else has changed: id, head, first, bytes.
-MoveRow = tuple[int, int, int, int]
+PlayerRow = tuple[
+    int, str, int, int, int, int, int, int, int, int | None, int | None, int | None, int
+]
+#: Its number, nonce, time, and the places of its body and of its list of members.
+RoomMessageRow = tuple[int, int, float, int, int, int, int]
 KeyRow = tuple[int, str, float, str, int, int]
 SessionRow = tuple[str, int, str, str, str, float, int, int, int, int, int | None, str]
 
@@ -101,11 +113,13 @@ class Pending:
         "bodies",
         "changed_sessions",
         "lost_keys",
+        "lost_room_messages",
         "lost_sessions",
         "messages",
         "new_keys",
         "new_sessions",
         "position",
+        "room_messages",
         "trims",
     )
 
@@ -115,6 +129,8 @@ class Pending:
         #: Where the next body will begin in all of them together; SQLite counts from 1.
         self.position = 1
         self.trims: dict[int, tuple[int, int, int]] = {}
+        self.room_messages: list[RoomMessageRow] = []
+        self.lost_room_messages: list[int] = []
         self.lost_keys: list[tuple[int, str]] = []
         self.new_keys: dict[tuple[int, str], KeyRow] = {}
         self.lost_sessions: list[str] = []
@@ -122,7 +138,7 @@ class Pending:
         self.changed_sessions: dict[str, SessionChange] = {}
 
     def add_body(self, body: bytes) -> tuple[int, int]:
-        """Return the place of a body, for one or more messages."""
+        """Return the place of a body, or of what else is written as it is."""
         place = (self.position, len(body))
         self.bodies.append(body)
         self.position += len(body)
@@ -140,6 +156,13 @@ class Pending:
         """Write a message; `skip` is the session that passes over it."""
         row = (mailbox, offset, nonce, ts, *place)
         self.messages.append(row if skip is None else (*row, skip))
+
+    def add_room_message(
+        self, seq: int, nonce: int, ts: float, body: bytes, members: bytes
+    ) -> None:
+        """Write a message to a room."""
+        row = (seq, nonce, ts, *self.add_body(body), *self.add_body(members))
+        self.room_messages.append(row)
 
     def trim(self, mailbox: int, first: int, last: int) -> None:
         """Delete messages by their offsets; `first` continues what was trimmed before."""
@@ -170,6 +193,8 @@ class Pending:
         columns = (
             self.messages,
             self.trims,
+            self.room_messages,
+            self.lost_room_messages,
             players,
             moves,
             self.lost_keys,

@@ -6,20 +6,24 @@ tables that Pending writes calls `flush` before.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from gateway.mailbox import OVERHEAD, Hole, Retention
+from gateway.messages import TrueId
+from gateway.stores.sqlite_copies import Mailboxes, State, newest, unpack
 from gateway.stores.sqlite_pending import Pending, PlayerRow
+from gateway.stores.sqlite_player import Entry, Player, moves, written
 from gateway.stores.sqlite_schema import escape, unescape
 
 _COLUMNS: Final = (
     "json_array(id, true_id, permanent, head, first, bytes, keys, sessions, confirmed, reclaim, "
-    "hole_after, hole_lost)"
+    "hole_after, hole_lost, folded)"
 )
 _BY_TRUE_ID: Final = (
     f"SELECT json_group_array({_COLUMNS}) FROM players "  # noqa: S608
@@ -38,14 +42,23 @@ _WRITTEN: Final = "UPDATE meta SET value = value + 1 WHERE name = 'writes'"
 _MAX_ID: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'players'"
 _TOTALS: Final = """SELECT coalesce(sum(bytes), 0), coalesce(sum(keys), 0),
     coalesce(sum(head - first + 1), 0) FROM players"""
+_LOG: Final = "SELECT seq, nonce, ts, length(body), members FROM room_messages ORDER BY seq"
+_MEMBERS: Final = "SELECT members FROM room_messages WHERE seq = ?"
+_SHORTEN: Final = "UPDATE room_messages SET members = ? WHERE seq = ?"
+#: Mailbox, offset, and row of the log.
+_FOLD: Final = """INSERT INTO messages (mailbox, offset, nonce, ts, body, folded)
+    SELECT e.value ->> 0, e.value ->> 1, r.nonce, r.ts, r.body, 1
+    FROM json_each(?) AS e CROSS JOIN room_messages AS r ON r.seq = (e.value ->> 2)"""
 
-#: Players kept at hand, each about 2 KiB.
+#: Players kept at hand, each about 2 KiB, beside those with copies of messages to rooms.
 _MAX_CACHED: Final = 16_384
-#: Messages whose sizes are read beyond those that are needed, and kept between transactions.
+#: Players with such copies, each about 1 KiB, and all their copies, of 8 bytes.
+_MAX_LOGGED: Final = 65_536
+_MAX_COPIES: Final = 8 * 1024 * 1024
+#: Players that are read at once at the start.
+_MAX_LOAD: Final = 1000
+#: Messages whose sizes are read beyond those that are needed.
 _AHEAD: Final = 8
-_MAX_AHEAD: Final = 32
-#: What a message is taken for before its size is looked at, in bytes.
-_USUAL: Final = 1024
 #: How many sizes are read when more are needed than was foreseen.
 _CHUNK: Final = 256
 
@@ -53,88 +66,61 @@ decode: Final = msgspec.json.decode
 encode: Final = msgspec.json.encode
 
 
-class Player:
-    """A row of the table, and the oldest messages' (size, time) as far as they are known."""
-
-    __slots__ = (
-        "bytes",
-        "confirmed",
-        "first",
-        "floor",
-        "head",
-        "hole",
-        "id",
-        "keys",
-        "oldest",
-        "oldest_key",
-        "permanent",
-        "reclaim",
-        "sessions",
-        "true_id",
-    )
-
-    def __init__(self, number: int, true_id: str) -> None:
-        self.id = number
-        self.true_id = true_id
-        self.permanent = False
-        self.head = 0
-        self.first = 1
-        self.bytes = 0
-        self.keys = 0
-        self.sessions = 0
-        self.confirmed = 0
-        #: The order in which full stores look at players for messages that may go.
-        self.reclaim: int | None = None
-        self.oldest: deque[tuple[int, float]] = deque()
-        #: What all sessions have confirmed; None when that is to be read again.
-        self.floor: int | None = None
-        #: Time of the oldest key; None when that is to be read again.
-        self.oldest_key: float | None = None
-        self.hole: Hole | None = None
-
-    def row(self) -> PlayerRow:
-        """Return what the table keeps."""
-        return (
-            self.id,
-            escape(self.true_id),
-            int(self.permanent),
-            self.head,
-            self.first,
-            self.bytes,
-            self.keys,
-            self.sessions,
-            self.confirmed,
-            self.reclaim,
-            self.hole.after if self.hole is not None else None,
-            self.hole.lost if self.hole is not None else None,
-        )
-
-
 class Players:
     """Players by id. One transaction's changes of them are `dirty` until `flush`.
 
     Those for whom only messages came and went are `moved`: three columns of a row cost a third
-    of what all do, and a message to a room moves many.
+    of what all do. For copies of messages to rooms no row is written: see sqlite_copies.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, limits: Retention) -> None:
         self.connection = connection
         self.pending = Pending()
         self.dirty: dict[int, Player] = {}
         self.moved: dict[int, Player] = {}
         #: How often the file was written, as it counts that itself.
         self.writes: int = connection.execute(WRITES).fetchone()[0]
-        self._by_true_id: OrderedDict[str, Player] = OrderedDict()
+        self.mailboxes = Mailboxes(limits, self._load_from)
+        #: Whether copies got rows of their own because there were too many in memory.
+        self.folded = False
+        #: It changes when a player who was returned may be another object the next time.
+        self.version = 0
+        self._by_true_id: dict[str, Player] = {}
         self._by_id: dict[int, Player] = {}
+        #: Those with copies, and the others, longest unused first.
+        self._logged: OrderedDict[int, Player] = OrderedDict()
+        self._others: OrderedDict[int, None] = OrderedDict()
         # Looked for in this transaction, and not there.
         self._strangers: set[str] = set()
         found = connection.execute(_MAX_ID).fetchone()
         self._next_id = 1 + (found[0] if found is not None else 0)
+        bytes_, keys, count = connection.execute(_TOTALS).fetchone()
+        self.mailboxes.bytes, self.mailboxes.count = bytes_, count
+        #: Idempotency keys in the file, as it was opened.
+        self.keys: int = keys
+        self._restore()
 
-    def totals(self) -> tuple[int, int, int]:
-        """Return the bytes of all mailboxes, and how many keys and messages there are."""
-        bytes_, keys, messages = self.connection.execute(_TOTALS).fetchone()
-        return bytes_, keys, messages
+    def _restore(self) -> None:
+        """Take copies, and what is newer than players' rows, from the log."""
+        states: dict[int, State] = {}
+        for *_, members in self.connection.execute(f"{_LOG} DESC"):
+            newest(members, states)
+        numbers = iter(states)
+        while chunk := list(itertools.islice(numbers, _MAX_LOAD)):
+            self._load(_BY_ID, chunk)
+        mailboxes = self.mailboxes
+        for number, player in self._by_id.items():
+            mailboxes.overtake(player, states[number])
+        self._next_seq = 1
+        for seq, nonce, ts, size, members in self.connection.execute(_LOG):
+            mailboxes.restore(Entry(size + OVERHEAD, ts, seq, nonce), members, self._by_id)
+            self._next_seq = seq + 1
+        for player in self._by_id.values():
+            if player.copies:
+                player.logged = True
+                mailboxes.fresh.append(player)
+            elif player.stale:
+                mailboxes.moved.append(player)
 
     def begin(self) -> None:
         """Begin a transaction of more than one statement."""
@@ -148,63 +134,98 @@ class Players:
 
     def commit(self) -> None:
         """Write what is pending and commit."""
+        self._count()
+        self._fold()
+        self._forget()
         self._write()
         if self.connection.in_transaction:
             self.connection.execute(_WRITTEN)
             self.writes += 1
             self.connection.execute("COMMIT")
         self._strangers.clear()
-        while len(self._by_true_id) > _MAX_CACHED:
-            _, player = self._by_true_id.popitem(last=False)
-            del self._by_id[player.id]
 
     def _write(self) -> None:
-        dirty, moved = self.dirty, self.moved
-        rows = [player.row() for player in dirty.values()]
-        moves = [
-            (number, player.head, player.first, player.bytes)
-            for number, player in moved.items()
-            if number not in dirty
-        ]
-        self.writes += self.pending.write(self.connection, rows, moves)
+        dirty, moved, mailboxes = self.dirty, self.moved, self.mailboxes
+        for player in mailboxes.moved:
+            moved[player.id] = player
+        for player, first, last in mailboxes.rows:
+            self.pending.trim(player.id, first, last)
+        self.pending.lost_room_messages.extend(mailboxes.lost)
+        for collected in (mailboxes.moved, mailboxes.rows, mailboxes.lost):
+            collected.clear()
+        rows = [_row(player) for player in dirty.values()]
+        self.writes += self.pending.write(self.connection, rows, moves(moved, dirty))
         for changed in (dirty, moved):
-            for player in changed.values():
-                while len(player.oldest) > _MAX_AHEAD:
-                    player.oldest.pop()
+            written(changed)
             changed.clear()
 
     def select(self, statement: str, *arguments: object) -> Any:
         """Return what a statement of one row of one JSON text says."""
         return decode(self.connection.execute(statement, arguments).fetchone()[0])
 
+    # What is kept at hand
+
+    def _count(self) -> None:
+        """Count those who got their first copy among those with copies."""
+        for player in self.mailboxes.fresh:
+            if player.id in self._by_id:
+                self._logged[player.id] = player
+                self._others.pop(player.id, None)
+        self.mailboxes.fresh.clear()
+
+    def _fold(self) -> None:
+        """Give copies rows of their own when too many players have some."""
+        mailboxes = self.mailboxes
+        folded: list[Player] = []
+        copies = mailboxes.copies
+        while copies > _MAX_COPIES or len(self._logged) > _MAX_LOGGED:
+            number, player = self._logged.popitem(last=False)
+            player.logged = False
+            self._others[number] = None
+            if player.copies:
+                copies -= player.copies
+                folded.append(player)
+        if folded:
+            self.flush()
+            rows = [row for player in folded for row in mailboxes.fold(player)]
+            self.connection.execute(_FOLD, (encode(rows).decode(),))
+            self.dirty.update((player.id, player) for player in folded)
+            self.folded = True
+
+    def _forget(self) -> None:
+        """Let those go who were not used for longest."""
+        while len(self._others) > _MAX_CACHED:
+            number, _ = self._others.popitem(last=False)
+            player = self._by_id.pop(number)
+            del self._by_true_id[player.true_id]
+            if player.stale:
+                self.moved[number] = player
+            self.version += 1
+
     # Looking up
 
-    def prefetch(self, true_ids: Iterable[str], appends: dict[str, int], limits: Retention) -> None:
+    def prefetch(self, true_ids: Iterable[str], appends: dict[str, int]) -> None:
         """Read players at once, and sizes of messages that this many appends may trim."""
         known = self._by_true_id
         missing = {true_id for true_id in true_ids if true_id not in known}
         if missing:
             self._load(_BY_TRUE_ID, [escape(true_id) for true_id in missing])
             self._strangers |= {true_id for true_id in missing if true_id not in known}
-        wanted = []
-        for true_id, count in appends.items():
-            player = known.get(true_id)
-            if player is None:
-                continue
-            needed = 1
-            if limits.max_messages:
-                needed = max(1, player.head - player.first + 1 + count - limits.max_messages)
-            if limits.max_bytes and player.bytes + count * _USUAL > limits.max_bytes:
-                needed = max(needed, count)
-            start = player.first + len(player.oldest)
-            if start <= player.head and len(player.oldest) < needed:
-                wanted.append((player.id, start, start + needed + _AHEAD))
+        wanted = self.mailboxes.needed(known, appends)
+        self._load_oldest(
+            [(number, start, start + needed + _AHEAD) for number, start, needed in wanted]
+        )
+
+    def prefetch_oldest(self, players: list[Player]) -> None:
+        """Read sizes of messages that one more for each of them may trim."""
+        wanted = self.mailboxes.unknown(players)
         if wanted:
-            self._load_oldest(wanted)
+            self.flush()
+            self._load_oldest([(*each, each[1] + _AHEAD) for each in wanted])
 
     def _load(self, statement: str, keys: list[Any]) -> None:
         for row in self.select(statement, encode(keys).decode()):
-            player = Player(row[0], unescape(row[1]))
+            player = Player(row[0], TrueId(unescape(row[1])))
             player.permanent = bool(row[2])
             (
                 player.head,
@@ -217,19 +238,36 @@ class Players:
             ) = row[3:10]
             if row[10] is not None:
                 player.hole = Hole(row[10], row[11])
+            player.folded = row[12]
             if player.id not in self._by_id:
-                self._by_true_id[player.true_id] = self._by_id[player.id] = player
+                self._keep(player)
+
+    def _keep(self, player: Player) -> None:
+        self._by_true_id[player.true_id] = self._by_id[player.id] = player
+        self._others[player.id] = None
 
     def _load_oldest(self, wanted: list[tuple[int, int, int]]) -> None:
-        rows = self.select(_OLDEST, encode(wanted).decode())
-        for mailbox, _, size, ts in sorted(rows):
-            self._by_id[mailbox].oldest.append((size, ts))
+        if wanted:
+            rows = self.select(_OLDEST, encode(wanted).decode())
+            for mailbox, offset, size, ts in sorted(rows):
+                self._by_id[mailbox].learn(offset, Entry(size, ts))
+
+    def _load_from(self, player: Player, index: int) -> None:
+        """Make the index-th oldest message of a mailbox known, and some more."""
+        self.flush()
+        start = player.first + min(index, len(player.entries))
+        self._load_oldest([(player.id, start, player.first + index + _CHUNK)])
+
+    def peek(self, true_id: str) -> Player | None:
+        """Return a player if at hand."""
+        return self._by_true_id.get(true_id)
 
     def get(self, true_id: str) -> Player | None:
         """Return a player, if there is one by that id."""
         player = self._by_true_id.get(true_id)
         if player is not None:
-            self._by_true_id.move_to_end(true_id)
+            if player.id in self._others:
+                self._others.move_to_end(player.id)
             return player
         if true_id not in self._strangers:
             self._load(_BY_TRUE_ID, [escape(true_id)])
@@ -237,6 +275,15 @@ class Players:
             if player is None:
                 self._strangers.add(true_id)
         return player
+
+    def all_of(self, true_ids: Iterable[str]) -> list[Player]:
+        """Return players by their ids, new ones where there were none."""
+        true_ids = tuple(true_ids)
+        known = self._by_true_id
+        missing = [true_id for true_id in true_ids if true_id not in known]
+        if missing:
+            self._load(_BY_TRUE_ID, [escape(true_id) for true_id in missing])
+        return [known.get(true_id) or self.add(true_id) for true_id in true_ids]
 
     def by_id(self, number: int) -> Player:
         """Return the player with a number; there is one."""
@@ -252,11 +299,38 @@ class Players:
             self._load(_BY_ID, missing)
         return [self._by_id[number] for number in numbers if number in self._by_id]
 
+    def members_of(self, seq: int) -> list[Player]:
+        """Return the players who have copies of a message of the log, and maybe others."""
+        self.flush()
+        (members,) = self.connection.execute(_MEMBERS, (seq,)).fetchone()
+        by_id = self._by_id
+        return [by_id[number] for number in unpack(members)[0] if number in by_id]
+
+    def shorten_lists(self, limit: int) -> bool:
+        """Drop members without copies from long lists; return whether there may be more.
+
+        `limit` is about how many members are looked at.
+        """
+        sparse = self.mailboxes.sparse
+        while sparse and limit > 0:
+            seq, entry = sparse.popitem()
+            limit -= entry.listed
+            self.flush()
+            (members,) = self.connection.execute(_MEMBERS, (seq,)).fetchone()
+            shorter = self.mailboxes.shorten(entry, members, self._by_id)
+            self.connection.execute(_SHORTEN, (shorter, seq))
+        return bool(sparse)
+
+    def next_seq(self) -> int:
+        """Return the number of the log's next row."""
+        self._next_seq += 1
+        return self._next_seq - 1
+
     def add(self, true_id: str) -> Player:
         """Return a new player."""
-        player = Player(self._next_id, true_id)
+        player = Player(self._next_id, TrueId(true_id))
         self._next_id += 1
-        self._by_true_id[true_id] = self._by_id[player.id] = player
+        self._keep(player)
         self.dirty[player.id] = player
         return player
 
@@ -267,15 +341,26 @@ class Players:
     def remove(self, player: Player) -> None:
         """Forget a player whose row is deleted."""
         self._by_true_id.pop(player.true_id, None)
-        self._by_id.pop(player.id, None)
-        self.dirty.pop(player.id, None)
-        self.moved.pop(player.id, None)
+        for kept in (self._by_id, self._logged, self._others, self.dirty, self.moved):
+            kept.pop(player.id, None)
+        self.version += 1
 
-    def oldest(self, player: Player, index: int) -> tuple[int, float]:
-        """Return size and time of the index-th oldest message of a mailbox; it is there."""
-        oldest = player.oldest
-        if index >= len(oldest):
-            self.flush()
-            start = player.first + len(oldest)
-            self._load_oldest([(player.id, start, start + max(_CHUNK, index - len(oldest)))])
-        return oldest[index]
+
+def _row(player: Player) -> PlayerRow:
+    """Return what the table keeps."""
+    hole = player.hole
+    return (
+        player.id,
+        escape(player.true_id),
+        int(player.permanent),
+        player.head,
+        player.first,
+        player.bytes,
+        player.keys,
+        player.sessions,
+        player.confirmed,
+        player.reclaim,
+        hole.after if hole is not None else None,
+        hole.lost if hole is not None else None,
+        player.folded,
+    )

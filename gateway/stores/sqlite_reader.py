@@ -19,32 +19,46 @@ from gateway.mailbox import OVERHEAD, Batch, Hole, Position, StoredMessage
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.stores import sqlite_schema as schema
-from gateway.stores.sqlite_players import decode, encode
+from gateway.stores.sqlite_players import Players, decode, encode
 from gateway.stores.sqlite_schema import connect_reader, escape, unescape
+from gateway.stores.sqlite_turns import Turns
 
 logger = logging.getLogger(__name__)
 
-#: Asked: true_id, after, limit, max_bytes. The bodies come as one text, in the order of rows.
+#: Asked: true_id, after, limit, max_bytes, and what the writer knows: head, first, and offsets
+#: and rows of copies in the log. The bodies come as one text, in the order of rows.
 _READ: Final = f"""WITH asked AS MATERIALIZED (
-        SELECT e.key AS number, p.id AS mailbox, p.head, p.hole_after, p.hole_lost,
-            max(p.first, (e.value ->> 1) + 1) AS start,
-            e.value ->> 2 AS most, e.value ->> 3 AS max_bytes
+        SELECT e.key AS number, p.id AS mailbox, coalesce(e.value ->> 4, p.head) AS head,
+            p.hole_after, p.hole_lost,
+            max(coalesce(e.value ->> 5, p.first), (e.value ->> 1) + 1) AS start,
+            e.value ->> 2 AS most, e.value ->> 3 AS max_bytes, e.value -> 6 AS copies
         FROM json_each(?) AS e CROSS JOIN players AS p ON p.true_id = (e.value ->> 0)),
+    there AS (
+        SELECT number, start, max_bytes, offset, m.seq AS own, NULL AS log, length(body) AS size
+            FROM asked CROSS JOIN messages AS m
+            ON m.mailbox = asked.mailbox AND offset BETWEEN start AND start + most - 1
+        UNION ALL
+        SELECT number, start, max_bytes, c.value ->> 0, NULL, r.seq, length(r.body)
+            FROM asked CROSS JOIN json_each(asked.copies) AS c
+            CROSS JOIN room_messages AS r ON r.seq = (c.value ->> 1)),
     found AS (
-        SELECT number, start, max_bytes, offset, nonce, ts, body, skip,
-            sum(length(body) + {OVERHEAD}) OVER (PARTITION BY number ORDER BY offset) AS total
-        FROM asked CROSS JOIN messages AS m
-        ON m.mailbox = asked.mailbox AND offset BETWEEN start AND start + most - 1)
+        SELECT *, sum(size + {OVERHEAD}) OVER (PARTITION BY number ORDER BY offset) AS total
+        FROM there)
     SELECT (SELECT json_group_array(json_array(number, head, hole_after, hole_lost)) FROM asked),
-        json_group_array(json_array(number, offset, nonce, ts, length(body), skip)),
-        group_concat(CAST(body AS TEXT), '')
-    FROM found WHERE max_bytes = 0 OR total <= max_bytes OR offset = start"""  # noqa: S608
-#: Asked: true_id, offset, session.
-_VIEW: Final = """SELECT json_group_array(json_array(e.key, p.head, p.first, p.confirmed, m.nonce,
+        json_group_array(json_array(number, found.offset, coalesce(m.nonce, r.nonce),
+            coalesce(m.ts, r.ts), size, m.skip)),
+        group_concat(CAST(coalesce(m.body, r.body) AS TEXT), '')
+    FROM found LEFT JOIN messages AS m ON m.seq = own LEFT JOIN room_messages AS r ON r.seq = log
+    WHERE max_bytes = 0 OR total <= max_bytes OR found.offset = start"""  # noqa: S608
+#: Asked: true_id, offset, session, and what the writer knows: head, first, the offset's nonce.
+_VIEW: Final = """SELECT json_group_array(json_array(e.key, coalesce(e.value ->> 3, p.head),
+        coalesce(e.value ->> 4, p.first), p.confirmed, coalesce(m.nonce, e.value ->> 5),
         p.hole_after, p.hole_lost, json((SELECT json_group_array(s.offset) FROM messages AS s
             WHERE s.mailbox = p.id AND s.skip = (e.value ->> 2) AND s.skip IS NOT NULL))))
     FROM json_each(?) AS e CROSS JOIN players AS p ON p.true_id = (e.value ->> 0)
     LEFT JOIN messages AS m ON m.mailbox = p.id AND m.offset = (e.value ->> 1)"""
+#: The first read of a transaction: from then on it is a snapshot.
+_SNAPSHOT: Final = "SELECT count(*) FROM meta"
 _SESSION: Final = (
     "json_array(e.key, s.id, p.true_id, s.name, s.method, s.pid, s.last_seen, s.start, "
     "s.confirmed, s.generation, s.opened, s.attributes)"
@@ -71,7 +85,11 @@ _UNAVAILABLE: Final = StoreUnavailable("the store cannot be read")
 
 
 class Reader:
-    """Owns the connection that reads. `deliver` and `on_error` are called in its thread."""
+    """Owns the connection that reads. `deliver` and `on_error` are called in its thread.
+
+    `players` returns what the writer knows, None while there is no telling; it is called with
+    the writer's turn.
+    """
 
     def __init__(
         self,
@@ -79,11 +97,15 @@ class Reader:
         epoch: Callable[[], str],
         deliver: Callable[[list[tuple[Done, Any]]], None],
         on_error: Callable[[BaseException], None],
+        turns: Turns,
+        players: Callable[[], Players | None],
     ) -> None:
         self._path = path
         self._epoch = epoch
         self._deliver = deliver
         self._on_error = on_error
+        self._turns = turns
+        self._known = players
         self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._reopen = False
@@ -105,7 +127,7 @@ class Reader:
 
     def read(self, true_id: TrueId, after: int, limit: int, max_bytes: int, done: Done) -> None:
         """Call `done` with a Batch."""
-        self._queue.put(("read", (escape(true_id), after, limit, max_bytes), done))
+        self._queue.put(("read", (true_id, after, limit, max_bytes), done))
 
     def view(
         self, true_id: TrueId, position: Position | None, session_id: SessionId | None, done: Done
@@ -113,7 +135,7 @@ class Reader:
         """Call `done` with a ViewRow."""
         offset = position.offset if position is not None else 0
         session = escape(session_id) if session_id is not None else None
-        self._queue.put(("view", (escape(true_id), offset, session), done))
+        self._queue.put(("view", (true_id, offset, session), done))
 
     def session(self, session_id: SessionId, done: Done) -> None:
         """Call `done` with a list of the session, if it is there."""
@@ -170,6 +192,7 @@ class Reader:
             connection = self._connection
             if connection is None:
                 connection = self._connection = connect_reader(self._path)
+            batch = self._begin(connection, batch)
             for kind, answer in (
                 ("read", self._read),
                 ("view", self._view),
@@ -183,6 +206,10 @@ class Reader:
                     found = answer(connection, [batch[place][1] for place in places])
                     for place, result in zip(places, found, strict=True):
                         results[place] = result
+            if connection.in_transaction:
+                connection.execute("COMMIT")
+        except StoreUnavailable:
+            pass
         except Exception as error:
             self._close()
             if schema.is_fault(error):
@@ -190,6 +217,26 @@ class Reader:
             else:
                 logger.exception("%s: a read failed", self._path)
         return [(each[2], result) for each, result in zip(batch, results, strict=True)]
+
+    def _begin(self, connection: sqlite3.Connection, batch: list[_Asked]) -> list[_Asked]:
+        """Add what the writer knows, and begin to read the file as it is then.
+
+        Raises StoreUnavailable when the writer has lost the file.
+        """
+        if not any(kind in _OF_MAILBOXES for kind, _, _ in batch):
+            return batch
+        with self._turns:
+            players = self._known()
+            if players is None:
+                raise _UNAVAILABLE
+            connection.execute("BEGIN")
+            connection.execute(_SNAPSHOT).fetchone()
+            return [
+                (kind, _OF_MAILBOXES[kind](players, *about), done)
+                if kind in _OF_MAILBOXES
+                else (kind, about, done)
+                for kind, about, done in batch
+            ]
 
     def _read(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
         heads, rows, bodies = connection.execute(_READ, (encode(asked).decode(),)).fetchone()
@@ -236,6 +283,35 @@ class Reader:
 def hole(after: int | None, lost: int | None) -> Hole | None:
     """Return the hole that two columns say."""
     return Hole(after, lost) if after is not None and lost is not None else None
+
+
+def _known_to_read(
+    players: Players, true_id: str, after: int, limit: int, max_bytes: int
+) -> tuple[Any, ...]:
+    player = players.peek(true_id)
+    if player is None:
+        return escape(true_id), after, limit, max_bytes, None, None, ()
+    start = max(player.first, after + 1)
+    copies = player.logged_between(start, start + limit)
+    return escape(true_id), after, limit, max_bytes, player.head, player.first, copies
+
+
+def _known_to_view(
+    players: Players, true_id: str, offset: int, session: str | None
+) -> tuple[Any, ...]:
+    player = players.peek(true_id)
+    if player is None:
+        return escape(true_id), offset, session, None, None, None
+    entry = player.entry_at(offset)
+    nonce = entry.nonce if entry is not None else None
+    return escape(true_id), offset, session, player.head, player.first, nonce
+
+
+#: What is asked of mailboxes, with how to add what the writer knows.
+_OF_MAILBOXES: Final[dict[str, Callable[..., tuple[Any, ...]]]] = {
+    "read": _known_to_read,
+    "view": _known_to_view,
+}
 
 
 def _take(reads: deque[_Asked]) -> list[_Asked]:

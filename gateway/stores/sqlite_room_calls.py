@@ -37,14 +37,12 @@ class RoomCalls:
             return
         if now >= self._publishes.due:
             done = self._publishes.watch(now, done)
-        # The writer knows better who is in the room by then: these are read at once.
-        targets = tuple(self.memberships.members_of(draft.room))
         self._put(
             Job(
                 lambda jobs: jobs.rooms.publish(draft, now),
                 functools.partial(done, draft),
-                targets=targets,
-                size=len(targets) * len(draft.body),
+                copies=len(self.memberships.members_of(draft.room)),
+                size=len(draft.body),
             )
         )
 

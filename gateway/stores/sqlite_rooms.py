@@ -7,6 +7,7 @@ event loop as far as what was answered.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from typing import Final
 
 from gateway.errors import GatewayError
@@ -15,6 +16,7 @@ from gateway.membership import Memberships
 from gateway.messages import TrueId
 from gateway.store import Membership, NotMember, Published
 from gateway.stores.sqlite_ledger import Ledger
+from gateway.stores.sqlite_player import Player
 from gateway.stores.sqlite_schema import escape, unescape
 
 _ALL: Final = """SELECT m.number, m.room, p.true_id FROM members AS m
@@ -37,6 +39,9 @@ class RoomLedger:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._memberships = load_memberships(ledger.players.connection)
+        #: Rooms' members as the ledger has them, and the version of Players that is from.
+        self._players: dict[str, list[Player]] = {}
+        self._version = 0
 
     def join(self, room: str, true_id: TrueId) -> Membership:
         """See RoomStore.join. Raises RoomLimitReached."""
@@ -48,6 +53,7 @@ class RoomLedger:
         player = players.get_or_add(true_id)
         players.begin()
         number = self._memberships.add(room, true_id)
+        self._players.pop(room, None)
         players.connection.execute(_JOIN, (number, escape(room), player.id))
         return Membership(True, len(self._memberships.members_of(room)), number)
 
@@ -55,6 +61,7 @@ class RoomLedger:
         """See RoomStore.leave."""
         changed = self._memberships.remove(room, true_id)
         if changed:
+            self._players.pop(room, None)
             players = self._ledger.players
             player = players.get_or_add(true_id)
             players.begin()
@@ -66,4 +73,14 @@ class RoomLedger:
         members = self._memberships.members_of(draft.room)
         if draft.sender is not None and draft.sender not in members:
             return NotMember(draft.room)
-        return self._ledger.publish(draft, members, now)
+        return self._ledger.publish(draft, self._players_of(draft.room, members), now)
+
+    def _players_of(self, room: str, members: Mapping[TrueId, int]) -> list[Player]:
+        players = self._ledger.players
+        if players.version != self._version:
+            self._version = players.version
+            self._players.clear()
+        found = self._players.get(room)
+        if found is None:
+            found = self._players[room] = players.all_of(members)
+        return found

@@ -143,8 +143,34 @@ def _add_outbox(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+#: See sqlite_copies. The body comes first: a long list of members lies on pages of its own.
+#: Messages that are folded are older than others of their `seq`.
+_VERSION_5: Final = (
+    """CREATE TABLE room_messages (
+        seq INTEGER PRIMARY KEY,
+        nonce INTEGER NOT NULL,
+        ts REAL NOT NULL,
+        body BLOB NOT NULL,
+        members BLOB NOT NULL)""",
+    "ALTER TABLE players ADD COLUMN folded INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE messages ADD COLUMN folded INTEGER",
+    "CREATE INDEX messages_folded ON messages (ts) WHERE folded IS NOT NULL",
+)
+
+
+def _add_room_messages(connection: sqlite3.Connection) -> None:
+    for statement in _VERSION_5:
+        connection.execute(statement)
+
+
 #: The n-th turns a file of version n into one of version n + 1.
-MIGRATIONS: Final[tuple[Migration, ...]] = (_create, _add_attributes, _add_rooms, _add_outbox)
+MIGRATIONS: Final[tuple[Migration, ...]] = (
+    _create,
+    _add_attributes,
+    _add_rooms,
+    _add_outbox,
+    _add_room_messages,
+)
 
 
 def migrate(connection: sqlite3.Connection, path: Path, steps: Sequence[Migration]) -> None:

@@ -24,13 +24,15 @@ from gateway.stores import sqlite_schema as schema
 from gateway.stores.sqlite_jobs import Jobs
 from gateway.stores.sqlite_ledger import Ledger
 from gateway.stores.sqlite_pending import SETUP
-from gateway.stores.sqlite_players import WRITES
+from gateway.stores.sqlite_players import WRITES, Players
+from gateway.stores.sqlite_turns import Turns
 
 logger = logging.getLogger(__name__)
 
-#: Rows of one transaction, about: more would answer the first of them too late. A message to a
-#: room has one for each member, and goes with others only if they are few.
+#: Rows of one transaction, about: more would answer the first of them too late.
 _MAX_BATCH: Final = 2000
+#: A message to a room is one row; its copies cost so much less than rows of their own.
+_COPIES_OF_A_ROW: Final = 16
 #: With this much in their bodies no more are added to it, in bytes.
 _MAX_BATCH_BYTES: Final = 64 * 1024 * 1024
 _RETRY: Final = 1.0
@@ -50,15 +52,15 @@ _PROBE: Final = (
 class Job:
     """Something to do in a transaction; `done` is called on the loop with what `run` returned.
 
-    Or with a GatewayError. `players` and `sessions` are what it will look at, `targets` the
-    players who will get a message, and `size` that of all these messages' bodies.
+    Or with a GatewayError. `players` and `sessions` are what it will look at, `copies` how many
+    players will get a message, about, and `size` that of its body.
     """
 
     run: Callable[[Jobs], Any]
     done: Callable[[Any], None]
     players: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
+    copies: int = 0
     size: int = 0
 
 
@@ -71,7 +73,7 @@ def _size(item: Append | Job) -> int:
 
 
 def _rows(item: Append | Job) -> int:
-    return 1 if isinstance(item, tuple) else 1 + len(item.targets)
+    return 1 if isinstance(item, tuple) else 1 + item.copies
 
 
 @dataclass(slots=True)
@@ -84,6 +86,8 @@ class Answers:
     totals: tuple[int, int, int] | None = None
     #: Webhooks that wait and those kept that were given up; new ones, given up for lack of room.
     webhooks: tuple[int, int, int, int] | None = None
+    #: Bounds that were hit, as OnLimit is told.
+    limits: tuple[str, ...] = ()
 
 
 class Writer:
@@ -103,6 +107,7 @@ class Writer:
         restore: Callable[[sqlite3.Connection, bool], None],
         deliver: Callable[[Answers], None],
         on_available: Callable[[bool], None],
+        turns: Turns,
     ) -> None:
         self._path = path
         self._synchronous = synchronous
@@ -111,6 +116,7 @@ class Writer:
         self._restore = restore
         self._deliver = deliver
         self._on_available = on_available
+        self._turns = turns
         self._queue: deque[Append | Job] = deque()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         #: Each is changed by one thread: what has been queued, and what was taken.
@@ -158,6 +164,11 @@ class Writer:
             self._asleep = False
             self._wake.put(None)
 
+    def players(self) -> Players | None:
+        """Return what is known of players, None without a file. Called with the writer's turn."""
+        jobs = self._jobs
+        return jobs.ledger.players if jobs is not None else None
+
     def suspect(self, error: BaseException) -> None:
         """Look whether the file is damaged, as `error` says. Called by any thread."""
         self._suspicion = error
@@ -194,7 +205,8 @@ class Writer:
             elif self._jobs is None:
                 self._refuse(batch)
             else:
-                self._write(batch, self._jobs)
+                with self._turns:
+                    self._write(batch, self._jobs)
         if self._connection is not None:
             try:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -210,12 +222,13 @@ class Writer:
 
     def _take(self) -> list[Append | Job]:
         batch: list[Append | Job] = []
-        size = rows = 0
-        while self._queue and rows < _MAX_BATCH and size < _MAX_BATCH_BYTES:
+        size = rows = cost = 0
+        while self._queue and cost < _MAX_BATCH and size < _MAX_BATCH_BYTES:
             item = self._queue.popleft()
             batch.append(item)
             size += _size(item)
             rows += _rows(item)
+            cost += 1 if isinstance(item, tuple) else 1 + item.copies // _COPIES_OF_A_ROW
         self._bytes_out += size
         self._rows_out += rows
         return batch
@@ -229,10 +242,12 @@ class Writer:
         try:
             self._wake.get(timeout=self._pause if self._jobs is None else None)
         except queue.Empty:
-            self._try_again()
+            with self._turns:
+                self._try_again()
         self._asleep = False
         if self._suspicion is not None and self._jobs is not None:
-            self._fail(self._suspicion)
+            with self._turns:
+                self._fail(self._suspicion)
         self._suspicion = None
 
     def _write(self, batch: list[Append | Job], jobs: Jobs) -> None:
@@ -254,8 +269,10 @@ class Writer:
         dropped, ledger.dropped = ledger.dropped, []
         outbox = ledger.outbox
         webhooks = (outbox.queued, outbox.dead, *outbox.take_counts())
-        totals = (ledger.bytes, ledger.message_count, jobs.session_count)
-        self._deliver(Answers(answers, dropped, totals, webhooks))
+        totals = (ledger.total_bytes, ledger.message_count, jobs.session_count)
+        limits = ("store.copies",) if ledger.players.folded else ()
+        ledger.players.folded = False
+        self._deliver(Answers(answers, dropped, totals, webhooks, limits))
 
     def _retry(self, batch: list[Append | Job], jobs: Jobs, error: Exception) -> None:
         """Do each item of a batch by itself: one of them is beyond what was foreseen."""
@@ -285,7 +302,6 @@ class Writer:
         jobs.ledger.prefetch(
             appends,
             [each for job in others for each in job.players],
-            [each for job in others for each in job.targets],
         )
         jobs.prefetch_sessions([each for job in others for each in job.sessions])
         append = jobs.ledger.append
@@ -330,7 +346,7 @@ class Writer:
         self._epoch, self._writes = epoch, jobs.ledger.players.writes
         outbox = jobs.ledger.outbox
         ledger = jobs.ledger
-        totals = (ledger.bytes, ledger.message_count, jobs.session_count)
+        totals = (ledger.total_bytes, ledger.message_count, jobs.session_count)
         self.totals = (*totals, outbox.queued, outbox.dead)
         self._damaged = False
         self._pause = _RETRY

@@ -24,6 +24,7 @@ from gateway.membership import RoomLimits
 from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.outbox import OutboxLimits, Webhook
 from gateway.store import Accepted, Ban, Membership, Published
+from gateway.stores import sqlite_players
 from tests.redis_servers import RedisServer
 from tests.stores.conftest import Driver, memory_store, redis_store, sqlite_store
 from tests.stores.test_store import session
@@ -74,6 +75,7 @@ class Stores(RuleBasedStateMachine):
         sessions=st.sampled_from([0, 4]),
         per_player=st.sampled_from([0, 2]),
         room_limits=st.sampled_from([RoomLimits(), RoomLimits(2, 2, 2)]),
+        joined=st.lists(players, unique=True),
     )
     def begin(
         self,
@@ -84,6 +86,7 @@ class Stores(RuleBasedStateMachine):
         sessions: int,
         per_player: int,
         room_limits: RoomLimits,
+        joined: list[TrueId],
     ) -> None:
         self.limits = {
             "mailbox": mailbox,
@@ -96,6 +99,8 @@ class Stores(RuleBasedStateMachine):
             "outbox": OutboxLimits(enabled=True, max_dead=2),
         }
         self.stores = [memory_store(**self.limits), self.open()]
+        for true_id in joined:
+            self.join(true_id, ROOMS[0])
 
     def open(self) -> Driver:
         raise NotImplementedError
@@ -324,6 +329,20 @@ class SqliteStores(Stores):
         self.folder.cleanup()
 
 
+class FoldingSqliteStores(SqliteStores):
+    """Hardly anything is kept at hand: copies of messages to rooms become rows of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(sqlite_players, "_MAX_LOGGED", 1)
+        self.patch.setattr(sqlite_players, "_MAX_CACHED", 1)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.patch.undo()
+
+
 class RedisStores(Stores):
     """Each time it is opened it is another node, the only one alive."""
 
@@ -347,5 +366,7 @@ def server(redis_server: RedisServer) -> None:
 
 TestSqliteStores = SqliteStores.TestCase
 TestSqliteStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
+TestFoldingSqliteStores = FoldingSqliteStores.TestCase
+TestFoldingSqliteStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
 TestRedisStores = RedisStores.TestCase
 TestRedisStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)

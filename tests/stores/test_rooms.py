@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.mailbox import OVERHEAD, Hole, Retention, StoredMessage
+from gateway.mailbox import OVERHEAD, Hole, Located, Position, Retention, StoredMessage
 from gateway.membership import RoomLimitReached, RoomLimits
 from gateway.messages import SessionId, TrueId
 from gateway.store import (
@@ -38,6 +38,12 @@ def copies_of(result: Published | GatewayError) -> dict[TrueId, StoredMessage]:
     """Return each member's copy."""
     copies = published(result).copies
     return {true_id: message for message, true_ids in copies for true_id in true_ids}
+
+
+def position_in(message: StoredMessage) -> Position:
+    position = Position.parse(message.id.decode())
+    assert position is not None
+    return position
 
 
 # Memberships
@@ -199,6 +205,11 @@ def test_a_session_may_be_passed_over(store: Driver) -> None:
     result = published(store.publish(b"1", skip=S1))
     store.publish(b"2")
     assert result.message_id is not None
+    assert [(copy.skip, true_ids) for copy, true_ids in result.copies] == [
+        (S1, [BOB]),
+        (None, [ANN]),
+    ]
+    assert result.copies[0][0].id == result.message_id
     assert [message.skip for message in store.batch(BOB).messages] == [S1, None]
     assert [message.skip for message in store.batch(ANN).messages] == [None, None]
     assert store.look(BOB, None, S1).skipped == (1,)
@@ -207,7 +218,50 @@ def test_a_session_may_be_passed_over(store: Driver) -> None:
     assert store.look(BOB).skipped == ()
 
 
+def test_messages_to_rooms_and_players_stand_in_one_order(store: Driver) -> None:
+    store.join(ANN)
+    store.join(BOB)
+    for number in range(12):
+        if number % 4 == 0:
+            store.append(b"%d" % number, target=ANN)
+        else:
+            store.publish(b"%d" % number)
+    everything = [b"%d" % number for number in range(12)]
+    assert store.read(ANN) == everything
+    assert store.read(BOB) == [each for number, each in enumerate(everything) if number % 4]
+    for after in range(12):
+        for limit in (1, 2, 5):
+            assert store.read(ANN, after, limit) == everything[after : after + limit]
+        assert store.read(ANN, after, 9, 3 * (OVERHEAD + 2)) == everything[after : after + 3]
+        assert store.read(ANN, after, 9, 1) == everything[after : after + 1]
+    for message in store.batch(ANN).messages:
+        assert store.locate(ANN, position_in(message)) is Located.HERE
+    # The same place in another mailbox is another message.
+    for message in store.batch(BOB).messages:
+        assert store.locate(ANN, position_in(message)) is Located.FOREIGN
+
+
 # Room for them
+
+
+def test_both_kinds_of_messages_give_way_in_their_order(new_store: NewStore) -> None:
+    store = new_store(mailbox=Retention(3, 0, 10.0))
+    store.join(ANN)
+    store.join(BOB)
+    for number in range(7):
+        store.publish(b"r%d" % number, now=float(number))
+        store.append(b"d%d" % number, target=ANN, now=float(number))
+    assert store.read(ANN) == [b"d5", b"r6", b"d6"]
+    assert store.read(BOB) == [b"r4", b"r5", b"r6"]
+    assert (store.first(ANN), store.head(ANN), store.message_count) == (12, 14, 6)
+    assert store.bytes == 6 * (OVERHEAD + 2)
+    store.append(b"d7", target=BOB, now=15.5)
+    assert store.read(BOB) == [b"r6", b"d7"]
+    store.expire(15.5)
+    assert store.read(ANN) == [b"r6", b"d6"]
+    store.expire(100.0)
+    assert (store.read(ANN), store.read(BOB), store.bytes) == ([], [], 0)
+    assert (store.first(ANN), store.first(BOB)) == (15, 9)
 
 
 def test_each_mailbox_drops_its_own_oldest(new_store: NewStore) -> None:

@@ -27,7 +27,7 @@ from gateway.store import Accepted, Ban, KeysFull, Published, SessionsFull
 from gateway.stores import (
     build_store,
     sqlite,
-    sqlite_ledger,
+    sqlite_keys,
     sqlite_reader,
     sqlite_schema,
     sqlite_writer,
@@ -662,7 +662,7 @@ def test_what_is_queued_of_a_dropped_session_is_only_the_players() -> None:
 def test_keys_at_their_limit_expire_a_few_at_a_time(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_ledger, "_OLD_KEYS_CHUNK", 2)
+    monkeypatch.setattr(sqlite_keys, "_OLD_KEYS_CHUNK", 2)
     with sqlite_store(path, dedupe_keys=5) as store:
         store.know([ANN, BOB])
         for number in range(5):
@@ -676,8 +676,8 @@ def test_keys_at_their_limit_expire_a_few_at_a_time(
                 f"EXPLAIN QUERY PLAN {statement}", arguments
             ).fetchall()
             for statement, arguments in (
-                (sqlite_ledger._OLDEST_KEY, (1,)),
-                (sqlite_ledger._OLD_KEYS_OF, (1, 1.0, 2)),
+                (sqlite_keys._OLDEST_KEY, (1,)),
+                (sqlite_keys._OLD_KEYS_OF, (1, 1.0, 2)),
             )
         ]
         assert all("keys_sender" in str(plan) and "B-TREE" not in str(plan) for plan in plans)

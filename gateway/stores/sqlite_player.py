@@ -1,0 +1,150 @@
+"""A player as the sqlite store's writer has them in memory; compiled, with sqlite_copies."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from gateway.mailbox import Hole
+from gateway.messages import TrueId
+
+#: Messages with rows of their own whose sizes are kept between transactions.
+MAX_AHEAD: Final = 32
+
+#: Of a player for whom nothing else has changed: id, head, first, bytes.
+MoveRow = tuple[int, int, int, int]
+
+
+class Entry:
+    """A message in one mailbox or many: `seq` is its row in the log, 0 if it has its own."""
+
+    __slots__ = ("copies", "listed", "nonce", "seq", "size", "ts")
+
+    def __init__(self, size: int, ts: float, seq: int = 0, nonce: int = 0) -> None:
+        self.size = size
+        self.ts = ts
+        self.seq = seq
+        self.nonce = nonce
+        #: Mailboxes that have it, of one in the log.
+        self.copies = 0
+        #: Members in its list.
+        self.listed = 0
+
+
+class Player:
+    """A player's row, and the oldest messages as far as they are known.
+
+    `entries` begins with the first message. None is one whose row was not looked at; all that
+    are in the log are there.
+    """
+
+    __slots__ = (
+        "bytes",
+        "confirmed",
+        "copies",
+        "entries",
+        "first",
+        "floor",
+        "folded",
+        "head",
+        "hole",
+        "id",
+        "keys",
+        "logged",
+        "oldest_key",
+        "permanent",
+        "reclaim",
+        "sessions",
+        "stale",
+        "true_id",
+    )
+
+    def __init__(self, number: int, true_id: TrueId) -> None:
+        self.id = number
+        self.true_id = true_id
+        self.permanent = False
+        self.head = 0
+        self.first = 1
+        self.bytes = 0
+        self.keys = 0
+        self.sessions = 0
+        self.confirmed = 0
+        #: The order in which full stores look at players for messages that may go.
+        self.reclaim: int | None = None
+        #: Up to here all messages have rows of their own.
+        self.folded = 0
+        self.entries: deque[Entry | None] = deque()
+        #: How many of them are in the log.
+        self.copies = 0
+        #: Whether Players counts this one among those with copies.
+        self.logged = False
+        #: Whether the log says something newer than the row.
+        self.stale = False
+        #: What all sessions have confirmed; None when that is to be read again.
+        self.floor: int | None = None
+        #: Time of the oldest key; None when that is to be read again.
+        self.oldest_key: float | None = None
+        self.hole: Hole | None = None
+
+    def learn(self, offset: int, entry: Entry) -> None:
+        """Take what a row says of one of the oldest messages."""
+        index = offset - self.first
+        if index == len(self.entries):
+            self.entries.append(entry)
+        elif 0 <= index < len(self.entries) and self.entries[index] is None:
+            self.entries[index] = entry
+
+    def shorten(self) -> None:
+        """Forget what is known of more messages than may be needed soon."""
+        while not self.copies and len(self.entries) > MAX_AHEAD:
+            self.entries.pop()
+
+    def logged_between(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return offsets of copies from `start` up to before `end`, and their rows in the log."""
+        if not self.copies:
+            return []
+        found = []
+        first = self.first
+        entries = self.entries
+        for offset in range(max(start, first), min(end, first + len(entries))):
+            entry = entries[offset - first]
+            if entry is not None and entry.seq:
+                found.append((offset, entry.seq))
+        return found
+
+    def entry_at(self, offset: int) -> Entry | None:
+        """Return a copy by its offset; None for what is not in the log."""
+        index = offset - self.first
+        if 0 <= index < len(self.entries):
+            entry = self.entries[index]
+            if entry is not None and entry.seq:
+                return entry
+        return None
+
+
+def part(players: list[Player], true_id: str) -> tuple[Player | None, list[Player]]:
+    """Return a player from among others, if there, and the others."""
+    found = None
+    others = []
+    for player in players:
+        if player.true_id == true_id:
+            found = player
+        else:
+            others.append(player)
+    return found, others
+
+
+def moves(moved: dict[int, Player], dirty: dict[int, Player]) -> list[MoveRow]:
+    """Return what is to be written of players who moved and are not dirty."""
+    return [
+        (number, player.head, player.first, player.bytes)
+        for number, player in moved.items()
+        if number not in dirty
+    ]
+
+
+def written(players: dict[int, Player]) -> None:
+    """Note that their rows are written."""
+    for player in players.values():
+        player.stale = False
+        player.shorten()
