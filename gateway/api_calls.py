@@ -13,6 +13,8 @@ from gateway.api_keys import Scope
 from gateway.api_types import (
     BanRequest,
     BanState,
+    DeadWebhooks,
+    ListDeadWebhooks,
     ListRoom,
     MembershipInfo,
     Minted,
@@ -23,6 +25,7 @@ from gateway.api_types import (
     RoomInfo,
     SendAnswer,
     SendRequest,
+    WebhooksDone,
 )
 from gateway.backend import Backend
 from gateway.messages import ListPlayers, SessionId, TrueId
@@ -130,6 +133,18 @@ async def _ban(backend: Backend, given: Arguments) -> object:
 
 async def _lift_ban(backend: Backend, given: Arguments) -> object:
     return await backend.lift_ban(given.true_id)
+
+
+async def _dead_webhooks(backend: Backend, given: Arguments) -> object:
+    return await backend.dead_webhooks(given.query)
+
+
+async def _retry_webhooks(backend: Backend, given: Arguments) -> object:
+    return await backend.retry_webhooks(given.path.get("webhook_id"))
+
+
+async def _delete_webhooks(backend: Backend, given: Arguments) -> object:
+    return await backend.delete_webhooks(given.path.get("webhook_id"))
 
 
 CALLS: Final[tuple[Call, ...]] = (
@@ -242,6 +257,52 @@ CALLS: Final[tuple[Call, ...]] = (
         "Take a player out of a room",
         MembershipInfo,
         _remove_member,
+    ),
+    Call(
+        "list_dead_webhooks",
+        "GET",
+        "/webhooks/dead",
+        "admin",
+        "Webhooks that were given up, the last one first, and why",
+        DeadWebhooks,
+        _dead_webhooks,
+        query=ListDeadWebhooks,
+    ),
+    Call(
+        "retry_dead_webhooks",
+        "POST",
+        "/webhooks/dead/retry",
+        "admin",
+        "Send all webhooks that were given up after all, under their ids, as many as have room",
+        WebhooksDone,
+        _retry_webhooks,
+    ),
+    Call(
+        "retry_dead_webhook",
+        "POST",
+        "/webhooks/dead/{webhook_id}/retry",
+        "admin",
+        "Send one of them; there may be none with this id",
+        WebhooksDone,
+        _retry_webhooks,
+    ),
+    Call(
+        "delete_dead_webhooks",
+        "DELETE",
+        "/webhooks/dead",
+        "admin",
+        "Forget all webhooks that were given up",
+        WebhooksDone,
+        _delete_webhooks,
+    ),
+    Call(
+        "delete_dead_webhook",
+        "DELETE",
+        "/webhooks/dead/{webhook_id}",
+        "admin",
+        "Forget one of them; there may be none with this id",
+        WebhooksDone,
+        _delete_webhooks,
     ),
 )
 

@@ -189,6 +189,38 @@ class MembershipInfo(msgspec.Struct, frozen=True):
     members: int
 
 
+class ListDeadWebhooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query of `GET /webhooks/dead`."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class DeadWebhookInfo(msgspec.Struct, frozen=True):
+    """A webhook that was given up: what would have been sent, when that was (Unix seconds), why."""
+
+    id: str
+    type: str
+    ts: float
+    true_id: str
+    data: dict[str, Any]
+    given_up: float
+    reason: str
+
+
+class DeadWebhooks(msgspec.Struct, frozen=True):
+    """Those given up last, the last one first; `dead` is how many are kept, as of a moment ago."""
+
+    webhooks: tuple[DeadWebhookInfo, ...]
+    dead: int
+
+
+class WebhooksDone(msgspec.Struct, frozen=True):
+    """So many webhooks that were given up wait again, or were forgotten."""
+
+    ok: Literal[True]
+    webhooks: int
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why a call was refused: a problem document (RFC 9457), with a code for programs.
 

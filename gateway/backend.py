@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,9 @@ from gateway.api_types import (
     BanRequest,
     BanState,
     Broadcast,
+    DeadWebhookInfo,
+    DeadWebhooks,
+    ListDeadWebhooks,
     ListRoom,
     MailboxInfo,
     MembershipInfo,
@@ -30,6 +33,7 @@ from gateway.api_types import (
     SendAnswer,
     SendRequest,
     SessionInfo,
+    WebhooksDone,
 )
 from gateway.connection import Services
 from gateway.errors import RequestRefused
@@ -128,16 +132,23 @@ class _Tally:
 class Backend:
     """The calls of game backends. `caller` is the name of the API key that makes one.
 
-    All raise RequestRefused, and StoreUnavailable.
+    `look_again` is called when webhooks that were given up wait again. All raise RequestRefused,
+    and StoreUnavailable.
     """
 
     def __init__(
-        self, services: Services, store: Store, minting: Minting, limits: BackendLimits
+        self,
+        services: Services,
+        store: Store,
+        minting: Minting,
+        limits: BackendLimits,
+        look_again: Callable[[], None] = lambda: None,
     ) -> None:
         self._services = services
         self._store = store
         self._minting = minting
         self._limits = limits
+        self._look_again = look_again
         self._broadcasts = 0
 
     # Messages
@@ -324,6 +335,44 @@ class Backend:
         """Let a player in again."""
         await self._services.revocation.lift_ban(true_id)
         return BanState(true_id, False)
+
+    # Webhooks
+
+    async def dead_webhooks(self, request: ListDeadWebhooks) -> DeadWebhooks:
+        """Return webhooks that were given up, the last one first."""
+        found = await self._store.list_dead_webhooks(request.limit)
+        return DeadWebhooks(
+            tuple(
+                DeadWebhookInfo(
+                    dead.webhook.id,
+                    event.type,
+                    event.ts,
+                    event.true_id,
+                    msgspec.json.decode(event.data),
+                    dead.given_up,
+                    dead.reason,
+                )
+                for dead in found
+                for event in (dead.webhook.event,)
+            ),
+            self._store.dead_webhooks,
+        )
+
+    async def retry_webhooks(self, webhook_id: str | None) -> WebhooksDone:
+        """Have a webhook sent after all that was given up, None: all of them."""
+        retried = await self._store.retry_dead_webhooks(webhook_id)
+        if retried.webhooks:
+            self._look_again()
+        if retried.full:
+            self._services.metrics.limit_hit("webhooks.max_queued")
+            if not retried.webhooks:
+                text = "webhooks.max_queued wait already"
+                raise RequestRefused("unavailable", text, None, _RETRY_AFTER)
+        return WebhooksDone(True, retried.webhooks)
+
+    async def delete_webhooks(self, webhook_id: str | None) -> WebhooksDone:
+        """Forget a webhook that was given up, None: all of them."""
+        return WebhooksDone(True, await self._store.delete_dead_webhooks(webhook_id))
 
 
 def _message(request: SendRequest, target_id: TrueId, key: str | None) -> SendMessage:

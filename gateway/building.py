@@ -78,7 +78,12 @@ def build_presence(
 
 
 def build_backend(
-    config: Config, services: Services, store: Store, tokens: Tokens, locks: KeyedLocks
+    config: Config,
+    services: Services,
+    store: Store,
+    tokens: Tokens,
+    locks: KeyedLocks,
+    reporting: Reporting | None,
 ) -> Backend:
     """Return the calls of game backends."""
     minting = Minting(
@@ -91,7 +96,10 @@ def build_backend(
         time.time,
         config.limits.name_bytes,
     )
-    return Backend(services, store, minting, BackendLimits(config.api.broadcasts))
+    limits = BackendLimits(config.api.broadcasts)
+    if reporting is None:
+        return Backend(services, store, minting, limits)
+    return Backend(services, store, minting, limits, reporting.look_again)
 
 
 def build_cut_off(

@@ -6,9 +6,10 @@ the other. Webhooks have numbers that rise; those of a player are sent in that o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,6 +21,9 @@ WebhookType = Literal[
 ]
 #: Why the oldest webhook was given up when there was no room for one more.
 FULL: Final = "webhooks.max_queued is reached"
+
+#: No more digits than a number of the store has.
+_WEBHOOK_ID: Final = re.compile(r"([0-9a-z]+)\.([0-9]{1,18})\.([0-9a-f]{1,15})")
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -78,9 +82,22 @@ class DeadWebhook(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Retried(NamedTuple):
+    """How many webhooks wait again, and whether some could not, because there is no room."""
+
+    webhooks: int
+    full: bool
+
+
 def webhook_id(epoch: str, seq: int, nonce: int) -> str:
     """Return a webhook's id; the nonce tells those apart that a restored backup numbers alike."""
     return f"{epoch}.{seq}.{nonce:x}"
+
+
+def parse_webhook_id(text: str) -> tuple[str, int, int] | None:
+    """Return what `webhook_id` was given; None if it has not made this text."""
+    match = _WEBHOOK_ID.fullmatch(text)
+    return None if match is None else (match[1], int(match[2]), int(match[3], 16))
 
 
 def _event(kind: WebhookType, true_id: str, ts: float, data: Mapping[str, Any]) -> Event:
@@ -150,3 +167,13 @@ class OutboxStore(Protocol):
 
     async def list_dead_webhooks(self, limit: int) -> tuple[DeadWebhook, ...]:
         """Return webhooks that were given up, the last one first."""
+
+    async def retry_dead_webhooks(self, webhook_id: str | None) -> Retried:
+        """Let a webhook that was given up wait again, under its id; None: all of them.
+
+        There may be none with this id. With lower numbers than those that wait they are read by
+        who reads from the start. As many as have room go, none that waits is given up for them.
+        """
+
+    async def delete_dead_webhooks(self, webhook_id: str | None) -> int:
+        """Forget a webhook that was given up, None: all of them; return how many that were."""

@@ -60,6 +60,10 @@ class Reporting:
             self._metrics.webhook("dead")
         self._webhooks.wake()
 
+    def look_again(self) -> None:
+        """Webhooks that were given up wait again."""
+        self._webhooks.look_again()
+
     def on_webhooks_lost(self, numbers: Iterable[int]) -> None:
         """Another gateway sends the webhooks with these numbers from now on."""
         self._webhooks.drop(numbers)

@@ -190,7 +190,9 @@ class Gateway:
             locks,
         )
         api_keys = load_api_keys(config, self._state_dir)
-        self._backend = build_backend(config, self._services, self._store, self._tokens, locks)
+        self._backend = build_backend(
+            config, self._services, self._store, self._tokens, locks, self._reporting
+        )
         server = config.server
         self._peers = PeerPolicy(server.allowed_origins, server.public_url, server.trusted_proxies)
         self._api = Api(

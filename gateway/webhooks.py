@@ -106,6 +106,11 @@ class Webhooks:
         self._more = True
         self._wake.set()
 
+    def look_again(self) -> None:
+        """There may be webhooks in the store with lower numbers than some that were read."""
+        self._last = 0
+        self.wake()
+
     def drop(self, numbers: Iterable[int]) -> None:
         """Another gateway sends these from now on: no try follows the one that is under way.
 
@@ -186,6 +191,8 @@ class Webhooks:
                 continue
             for webhook in found:
                 self._last = webhook.seq
+                if webhook.seq in self._window or webhook.seq in self._sent:
+                    continue
                 self._window[webhook.seq] = webhook
                 true_id = webhook.event.true_id
                 queue = self._queues.get(true_id)

@@ -6,12 +6,15 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
+import msgspec
+
 from gateway.messages import TrueId
 from gateway.outbox import (
     FULL,
     DeadWebhook,
     Event,
     OutboxLimits,
+    Retried,
     Webhook,
     presence_changed,
     webhook_id,
@@ -85,6 +88,33 @@ class MemoryOutbox:
         if webhook is not None:
             self._dead.append(DeadWebhook(webhook, now, reason))
 
+    def retry_dead(self, webhook_id: str | None) -> Retried:
+        """See OutboxStore.retry_dead_webhooks: they get new numbers."""
+        most = self._limits.max_queued
+        retried = 0
+        full = False
+        for each in self._take_dead(webhook_id):
+            if most and len(self._webhooks) >= most:
+                full = True
+                self._dead.append(each)
+                continue
+            self._seq += 1
+            self._webhooks[self._seq] = msgspec.structs.replace(each.webhook, seq=self._seq)
+            retried += 1
+        if retried:
+            self._on_webhooks(retried, 0)
+        return Retried(retried, full)
+
+    def delete_dead(self, webhook_id: str | None) -> int:
+        """See OutboxStore.delete_dead_webhooks."""
+        return len(self._take_dead(webhook_id))
+
+    def _take_dead(self, webhook_id: str | None) -> Sequence[DeadWebhook]:
+        taken = [each for each in self._dead if webhook_id in (None, each.webhook.id)]
+        kept = [each for each in self._dead if webhook_id not in (None, each.webhook.id)]
+        self._dead = deque(kept, maxlen=self._dead.maxlen)
+        return taken
+
     def list_dead(self, limit: int) -> tuple[DeadWebhook, ...]:
         """See OutboxStore.list_dead_webhooks."""
         return tuple(islice(reversed(self._dead), limit))
@@ -128,3 +158,11 @@ class OutboxCalls:
     async def list_dead_webhooks(self, limit: int) -> tuple[DeadWebhook, ...]:
         """See OutboxStore.list_dead_webhooks."""
         return self.outbox.list_dead(limit)
+
+    async def retry_dead_webhooks(self, webhook_id: str | None) -> Retried:
+        """See OutboxStore.retry_dead_webhooks."""
+        return self.outbox.retry_dead(webhook_id)
+
+    async def delete_dead_webhooks(self, webhook_id: str | None) -> int:
+        """See OutboxStore.delete_dead_webhooks."""
+        return self.outbox.delete_dead(webhook_id)

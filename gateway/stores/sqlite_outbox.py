@@ -12,6 +12,7 @@ from gateway.outbox import (
     DeadWebhook,
     Event,
     OutboxLimits,
+    Retried,
     Webhook,
     presence_changed,
     webhook_id,
@@ -23,6 +24,11 @@ _OLDEST: Final = "SELECT min(seq) FROM webhooks"
 _BURY: Final = """INSERT INTO dead_webhooks (given_up, reason, seq, nonce, type, true_id, ts, data)
     SELECT ?, ?, seq, nonce, type, true_id, ts, data FROM webhooks WHERE seq = ?"""
 _REMOVE: Final = "DELETE FROM webhooks WHERE seq = ?"
+_DEAD_NUMBERS: Final = "SELECT number FROM dead_webhooks ORDER BY number"
+_DEAD_NUMBER: Final = "SELECT number FROM dead_webhooks WHERE seq = ? AND nonce = ?"
+_RETRY: Final = """INSERT INTO webhooks (seq, nonce, type, true_id, ts, data)
+    SELECT seq, nonce, type, true_id, ts, data FROM dead_webhooks WHERE number = ?"""
+_DELETE_DEAD: Final = "DELETE FROM dead_webhooks WHERE number = ?"
 _FORGET_DEAD: Final = """DELETE FROM dead_webhooks WHERE number IN
     (SELECT number FROM dead_webhooks ORDER BY number DESC LIMIT -1 OFFSET ?)"""
 _ONLINE: Final = "INSERT OR IGNORE INTO online VALUES (?)"
@@ -90,6 +96,39 @@ class SqliteOutbox:
         most = self._limits.max_dead
         if most and self.dead > most:
             self.dead -= self._connection.execute(_FORGET_DEAD, (most,)).rowcount
+
+    def retry_dead(self, which: tuple[int, int] | None) -> Retried:
+        """Let those wait again that were given up: a number and a nonce, or None for all."""
+        self._begin()
+        most = self._limits.max_queued
+        retried = 0
+        numbers = self._dead_numbers(which)
+        for number in numbers:
+            if most and self.queued >= most:
+                break
+            self._connection.execute(_RETRY, (number,))
+            self._connection.execute(_DELETE_DEAD, (number,))
+            self.queued += 1
+            self.dead -= 1
+            retried += 1
+        self.added += retried
+        return Retried(retried, retried < len(numbers))
+
+    def delete_dead(self, which: tuple[int, int] | None) -> int:
+        """Forget those that were given up, as `retry_dead`; return how many."""
+        self._begin()
+        numbers = self._dead_numbers(which)
+        for number in numbers:
+            self.dead -= self._connection.execute(_DELETE_DEAD, (number,)).rowcount
+        return len(numbers)
+
+    def _dead_numbers(self, which: tuple[int, int] | None) -> list[int]:
+        cursor = (
+            self._connection.execute(_DEAD_NUMBERS)
+            if which is None
+            else self._connection.execute(_DEAD_NUMBER, which)
+        )
+        return [number for (number,) in cursor.fetchall()]
 
     def take_counts(self) -> tuple[int, int]:
         """Return how many were added and how many given up for lack of room, since last asked."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gateway.messages import TrueId
-from gateway.outbox import DeadWebhook, Webhook
+from gateway.outbox import DeadWebhook, Retried, Webhook, parse_webhook_id
 from gateway.stores.sqlite_jobs import Jobs
 from gateway.stores.sqlite_outbox import list_dead, list_online, list_webhooks
 from gateway.stores.sqlite_reader import Done, Reader
@@ -62,3 +62,24 @@ class OutboxCalls:
             lambda connection: list_dead(connection, self.epoch, limit)
         )
         return found
+
+    async def retry_dead_webhooks(self, webhook_id: str | None) -> Retried:
+        """See OutboxStore.retry_dead_webhooks: they keep their numbers."""
+        which = self._place_of(webhook_id)
+        if which is None and webhook_id is not None:
+            return Retried(0, False)
+        retried: Retried = await self._do(lambda jobs: jobs.ledger.outbox.retry_dead(which))
+        return retried
+
+    async def delete_dead_webhooks(self, webhook_id: str | None) -> int:
+        """See OutboxStore.delete_dead_webhooks."""
+        which = self._place_of(webhook_id)
+        if which is None and webhook_id is not None:
+            return 0
+        deleted: int = await self._do(lambda jobs: jobs.ledger.outbox.delete_dead(which))
+        return deleted
+
+    def _place_of(self, webhook_id: str | None) -> tuple[int, int] | None:
+        """Return number and nonce of a webhook; None if this store has not made the id."""
+        parsed = parse_webhook_id(webhook_id or "")
+        return None if parsed is None or parsed[0] != self.epoch else parsed[1:]

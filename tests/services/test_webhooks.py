@@ -302,6 +302,25 @@ async def test_more_than_fits_into_memory_is_sent_in_order(
 
 
 @scenario
+async def test_what_was_given_up_is_found_again_and_nothing_else_sent_twice() -> None:
+    async with scene(concurrency=1) as now:
+        now.gate = asyncio.Event()
+        for number in range(4):
+            now.report("ann", number)
+        await now.until(lambda: now.out == 1)
+        # While the first is under way and the others wait; with a number below theirs.
+        taken = now.store.outbox._webhooks.pop(2)
+        now.webhooks.drop([2])
+        now.store.outbox._webhooks[2] = taken
+        now.store.outbox._webhooks.move_to_end(2, last=False)
+        now.webhooks.look_again()
+        await asyncio.sleep(0.02)
+        now.gate.set()
+        await now.quiet()
+        assert sorted(now.got) == [("ann", number) for number in range(4)]
+
+
+@scenario
 async def test_a_fault_is_logged_and_the_sending_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -156,6 +156,76 @@ def test_without_room_the_oldest_is_given_up(new_store: NewStore) -> None:
     assert (dead.webhook.event.true_id, dead.reason) == ("p0", "webhooks.max_queued is reached")
 
 
+@pytest.fixture
+def with_dead(new_store: NewStore) -> tuple[Driver, list[Webhook]]:
+    """A store in which of the webhooks p0 to p4 the first three were given up, and all five."""
+    store = new_store(outbox=OutboxLimits(enabled=True, max_queued=4))
+    for number in range(5):
+        store.report_presence({TrueId(f"p{number}"): True}, 0.0)
+        if number < 3:
+            (webhook,) = waiting(store)
+            store.bury_webhook(webhook.seq, "refused", 10.0 + number)
+    dead = [each.webhook for each in reversed(store.list_dead_webhooks(10))]
+    return store, [*dead, *waiting(store)]
+
+
+def test_what_was_given_up_waits_again_under_its_id(
+    with_dead: tuple[Driver, list[Webhook]],
+) -> None:
+    store, webhooks = with_dead
+    assert store.retry_dead_webhooks(webhooks[1].id) == (1, False)
+    assert store.retry_dead_webhooks(webhooks[1].id) == (0, False)
+    assert {each.id for each in waiting(store)} == {webhooks[number].id for number in (1, 3, 4)}
+    (again,) = (each for each in waiting(store) if each.id == webhooks[1].id)
+    assert again.event == webhooks[1].event
+    assert (store.dead_webhooks, store.queued_webhooks) == (2, 3)
+    # It may be sent now, or given up again.
+    store.bury_webhook(again.seq, "refused again", 20.0)
+    (newest, *_) = store.list_dead_webhooks(10)
+    assert (newest.webhook.id, newest.reason) == (webhooks[1].id, "refused again")
+
+
+def test_all_that_was_given_up_waits_again_as_far_as_there_is_room(
+    with_dead: tuple[Driver, list[Webhook]],
+) -> None:
+    store, webhooks = with_dead
+    # Nothing that waits is given up for it.
+    assert store.retry_dead_webhooks(None) == (2, True)
+    assert {each.id for each in waiting(store)} == {webhooks[number].id for number in (0, 1, 3, 4)}
+    (left,) = store.list_dead_webhooks(10)
+    assert left.webhook.id == webhooks[2].id
+    assert store.retry_dead_webhooks(webhooks[2].id) == (0, True)
+    store.remove_webhooks([each.seq for each in waiting(store)])
+    assert store.retry_dead_webhooks(None) == (1, False)
+    assert store.retry_dead_webhooks(None) == (0, False)
+    assert (store.dead_webhooks, store.queued_webhooks) == (0, 1)
+
+
+def test_what_was_given_up_can_be_forgotten(with_dead: tuple[Driver, list[Webhook]]) -> None:
+    store, webhooks = with_dead
+    assert store.delete_dead_webhooks(webhooks[0].id) == 1
+    assert store.delete_dead_webhooks(webhooks[0].id) == 0
+    assert [each.webhook.id for each in store.list_dead_webhooks(10)] == [
+        webhooks[2].id,
+        webhooks[1].id,
+    ]
+    assert store.delete_dead_webhooks(None) == 2
+    assert store.list_dead_webhooks(10) == ()
+    assert (store.dead_webhooks, store.queued_webhooks) == (0, 2)
+
+
+@pytest.mark.parametrize("webhook_id", ["", "x", "a.1.b", "a.999999-1.b", "é", "a" * 128])
+def test_an_id_that_is_nobodys_changes_nothing(
+    with_dead: tuple[Driver, list[Webhook]], webhook_id: str
+) -> None:
+    store, webhooks = with_dead
+    # One that waits is none that was given up.
+    for each in (webhook_id, webhooks[4].id):
+        assert store.retry_dead_webhooks(each) == (0, False)
+        assert store.delete_dead_webhooks(each) == 0
+    assert (store.dead_webhooks, store.queued_webhooks) == (3, 2)
+
+
 def test_nothing_is_written_when_there_is_nobody_to_send_it_to(new_store: NewStore) -> None:
     store = new_store()
     store.add_session(session())

@@ -10,6 +10,7 @@ import pytest
 from gateway.errors import StoreUnavailable
 from gateway.messages import TrueId
 from gateway.outbox import OutboxLimits, Webhook
+from gateway.stores.redis import outbox
 from tests.redis_servers import RedisServer
 from tests.stores.conftest import ANN, BOB, NewStore, RedisDriver
 from tests.stores.test_redis_sessions import listening
@@ -168,6 +169,31 @@ def test_what_is_given_up_is_shown_by_all_nodes(pair: tuple[RedisDriver, RedisDr
         (found[1].id, 0, 11.0, "reason 1"),
     ]
     assert second.dead_webhooks == 3
+
+
+def test_any_node_can_have_what_was_given_up_sent_by_the_one_that_sends(
+    pair: tuple[RedisDriver, RedisDriver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In many small calls.
+    monkeypatch.setattr(outbox, "_CHUNK", 2)
+    first, second = pair
+    first.report_presence(dict.fromkeys(PLAYERS, True), 1.0)
+    found = webhooks(first)
+    for webhook in found:
+        first.bury_webhook(webhook.seq, "refused", 10.0)
+    assert webhooks(first) == []
+    assert second.retry_dead_webhooks(found[7].id) == (1, False)
+    for partition in range(4):
+        first.store.on_outbox_written(partition)
+    (again,) = webhooks(first)
+    assert (again.id, again.event) == (found[7].id, found[7].event)
+    assert again.seq > found[-1].seq
+    assert second.delete_dead_webhooks(found[8].id) == 1
+    assert second.retry_dead_webhooks(None) == (18, False)
+    for partition in range(4):
+        first.store.on_outbox_written(partition)
+    assert players(webhooks(first)) == sorted({*PLAYERS} - {found[8].event.true_id})
+    assert (first.dead_webhooks, second.queued_webhooks) == (0, 19)
 
 
 def test_the_limits_hold_over_all_partitions(nodes: NewStore) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
+from gateway.api_keys import ApiKeysFile
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.posting import PostFailed
@@ -23,6 +24,7 @@ from gateway.transport.webhook_client import ClientLimits, WebhookClient
 from tests.gateway_process import GatewayProcess, program
 from tests.transport.client import Clients, until
 from tests.transport.conftest import change, nothing_runs
+from tests.transport.test_api import Backend as Operator
 from tests.webhook_receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.gen_test(timeout=120)
@@ -184,6 +186,44 @@ async def test_what_is_refused_is_given_up_and_kept(
     (dead,) = await gateway._store.list_dead_webhooks(10)
     assert (dead.webhook.event.type, dead.reason) == ("session.new", "HTTP status 400")
     await until(lambda: receiver.types() == ["player.online"])
+
+
+@pytest.mark.expects_warnings
+@pytest.mark.settings(webhooks={"attempts": 2})
+async def test_what_was_given_up_is_listed_sent_again_and_forgotten(
+    clients: Clients, receiver: Receiver, gateway: Gateway, tmp_path: Path
+) -> None:
+    keys = ApiKeysFile(tmp_path / "state" / "api-keys")
+    operator = Operator(clients, keys.add("operator", frozenset({"admin"}))[1])
+    receiver.status = lambda event: 400 if event["type"] == "session.new" else 200
+    players = [await clients.player() for _ in range(3)]
+    await until(lambda: gateway._store.dead_webhooks == 3)
+    listed = await operator.ok("GET", "/webhooks/dead")
+    assert listed["dead"] == 3
+    assert (await operator.ok("GET", "/webhooks/dead?limit=1"))["webhooks"] == listed["webhooks"][
+        :1
+    ]
+    assert {each["true_id"] for each in listed["webhooks"]} == {each.true_id for each in players}
+    one, two, _ = listed["webhooks"]
+    assert one["reason"] == "HTTP status 400"
+    assert one["data"]["session_id"] in {each.session["session_id"] for each in players}
+    # Still refused, it comes back.
+    path = f"/webhooks/dead/{one['id']}"
+    assert await operator.ok("POST", f"{path}/retry") == {"ok": True, "webhooks": 1}
+    await until(lambda: gateway._store.dead_webhooks == 3)
+    receiver.status = lambda event: 200
+    assert await operator.ok("POST", f"{path}/retry") == {"ok": True, "webhooks": 1}
+    await until(lambda: "session.new" in receiver.types())
+    (sent,) = (event for event in receiver.events if event["type"] == "session.new")
+    assert sent == {key: one[key] for key in ("id", "type", "ts", "true_id", "data")}
+    assert await operator.ok("POST", f"{path}/retry") == {"ok": True, "webhooks": 0}
+    path = f"/webhooks/dead/{two['id']}"
+    assert await operator.ok("DELETE", path) == {"ok": True, "webhooks": 1}
+    assert await operator.ok("POST", "/webhooks/dead/retry") == {"ok": True, "webhooks": 1}
+    await until(lambda: receiver.types().count("session.new") == 2)
+    assert await operator.ok("DELETE", "/webhooks/dead") == {"ok": True, "webhooks": 0}
+    assert (await operator.ok("GET", "/webhooks/dead")) == {"webhooks": [], "dead": 0}
+    assert [event["type"] for event in receiver.events].count("player.online") == 3
 
 
 @pytest.mark.settings(mailbox={"retention": 0.05})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from gateway.messages import TrueId
-from gateway.outbox import DeadWebhook, Webhook
+from gateway.outbox import DeadWebhook, Retried, Webhook
 from gateway.store import StoreLimits
 from gateway.stores.redis.client import Word
 from gateway.stores.redis.local_outbox import (
@@ -27,6 +28,9 @@ _ONLINE: Final = load("outbox_online")
 _PRESENCE: Final = load("outbox_presence")
 _READ: Final = load("outbox_read")
 _REMOVE: Final = load("outbox_remove")
+_REVIVE: Final = load("outbox_revive")
+#: The partition in an id that lua/_outbox.lua has made.
+_PARTITION: Final = re.compile(r"[0-9a-z]+\.([0-9]{1,9})-[0-9]+\.[0-9a-f]+")
 #: Webhooks, or changes of presence, in one call.
 _CHUNK: Final = 500
 #: Numbers that are remembered of webhooks given up here.
@@ -164,6 +168,37 @@ class OutboxCalls:
                 found.append((given_up, int(time), int(place), dead))
         found.sort(key=lambda each: each[:3], reverse=True)
         return tuple(dead for *_, dead in found[:limit])
+
+    async def retry_dead_webhooks(self, webhook_id: str | None) -> Retried:
+        """See OutboxStore.retry_dead_webhooks: they get new numbers at whoever sends them."""
+        return await self._revive("retry", webhook_id)
+
+    async def delete_dead_webhooks(self, webhook_id: str | None) -> int:
+        """See OutboxStore.delete_dead_webhooks."""
+        return (await self._revive("delete", webhook_id)).webhooks
+
+    async def _revive(self, action: str, webhook_id: str | None) -> Retried:
+        done = full = 0
+        for partition in self._partitions_of(webhook_id):
+            last: bytes = b"0-0"
+            while last:
+                args = (*self._outbox_args(partition), action, last, _CHUNK, webhook_id or "")
+                reply: Any = await self._partitions.ask(partition, _REVIVE, args)
+                count, no_room, last, *counts = reply
+                self._note_webhooks(partition, counts)
+                done += count
+                full |= no_room
+                if no_room or (webhook_id is not None and count):
+                    break
+        return Retried(done, bool(full))
+
+    def _partitions_of(self, webhook_id: str | None) -> Collection[int]:
+        """Return the partitions that may have webhooks with this id, all for None."""
+        if webhook_id is None:
+            return range(self._partitions.count)
+        match = _PARTITION.fullmatch(webhook_id)
+        partition = -1 if match is None else int(match[1])
+        return (partition,) if 0 <= partition < self._partitions.count else ()
 
     # Presence
 
