@@ -3,6 +3,16 @@
 /** Any JSON value. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json | undefined };
 
+/**
+ * `T`, where JSON can say it: interfaces and classes of a game's own, too, but no functions,
+ * symbols, bigints, and nothing that has them inside.
+ */
+export type Sendable<T> = T extends null | undefined | boolean | number | string
+  ? T
+  : T extends symbol | bigint | ((...args: any[]) => unknown)
+    ? never
+    : { [Key in keyof T]: Sendable<T[Key]> };
+
 /** What is presented when there is no token: see "Connecting" in the gateway's README. */
 export type Credentials =
   | { guest: true; name?: string }
@@ -272,12 +282,18 @@ export interface Room {
 
   /** Send to all members. As `game.send`: until there is a receipt, once, and in order. */
   publish(data: Json, options?: PublishOptions): Promise<Receipt>;
+  publish<T extends object>(data: T & Sendable<T>, options?: PublishOptions): Promise<Receipt>;
   /**
    * Send the latest state of something, such as a position, under its `key`. It is not stored,
    * and of each key only the newest is sent or kept for who is slow: the last one arrives at all
    * who are connected, those in between may not. The receipt may be ignored.
    */
   volatile(key: string, data: Json, options?: VolatileOptions): Promise<Receipt>;
+  volatile<T extends object>(
+    key: string,
+    data: T & Sendable<T>,
+    options?: VolatileOptions,
+  ): Promise<Receipt>;
   /** The members. */
   players(options?: { limit?: number; cursor?: string }): Promise<Members>;
   /** Leave, with all tabs, and listen no more. */
@@ -314,6 +330,11 @@ export class GatewayClient {
    * the gateway, and arrives once; messages to one target arrive in the order of the calls.
    */
   send(targetId: string, data: Json, options?: SendOptions): Promise<Receipt>;
+  send<T extends object>(
+    targetId: string,
+    data: T & Sendable<T>,
+    options?: SendOptions,
+  ): Promise<Receipt>;
   /**
    * Join a room, or find that one is a member already. Listen right after the `await`: what came
    * meanwhile waits for that.

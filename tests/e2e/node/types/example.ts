@@ -16,6 +16,10 @@ interface Move {
   to: string;
 }
 
+class Branch {
+  constructor(readonly branches: Branch[] = [], readonly note?: string) {}
+}
+
 export async function play(opponent: string): Promise<void> {
   const game: GatewayClient = connect({
     url: "https://gateway.example",
@@ -39,6 +43,15 @@ export async function play(opponent: string): Promise<void> {
   room.on("joined", (trueId, members) => console.log(trueId.length, members.toFixed()));
   const receipt: Receipt = await room.publish({ move: "e4" }, { type: "move", echo: false });
   console.log(receipt.status, room.members ?? 0);
+  // What a game has types of its own for is sent as it is.
+  const move: Move = { from: "e2", to: "e4" };
+  await room.publish(move);
+  await room.publish({ moves: [move], by: null, tree: new Branch([new Branch()]) });
+  void room.volatile("move", [move] as const);
+  const json: Json = JSON.parse("[1]");
+  await game.send(opponent, json);
+  const forward = <T extends Json>(data: T): Promise<Receipt> => game.send(opponent, data);
+  await forward(null);
   void room.volatile("position", [1, 2]);
   let cursor: string | undefined;
   do {
@@ -67,6 +80,12 @@ export function mistakes(game: GatewayClient, room: Room): void {
   void game.send(4711, "x");
   // @ts-expect-error functions are no JSON
   void game.send("p_x", () => {});
+  // @ts-expect-error nor is what has one inside
+  void room.publish({ at: [1, 2], look() {} });
+  // @ts-expect-error nothing is no JSON, either
+  void room.publish(undefined);
+  // @ts-expect-error nobody knows what that is
+  void room.publish(JSON.parse("1") as unknown);
   // @ts-expect-error a latest value is never stored
   void room.volatile("key", 1, { volatile: false });
   // @ts-expect-error what the client knows is not to be changed
