@@ -174,6 +174,22 @@ async def test_stock_client_is_served_with_its_licence(clients: Clients) -> None
     assert b"MIT" in licence.body
 
 
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/client/gateway.js", "text/javascript"),
+        ("/client/gateway.d.ts", "text/plain; charset=UTF-8"),
+        ("/app.css", "text/css"),
+    ],
+)
+async def test_what_a_file_is_does_not_depend_on_the_system(
+    clients: Clients, path: str, content_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mimetypes.guess_type", lambda *_: ("video/mp2t", None))
+    response = await clients.fetch(path)
+    assert response.headers["Content-Type"] == content_type
+
+
 async def test_page_loads_nothing_from_elsewhere(clients: Clients) -> None:
     page = (await clients.fetch("/")).body.decode()
     for url in re.findall(r'(?:src|href)="([^"]+)"', page):
