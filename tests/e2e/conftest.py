@@ -139,7 +139,9 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     Without the variable, a temporary one.
     """
     root = os.environ.get("GATEWAY_TEST_OUTPUT")
-    return Path(root, request.node.name) if root else tmp_path / "output"
+    if not root:
+        return tmp_path / "output"
+    return Path(root, request.path.stem, request.node.name)
 
 
 @pytest.fixture
