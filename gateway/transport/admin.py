@@ -27,8 +27,10 @@ from gateway.transport.quiet import QuietFaults
 
 PREFIX: Final = "/admin"
 #: Files that who is not logged in needs.
-PUBLIC: Final = frozenset({"login.js", "base.css", "icon.svg"})
+PUBLIC: Final = frozenset({"login.js", "base.css", "operator.css", "icon.svg"})
 ADMIN_FOLDER: Final = Path(__file__).resolve().parent.parent / "static" / "admin"
+#: Of the game's page, too. A game that replaces that does not replace it here.
+_SHARED: Final = ADMIN_FOLDER.parent / "base.css"
 _TYPES: Final = {
     ".html": "text/html; charset=UTF-8",
     ".js": "text/javascript; charset=UTF-8",
@@ -274,7 +276,7 @@ def admin_routes(api: Api, admin: Admin, door: Door) -> Routes:
     """Return all routes of the page, and one for whatever else is below `/admin`."""
     files = {
         path.name: File(path.read_bytes(), _TYPES[path.suffix])
-        for path in ADMIN_FOLDER.iterdir()
+        for path in (_SHARED, *ADMIN_FOLDER.iterdir())
         if path.suffix in _TYPES
     }
     page = {"door": door, "files": files}

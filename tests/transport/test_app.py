@@ -13,7 +13,15 @@ from tests.transport.client import Clients
 
 pytestmark = pytest.mark.gen_test
 
-FILES = ["/", "/index.html", "/app.js", "/app.css", "/favicon.svg", "/vendor/socket.io.esm.min.js"]
+FILES = [
+    "/",
+    "/index.html",
+    "/app.js",
+    "/base.css",
+    "/app.css",
+    "/favicon.svg",
+    "/vendor/socket.io.esm.min.js",
+]
 
 
 @pytest.fixture

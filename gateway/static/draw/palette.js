@@ -1,4 +1,4 @@
-/** The arena's colours by day and by night; the page's own are in app.css. */
+/** The arena's colours by day and by night; the page's own are in base.css and app.css. */
 
 /**
  * @typedef {object} Palette
