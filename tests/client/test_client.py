@@ -30,8 +30,9 @@ from gateway.client import (
     connect,
 )
 from gateway.server import Gateway
-from tests.client.players import drop_all, make, nothing_is_left, player, soon, take, until
+from tests.client.players import drop_all, make, nothing_is_left, player, soon, take
 from tests.gateway_process import ROOT
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test(timeout=90)
 

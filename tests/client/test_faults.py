@@ -11,9 +11,10 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from gateway.client import FileStorage, Goaway, Guest, Password, StateChange
-from tests.client.players import nothing_is_left, player, soon, take, until
+from tests.client.players import nothing_is_left, player, soon, take
 from tests.faults.proxy import Proxy
 from tests.gateway_process import GatewayProcess
+from tests.waiting import until
 
 pytestmark = [pytest.mark.gen_test(timeout=200), pytest.mark.expects_warnings]
 

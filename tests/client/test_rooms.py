@@ -12,8 +12,9 @@ import pytest
 from gateway.client import Guest, Rejoined, RequestRefused, RoomChange
 from gateway.client.rooms import Rooms
 from gateway.server import Gateway
-from tests.client.players import drop_all, nothing_is_left, player, soon, take, until
+from tests.client.players import drop_all, nothing_is_left, player, soon, take
 from tests.gateway_process import GatewayProcess
+from tests.waiting import until
 
 pytestmark = [pytest.mark.gen_test(timeout=120), pytest.mark.expects_warnings]
 

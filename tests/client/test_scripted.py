@@ -40,8 +40,8 @@ from tests.client.players import (
     refusal,
     soon,
     take,
-    until,
 )
+from tests.waiting import until
 
 #: RFC 6455, section 1.3.
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,17 +14,11 @@ from gateway.client import ConnectRefused, GatewayClient, Keys, Message, connect
 from gateway.client.api import GatewayApi
 from tests.e2e.example_backend import SECRET, TICKETS, ExampleBackend
 from tests.gateway_process import GatewayProcess
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test(timeout=240)
 
-PATIENCE = 60.0
 NEWS = 20
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 class Hero:

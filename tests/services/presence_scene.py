@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 from gateway.errors import RequestRefused
@@ -13,10 +11,10 @@ from gateway.metrics import Metrics
 from gateway.presence_service import PresenceService, PresenceSettings
 from tests.services.world import Clock, Timers
 from tests.stores.presence_nodes import GRACE, Backing, Group
+from tests.waiting import until
 
 SETTLE = 2.0
 INTERVAL = 0.25
-TIMEOUT = 20.0
 
 
 class Watcher:
@@ -108,13 +106,3 @@ class Scene:
         await until(lambda: answers)
         assert isinstance(answers[0], dict)
         return answers[0]
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not holds():  # noqa: ASYNC110 - what it looks at has no event
-            await asyncio.sleep(0.005)
-
-
-def run(coroutine: Any) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 4 * TIMEOUT))

@@ -13,9 +13,10 @@ from gateway.nodes import Alone
 from gateway.rooms import Rooms, RoomSettings
 from gateway.store import MembershipDone
 from gateway.stores.memory import MemoryStore
-from tests.services.presence_scene import SETTLE, Node, Scene, Watcher, run, until
+from tests.services.presence_scene import SETTLE, Node, Scene, Watcher
 from tests.services.world import LIMITS
 from tests.stores.presence_nodes import ANN, BOB, GRACE
+from tests.waiting import run, until
 
 ROOM = "match 1"
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.cut_off import CutOff
 from gateway.nodes import NodeId
 from tests.services.world import World, scenario
-from tests.stores.redis_client import until
+from tests.waiting import until
 
 PATIENCE = 0.05
 ONE, TWO = NodeId("one"), NodeId("two")

@@ -9,7 +9,7 @@ from gateway.mailbox import Draft, StoredMessage
 from gateway.messages import SessionId, TrueId
 from gateway.nodes import NodeId
 from tests.services.world import World, scenario
-from tests.stores.redis_client import until
+from tests.waiting import until
 
 OTHER = NodeId("other")
 

@@ -11,7 +11,8 @@ import pytest
 
 from gateway.messages import TrueId
 from tests.redis_servers import RedisServer
-from tests.services.presence_scene import SETTLE, Node, Scene, Watcher, run, until
+from tests.services.presence_scene import SETTLE, Node, Scene, Watcher
+from tests.waiting import run, until
 
 STEPS = 60
 SESSIONS = ("s1", "s2")

@@ -9,8 +9,9 @@ import pytest
 from gateway.errors import RequestRefused
 from gateway.messages import ListPlayers, TrueId
 from tests.redis_servers import RedisServer, RedisServers
-from tests.services.presence_scene import SETTLE, Scene, run, until
+from tests.services.presence_scene import SETTLE, Scene
 from tests.stores.presence_nodes import ANN, BOB, GRACE
+from tests.waiting import run, until
 
 
 def test_watchers_at_another_node_hear_who_comes_hides_and_goes(redis_url: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 from gateway.store_url import parse_redis_url
 from gateway.stores.redis.client import Redis, Reply
@@ -14,12 +12,6 @@ GUARD = 30.0
 ECHO = script("echo", "return {KEYS[1], ARGV[1], ARGV[2]}")
 PUSH = script("push", "return redis.call('RPUSH', prefix .. 'list', ARGV[1])")
 SAY = script("say", "return tell(ARGV[1], payload('m', ARGV[2], ARGV[3]))")
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(GUARD):
-        while not holds():  # noqa: ASYNC110 - what it looks at has no event
-            await asyncio.sleep(0.01)
 
 
 class Opened:
@@ -34,10 +26,6 @@ class Opened:
 
     async def __aexit__(self, *_: object) -> None:
         await self.redis.close()
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(coroutine, GUARD * 2))
 
 
 def pushes(redis: Redis, numbers: range, which: Script = PUSH) -> list[asyncio.Future[Reply]]:

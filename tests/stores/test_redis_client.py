@@ -17,18 +17,8 @@ from gateway.stores.redis.client import Redis
 from gateway.stores.redis.scripts import script
 from tests.certificates import Authority
 from tests.redis_servers import RedisServer, RedisServers
-from tests.stores.redis_client import (
-    ECHO,
-    GUARD,
-    PUSH,
-    SAY,
-    Opened,
-    events,
-    listening,
-    pushes,
-    run,
-    until,
-)
+from tests.stores.redis_client import ECHO, GUARD, PUSH, SAY, Opened, events, listening, pushes
+from tests.waiting import run, until
 
 FAULTY = script("faulty", "return redis.call('HGET', prefix .. 'list', 'x')")
 

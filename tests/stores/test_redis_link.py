@@ -12,7 +12,8 @@ from gateway.errors import ConfigError, StoreUnavailable
 from gateway.stores.redis import link as link_module
 from gateway.stores.redis.link import NO_PARTITION, Link, pack, settle
 from gateway.stores.redis.single import refuse
-from tests.stores.redis_client import PUSH, Opened, run
+from tests.stores.redis_client import PUSH, Opened
+from tests.waiting import run
 
 INFO = (
     "redis_version:{version}\r\nrole:master\r\nrun_id:r\r\nmaster_replid:m\r\nloading:{loading}\r\n"

@@ -25,7 +25,8 @@ from gateway.stores.redis.ownership import owner_of
 from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.resuming import Resuming
 from tests.redis_servers import RedisServer
-from tests.stores.redis_client import PUSH, run, until
+from tests.stores.redis_client import PUSH
+from tests.waiting import run, until
 
 ANN = TrueId("ann")
 TAB = SessionId("s1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -18,8 +17,7 @@ from tests.redis_servers import RedisServer
 from tests.stores.conftest import NewStore, RedisDriver
 from tests.stores.presence_nodes import ANN, BOB, GRACE, Backing, Group, Node, nodes_of
 from tests.stores.test_store import session
-
-TIMEOUT = 15.0
+from tests.waiting import run, until
 
 
 class Nodes:
@@ -43,16 +41,6 @@ class Nodes:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
-
-
-def run(coroutine: object) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 4 * TIMEOUT))  # type: ignore[arg-type]
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not holds():  # noqa: ASYNC110 - what it looks at has no event
-            await asyncio.sleep(0.005)
 
 
 async def heard(node: Node, *told: tuple[TrueId, str, int]) -> None:

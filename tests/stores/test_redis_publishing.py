@@ -27,10 +27,10 @@ from tests.stores.publishers import (
     Node,
     World,
     agree,
-    run,
     settle,
     world,
 )
+from tests.waiting import run
 
 
 @pytest.fixture(autouse=True)

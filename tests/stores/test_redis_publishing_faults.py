@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from gateway.membership import Memberships
 from gateway.store import Published
 from tests.redis_servers import RedisServer, RedisServers
-from tests.stores.publishers import PLAYERS, ROOM, World, agree, run, settle, world
-from tests.stores.redis_client import until
+from tests.stores.publishers import PLAYERS, ROOM, World, agree, settle, world
 from tests.stores.test_redis_topology import cluster_url, sentinel_url
+from tests.waiting import run, until
 
 #: How many messages each player sends.
 MESSAGES = 30

@@ -20,8 +20,8 @@ from gateway.stores.redis.keys import partition_of
 from gateway.stores.redis.store import RedisStore
 from tests.redis_servers import RedisServer
 from tests.stores.conftest import ANN, BOB, LIMITS
-from tests.stores.redis_client import until
 from tests.stores.test_store import session
+from tests.waiting import until
 
 ROOM = "room"
 #: A guard against hangs, in seconds.

@@ -17,7 +17,8 @@ from gateway.stores.redis.moving import Room
 from gateway.stores.redis.scripts import script
 from tests.gateway_process import program
 from tests.redis_servers import RedisServer, RedisServers
-from tests.stores.redis_client import PUSH, SAY, Opened, events, listening, run, until
+from tests.stores.redis_client import PUSH, SAY, Opened, events, listening
+from tests.waiting import run, until
 
 LENGTH = script("length", "return redis.call('LLEN', prefix .. 'list')")
 

@@ -19,8 +19,8 @@ from gateway.stores.redis.building import build_redis_store
 from gateway.stores.redis.store import RedisStore
 from tests.redis_servers import RedisServers
 from tests.stores.conftest import LIMITS
-from tests.stores.redis_client import run, until
 from tests.stores.test_redis_nodes import Players
+from tests.waiting import run, until
 
 PLAYERS = [TrueId(f"p{number}") for number in range(30)]
 _ids = count(1)

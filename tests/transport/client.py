@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -47,13 +47,6 @@ class Ended(Exception):
 
 async def soon(awaitable: Awaitable[T], timeout: float = SOON) -> T:
     return await asyncio.wait_for(awaitable, timeout)
-
-
-async def until(condition: Callable[[], bool], timeout: float = SOON) -> None:
-    """Wait until something in the gateway that no packet tells of has come about."""
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 def refusal(response: HTTPResponse) -> tuple[int, int]:

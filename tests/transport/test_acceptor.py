@@ -19,15 +19,9 @@ from gateway.config import Config
 from gateway.server import Gateway
 from gateway.transport import listeners
 from tests.gateway_process import GatewayProcess
-from tests.transport.client import (
-    WEBSOCKETS,
-    Clients,
-    Pair,
-    RawWebSocket,
-    Stream,
-    until,
-)
+from tests.transport.client import WEBSOCKETS, Clients, Pair, RawWebSocket, Stream
 from tests.transport.conftest import nothing_runs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.gen_test(timeout=60)]
 

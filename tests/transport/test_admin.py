@@ -21,8 +21,9 @@ from gateway.config import Config
 from gateway.server import Gateway
 from gateway.transport.admin import ADMIN_FOLDER, PUBLIC
 from gateway.transport.admin_door import COOKIE
-from tests.transport.client import Clients, connect_refused, soon, until
+from tests.transport.client import Clients, connect_refused, soon
 from tests.transport.conftest import change, nothing_runs
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 

@@ -20,8 +20,9 @@ from gateway.api_calls import CALLS, PREFIX, SMALL_BODY
 from gateway.api_keys import SCOPES, ApiKeysFile
 from gateway.config import Config
 from gateway.server import Gateway
-from tests.transport.client import Clients, Player, connect_refused, soon, until
+from tests.transport.client import Clients, Player, connect_refused, soon
 from tests.transport.conftest import nothing_runs
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 

@@ -19,8 +19,9 @@ from gateway.api_keys import SCOPES, ApiKeysFile
 from gateway.config import Config
 from gateway.server import Gateway
 from tests.questioned_backend import SECRET, QuestionedBackend, response
-from tests.transport.client import TRANSPORTS, WEBSOCKETS, Clients, Player, soon, until
+from tests.transport.client import TRANSPORTS, WEBSOCKETS, Clients, Player, soon
 from tests.transport.conftest import change, nothing_runs
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 

@@ -8,16 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.server import Gateway
-from tests.transport.client import (
-    WEBSOCKETS,
-    Clients,
-    Pair,
-    Player,
-    Polling,
-    RawWebSocket,
-    soon,
-    until,
-)
+from tests.transport.client import WEBSOCKETS, Clients, Pair, Player, Polling, RawWebSocket, soon
+from tests.waiting import until
 
 BUDGET = 65_536
 PADDING = "x" * 16_000

@@ -37,17 +37,9 @@ from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.socketio import SocketIOServer
 from tests.conformance_server import new_sid
-from tests.transport.client import (
-    TRANSPORTS,
-    Clients,
-    Ended,
-    Player,
-    Polling,
-    WebSocket,
-    soon,
-    until,
-)
+from tests.transport.client import TRANSPORTS, Clients, Ended, Player, Polling, WebSocket, soon
 from tests.transport.conftest import nothing_runs
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test
 SETTINGS = EngineSettings(

@@ -28,10 +28,10 @@ from tests.transport.client import (
     endpoint,
     refusal,
     soon,
-    until,
 )
 from tests.transport.conftest import change, nothing_runs
 from tests.transport.nodes import Addresses, AnyNode, FixedDirectory, moved, polling_through, url
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 

@@ -18,8 +18,8 @@ from tests.transport.client import (
     Polling,
     refusal,
     soon,
-    until,
 )
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.gen_test,

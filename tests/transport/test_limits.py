@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 
 from gateway.server import Gateway
-from tests.transport.client import (
-    GUEST,
-    TRANSPORTS,
-    WEBSOCKETS,
-    Clients,
-    Pair,
-    Player,
-    refusal,
-    until,
-)
+from tests.transport.client import GUEST, TRANSPORTS, WEBSOCKETS, Clients, Pair, Player, refusal
+from tests.waiting import until
 
 pytestmark = [pytest.mark.gen_test, WEBSOCKETS, pytest.mark.parametrize("transport", TRANSPORTS)]
 

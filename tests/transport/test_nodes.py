@@ -24,18 +24,10 @@ from gateway.stores.redis.keys import partition_of
 from tests.faults.proxy import Proxy
 from tests.gateway_process import GatewayProcess
 from tests.redis_servers import RedisServer, RedisServers
-from tests.transport.client import (
-    Clients,
-    Ended,
-    Player,
-    WebSocket,
-    connect_refused,
-    refusal,
-    soon,
-    until,
-)
+from tests.transport.client import Clients, Ended, Player, WebSocket, connect_refused, refusal, soon
 from tests.transport.conftest import change, nothing_runs
 from tests.transport.nodes import moved, url
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 

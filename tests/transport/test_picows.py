@@ -21,8 +21,9 @@ from gateway.transport.frames import build_frame
 from gateway.transport.interfaces import WebSocketLink
 from gateway.transport.picows import PicowsWebSocket, PicowsWebSockets
 from gateway.transport.timers import TimerQueue
-from tests.transport.client import RawWebSocket, soon, until
+from tests.transport.client import RawWebSocket, soon
 from tests.transport.conftest import nothing_runs
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.server import Gateway
-from tests.transport.client import TRANSPORTS, WEBSOCKETS, Clients, Player, until
+from tests.transport.client import TRANSPORTS, WEBSOCKETS, Clients, Player
+from tests.waiting import until
 
 pytestmark = [pytest.mark.gen_test(timeout=60), WEBSOCKETS]
 

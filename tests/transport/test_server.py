@@ -30,9 +30,9 @@ from tests.transport.client import (
     connect_refused,
     refusal,
     soon,
-    until,
 )
 from tests.transport.conftest import change, nothing_runs
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 

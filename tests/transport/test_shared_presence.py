@@ -16,8 +16,9 @@ from gateway.config import Config
 from gateway.messages import ListPlayers, TrueId
 from gateway.server import Gateway
 from tests.gateway_process import GatewayProcess
-from tests.transport.client import Clients, Player, WebSocket, until
+from tests.transport.client import Clients, Player, WebSocket
 from tests.transport.conftest import change, nothing_runs
+from tests.waiting import until
 from tests.webhook_receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.gen_test(timeout=120)

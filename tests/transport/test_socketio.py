@@ -19,8 +19,8 @@ from tests.transport.client import (
     Player,
     Polling,
     WebSocket,
-    until,
 )
+from tests.waiting import until
 
 pytestmark = [pytest.mark.gen_test, pytest.mark.parametrize("transport", TRANSPORTS)]
 

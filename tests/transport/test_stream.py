@@ -11,8 +11,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from gateway.transport.stream import Stream
-from tests.transport.client import soon, until
+from tests.transport.client import soon
 from tests.transport.conftest import nothing_runs
+from tests.waiting import until
 
 pytestmark = pytest.mark.gen_test
 

@@ -17,8 +17,8 @@ from tests.transport.client import (
     WebSocket,
     refusal,
     soon,
-    until,
 )
+from tests.waiting import until
 
 pytestmark = [pytest.mark.gen_test, WEBSOCKETS]
 

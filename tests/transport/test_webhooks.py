@@ -22,9 +22,10 @@ from gateway.posting import PostFailed
 from gateway.server import Gateway
 from gateway.transport.webhook_client import ClientLimits, WebhookClient
 from tests.gateway_process import GatewayProcess, program
-from tests.transport.client import Clients, until
+from tests.transport.client import Clients
 from tests.transport.conftest import change, nothing_runs
 from tests.transport.test_api import Backend as Operator
+from tests.waiting import until
 from tests.webhook_receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.gen_test(timeout=120)

@@ -11,7 +11,8 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests.gateway_process import GatewayProcess
-from tests.transport.client import Clients, until
+from tests.transport.client import Clients
+from tests.waiting import until
 from tests.webhook_receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.gen_test(timeout=120)
