@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from gateway.conflation import Conflation
-from gateway.delivery import Delivery
+from gateway.delivery import Delivery, LiveMessage, Recipient
 from gateway.errors import RequestRefused, StoreUnavailable
 from gateway.hot_events import (
     PUBLISH_PREFIX,
@@ -23,7 +23,7 @@ from gateway.hot_events import (
     without_offset,
 )
 from gateway.limits import ConnectionLimits, TokenBucket
-from gateway.mailbox import Batch, Hole, StoredMessage
+from gateway.mailbox import Batch, Hole
 from gateway.messages import (
     ConnectionId,
     Join,
@@ -84,7 +84,7 @@ class Services:
     monotonic: Callable[[], float]
 
 
-class Connection:
+class Connection(Recipient):
     """A player's connection, from its admission to its close."""
 
     __slots__ = (
@@ -161,7 +161,7 @@ class Connection:
         self._sink.send_event(encode_event("session", greeting))
         self._run(self._cursor.on_started())
 
-    def offer(self, message: StoredMessage, array: bytes) -> None:
+    def offer(self, message: LiveMessage) -> None:
         """See Recipient.offer."""
         if not self._cursor.on_live(message.offset):
             if commands := self._cursor.on_behind():
@@ -171,7 +171,7 @@ class Connection:
         self._last = message.id
         if message.skip is not None and message.skip == self.session.id:
             return
-        self._write(array if self.offsets else without_offset(message.id, array))
+        self._write(message.array if self.offsets else message.without_offset())
 
     def on_hole(self) -> None:
         """See Recipient.on_hole: the client comes back and is told what is missing."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.errors import GatewayError, RequestRefused
-from gateway.hot_events import encode_body, encode_message, encode_volatile
+from gateway.hot_events import encode_body, encode_message, encode_volatile, without_offset
 from gateway.mailbox import Draft, Origin, RoomDraft, StoredMessage
 from gateway.messages import Publish, Receipt, SendMessage, SessionId, TrueId
 from gateway.metrics import Metrics
@@ -26,14 +26,35 @@ from gateway.store import (
 _RETRY_AFTER: Final = 1.0
 
 
-class Recipient(Protocol):
-    """A connection as delivery sees it."""
+class LiveMessage:
+    """A message that was just stored, and its event: one object for all connections."""
 
-    def offer(self, message: StoredMessage, array: bytes) -> None:
-        """Write a message that was just stored, or leave it to the cursor.
+    __slots__ = ("_without_offset", "array", "id", "offset", "skip")
 
-        `array` is its event, with the offset.
-        """
+    def __init__(self, message: StoredMessage) -> None:
+        self.offset = message.offset
+        self.id = message.id
+        #: The session that passes over it.
+        self.skip = message.skip
+        #: Its event, with the offset; the transport makes one frame of it.
+        self.array = encode_message(message.id, message.body)
+        self._without_offset: bytes | None = None
+
+    def without_offset(self) -> bytes:
+        """Return its event for clients that take no offsets."""
+        if self._without_offset is None:
+            self._without_offset = without_offset(self.id, self.array)
+        return self._without_offset
+
+
+class Recipient:
+    """A connection as delivery sees it. No Protocol: compiled, those are called by name."""
+
+    __slots__ = ()
+
+    def offer(self, message: LiveMessage) -> None:
+        """Write a message that was just stored, or leave it to the cursor."""
+        raise NotImplementedError
 
     def offer_volatile(self, array: bytes, key: Hashable | None = None) -> bool:
         """Write a message that is stored nowhere; return True if it was written now.
@@ -41,9 +62,11 @@ class Recipient(Protocol):
         One that cannot be written now, or whose page is hidden, is dropped, or, with a `key`,
         kept until it can: only the latest of a key is. Kept is not delivered.
         """
+        raise NotImplementedError
 
     def on_hole(self) -> None:
         """A message to a room was not stored for this player: the client is to be told."""
+        raise NotImplementedError
 
 
 class Delivery:
@@ -231,9 +254,9 @@ class Delivery:
         connections = self._connections_of(draft.target_id)
         message = result.message
         if message is not None and connections:
-            array = encode_message(message.id, message.body)
+            live = LiveMessage(message)
             for connection in connections:
-                connection.offer(message, array)
+                connection.offer(live)
         reached = len(connections) + result.remote
         status: Final = "delivered" if reached else "queued"
         self._message_counts[status if message is not None else "duplicate"] += 1
@@ -274,12 +297,10 @@ class Delivery:
 
     def offer(self, message: StoredMessage, true_ids: Sequence[TrueId]) -> None:
         """Hand a message that another node has stored to the connections of those who have it."""
-        array: bytes | None = None
+        live = LiveMessage(message)
         for true_id in true_ids:
             for connection in self._connections_of(true_id):
-                if array is None:
-                    array = encode_message(message.id, message.body)
-                connection.offer(message, array)
+                connection.offer(live)
 
     def _offer(self, published: Published) -> int:
         """Hand a message to all connections of those who have it; return how many there are."""
@@ -287,8 +308,7 @@ class Delivery:
         written = players = 0
         reached = published.elsewhere
         for message, true_ids in published.copies:
-            # One array for all of them: the transport makes one frame of it.
-            array = encode_message(message.id, message.body)
+            live = LiveMessage(message)
             players += len(true_ids)
             for true_id in true_ids:
                 connections = connections_of(true_id)
@@ -296,7 +316,7 @@ class Delivery:
                     reached += 1
                     written += len(connections)
                     for connection in connections:
-                        connection.offer(message, array)
+                        connection.offer(live)
         self._publish_counts["delivered"] += reached
         self._publish_counts["queued"] += players - reached
         return written

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Protocol
 
+class Sink:
+    """The transport as a connection sees it. Nothing here blocks or raises.
 
-class Sink(Protocol):
-    """The transport as a connection sees it. Nothing here blocks or raises."""
+    No Protocol: compiled, those are called by name.
+    """
+
+    __slots__ = ()
 
     def send_event(self, array: bytes) -> bool:
         """Write an event; return False when the send buffer is over its budget now."""
+        raise NotImplementedError
 
     def send_ack(self, ack_id: int, array: bytes) -> None:
         """Answer the client's event that carried this ack id."""
+        raise NotImplementedError
 
     def ping(self) -> None:
         """Write an Engine.IO ping now; the pong comes as `on_pong`."""
+        raise NotImplementedError
 
     @property
     def pings(self) -> int:
         """How many pings the client has yet to answer."""
+        raise NotImplementedError
 
     def close(self, reason: str, *, reconnect: bool) -> None:
         """End the connection; with `reconnect` so that stock clients come back by themselves."""
+        raise NotImplementedError

@@ -24,6 +24,7 @@ MODULES = (
     "gateway/limits.py",
     "gateway/registry.py",
     "gateway/replay.py",
+    "gateway/sink.py",
     "gateway/stores/memory_mailbox.py",
     "gateway/stores/memory_player.py",
     "gateway/stores/sqlite_copies.py",

@@ -14,6 +14,7 @@ from gateway.engineio import Data
 from gateway.errors import ConnectRefused, ProtocolViolation, RequestRefused
 from gateway.limits import TokenBucket
 from gateway.messages import encode, encode_event
+from gateway.sink import Sink
 from gateway.transport.engine import EngineConnection
 from gateway.transport.extensions import ExtensionPeer, ExtensionServer
 from gateway.transport.packets import (
@@ -49,7 +50,7 @@ class _Phase(enum.Enum):
     CLOSED = enum.auto()
 
 
-class SocketIOPeer:
+class SocketIOPeer(Sink):
     """The client at the other end of one engine connection. Handler below, Sink above."""
 
     __slots__ = (

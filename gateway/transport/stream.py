@@ -12,6 +12,8 @@ from typing import Final
 
 #: What asyncio's transports have for limits, in bytes.
 _HIGH: Final = 64 * 1024
+#: Looked up once: each write needs it.
+_send: Final = socket.socket.send
 #: In the place of a protocol that has been told that its connection is lost.
 _NOBODY: Final = asyncio.BufferedProtocol()
 
@@ -119,7 +121,7 @@ class Stream:
             unsent += data
         else:
             try:
-                sent = self._socket.send(data)
+                sent = _send(self._socket, data)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
@@ -142,7 +144,7 @@ class Stream:
         if self._lost or not unsent:
             return
         try:
-            sent = self._socket.send(unsent)
+            sent = _send(self._socket, unsent)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:

@@ -7,9 +7,9 @@ from collections.abc import Hashable
 import pytest
 from msgspec import Raw
 
-from gateway.delivery import Delivery
+from gateway.delivery import Delivery, LiveMessage
 from gateway.errors import RequestRefused
-from gateway.mailbox import Retention, StoredMessage
+from gateway.mailbox import Retention
 from gateway.messages import Receipt, SendMessage, TrueId
 from gateway.nodes import Alone
 from tests.services.world import Sender, World, scenario
@@ -242,11 +242,11 @@ class Recorder:
     """A Recipient that keeps what it is offered."""
 
     def __init__(self) -> None:
-        self.offered: list[tuple[StoredMessage, bytes]] = []
+        self.offered: list[LiveMessage] = []
         self.volatile: list[bytes] = []
 
-    def offer(self, message: StoredMessage, array: bytes) -> None:
-        self.offered.append((message, array))
+    def offer(self, message: LiveMessage) -> None:
+        self.offered.append(message)
 
     def offer_volatile(self, array: bytes, key: Hashable | None = None) -> bool:
         assert key is None
@@ -264,12 +264,12 @@ async def test_a_message_is_encoded_once_for_all_connections() -> None:
     for volatile in (False, True):
         delivery.send(None, SendMessage(BOB, Raw(b"1"), "chat", volatile=volatile))
     (first,), (second,) = [recipient.offered for recipient in recipients]
-    assert first[0] is second[0]
-    assert first[1] is second[1]
-    message, array = first
+    assert first is second
     body = b'"from":null,"data":1,"ts":1000000.000,"type":"chat"}'
-    assert message == StoredMessage(1, b"e1.1.1", body, world.clock.now)
-    assert array == b'["message",{"id":"e1.1.1",' + body + b',"e1.1.1"]'
+    assert (first.offset, first.id, first.skip) == (1, b"e1.1.1", None)
+    assert first.array == b'["message",{"id":"e1.1.1",' + body + b',"e1.1.1"]'
+    assert first.without_offset() == b'["message",{"id":"e1.1.1",' + body + b"]"
+    assert first.without_offset() is first.without_offset()
     (first_volatile,), (second_volatile,) = [recipient.volatile for recipient in recipients]
     assert first_volatile is second_volatile
     assert first_volatile == b'["message",{' + body + b"]"
