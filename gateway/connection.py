@@ -99,6 +99,7 @@ class Connection(Recipient):
         "_probes",
         "_services",
         "_sink",
+        "_writer",
         "closed",
         "deaf",
         "hidden",
@@ -120,28 +121,30 @@ class Connection(Recipient):
         hole: Hole | None = None,
         last: bytes = b"",
     ) -> None:
-        self.id = connection_id
-        self.session = session
+        # What a delivery needs comes first: see Stream.
+        self._cursor = Cursor(after, hole)
+        self._writer = sink.writer
+        #: The id of the message at the cursor's position, empty where it is not known.
+        self._last = last
         self.offsets = offsets
         self.closed = False
         #: What comes from the client is ignored; set before a close that lets answers out.
         self.deaf = False
+        self.hidden = False
+        #: Volatile state to be written once the client is up to date and not hidden. None when
+        #: it is and all was written: the one thing that `offer_volatile` has to ask.
+        self._held: Conflation | None = None
+        self.session = session
+        self.id = connection_id
         self._sink = sink
         self._services = services
         self._limits = limits
-        self._cursor = Cursor(after, hole)
-        #: The id of the message at the cursor's position, empty where it is not known.
-        self._last = last
         self._bucket = limits.bucket(services.monotonic())
         self._commands: deque[Command] | None = None
         #: Cursor positions of the pings that are not answered yet.
         self._pinged = [0] * sink.pings
         #: Who waits for a pong, and for the how manyth from now on.
         self._probes: list[tuple[int, asyncio.Future[None]]] | None = None
-        #: Volatile state to be written once the client is up to date and not hidden. None
-        #: when it is and all was written: the one thing that `offer_volatile` has to ask.
-        self._held: Conflation | None = None
-        self.hidden = False
         self._presence_bucket: TokenBucket | None = None
 
     @property
@@ -158,7 +161,7 @@ class Connection(Recipient):
 
     def start(self, greeting: dict[str, object]) -> None:
         """Send the event `session`, then replay what was missed, then go live."""
-        self._sink.send_event(encode_event("session", greeting))
+        self._writer.send_event(encode_event("session", greeting))
         self._run(self._cursor.on_started())
 
     def offer(self, message: LiveMessage) -> None:
@@ -169,9 +172,8 @@ class Connection(Recipient):
                 self._run(commands)
             return
         self._last = message.id
-        if message.skip is not None and message.skip == self.session.id:
-            return
-        self._write(message.array if self.offsets else message.without_offset())
+        if message.skip is None or message.skip != self.session.id:
+            self._write(message.array if self.offsets else message.without_offset())
 
     def on_hole(self) -> None:
         """See Recipient.on_hole: the client comes back and is told what is missing."""
@@ -207,8 +209,7 @@ class Connection(Recipient):
         if held is None or self.hidden:
             return
         while self._cursor.state is _LIVE and not self.closed:
-            array = held.pop()
-            if array is None:
+            if (array := held.pop()) is None:
                 self._held = None
                 return
             self._write(array)
@@ -219,19 +220,18 @@ class Connection(Recipient):
 
     def send_event(self, array: bytes) -> None:
         """Send the JSON array of an event that is not stored."""
-        if not self.closed and not self._sink.send_event(array):
+        if not self.closed and not self._writer.send_event(array):
             self._cursor.on_congested()
 
     def on_presence(self, array: bytes) -> bool:
         """See Watcher.on_presence."""
         if self._cursor.state is CursorState.CONGESTED:
             return self.closed
-        if not self.closed and not self._sink.send_event(array):
-            self._cursor.on_congested()
+        self.send_event(array)
         return True
 
     def _write(self, array: bytes) -> None:
-        if not self._sink.send_event(array):
+        if not self._writer.send_event(array):
             self._services.metrics.limit_hit("send_buffer_bytes")
             self._cursor.on_congested()
 

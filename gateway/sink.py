@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 
-class Sink:
-    """The transport as a connection sees it. Nothing here blocks or raises.
-
-    No Protocol: compiled, those are called by name.
-    """
+class EventWriter:
+    """Writes events to a client. No Protocol: compiled, those are called by name."""
 
     __slots__ = ()
 
     def send_event(self, array: bytes) -> bool:
         """Write an event; return False when the send buffer is over its budget now."""
+        raise NotImplementedError
+
+
+class Sink:
+    """The transport as a connection sees it. Nothing here blocks or raises."""
+
+    __slots__ = ()
+
+    @property
+    def writer(self) -> EventWriter:
+        """What writes its events: always the same one, to be asked for it once."""
         raise NotImplementedError
 
     def send_ack(self, ack_id: int, array: bytes) -> None:

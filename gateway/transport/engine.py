@@ -30,35 +30,35 @@ from gateway.engineio import (
 from gateway.errors import ConnectRefused
 from gateway.metrics import Metrics
 from gateway.network import network_of
+from gateway.sink import EventWriter
 from gateway.transport.close_codes import NORMAL, PROTOCOL_ERROR, TOO_BIG
-from gateway.transport.frames import FrameWriter
+from gateway.transport.frames import TextFrames
 from gateway.transport.interfaces import EngineSettings, Handler, WebSocketLink
+from gateway.transport.stream import Stream
 from gateway.transport.timers import Timer, TimerQueue
 
 logger = logging.getLogger(__name__)
 
-#: Part of the connection limits beyond which a handshake is refused by HTTP; up to there it
-#: is refused by a Socket.IO packet, which tells stock clients why.
-_HEADROOM: Final = 0.1
-_RETRY_AFTER: Final = 5.0
+#: How an event of the namespace `/` begins, from the Engine.IO type on.
+_EVENT: Final = b"42"
 #: A connection with so many send budgets unsent is dropped.
 _HARD_BUDGET: Final = 2
 
 
-class EngineConnection:
+class EngineConnection(EventWriter):
     """One Engine.IO connection over whatever transport it has now."""
 
     __slots__ = (
         "_congested",
         "_engine",
         "_executing",
-        "_frames",
         "_lane",
         "_ping_timer",
         "_poll",
         "_pong_timer",
         "_probe",
         "_slow_timer",
+        "_stream",
         "_websocket",
         "address",
         "handler",
@@ -74,23 +74,24 @@ class EngineConnection:
         address: str,
         refusal: ConnectRefused | None,
     ) -> None:
+        # What a delivery needs comes first: see Stream.
+        self._stream: Stream | None = None  # the websocket's
         self._engine = engine
+        self._executing = False
+        self._congested = False
         self.session = session
         self.address = address
         #: Why the gateway has no room for it; the layer above says so and closes.
         self.refusal = refusal
         self.handler: Handler
         self._websocket: WebSocketLink | None = None
-        self._frames: FrameWriter | None = None  # the websocket's
         self._probe: WebSocketLink | None = None
         self._poll: asyncio.Future[str] | None = None
         self._ping_timer: Timer[EngineConnection] | None = None
         self._pong_timer: Timer[EngineConnection] | None = None
         #: How many pings the client has yet to answer.
         self.pings = 0
-        self._congested = False
         self._slow_timer: Timer[EngineConnection] | None = None
-        self._executing = False
         self._lane: Callable[[bytes], None] | None = None
 
     @property
@@ -100,36 +101,40 @@ class EngineConnection:
 
     # For the layer above
 
+    def send_event(self, array: bytes) -> bool:
+        """Send an event of the namespace `/`: see EventWriter."""
+        return self.send_text(_EVENT, array)
+
     def send_text(self, prefix: bytes, body: bytes) -> bool:
         """Send a text packet; return False when the send buffer is over its budget now.
 
         `prefix` holds the Engine.IO type, MESSAGE, and the Socket.IO header behind it.
         """
-        frames = self._frames
-        if frames is not None and not self._executing:
+        stream, engine = self._stream, self._engine
+        if stream is not None and not self._executing:
             # While a session has a websocket, it is open.
-            buffered = frames.send_text(prefix, body)
-            return buffered <= self._engine.send_budget or self._within_budget()
+            buffered = stream.cork(engine.frames.build(prefix, body))
+            return buffered <= engine.send_budget or self._within_budget()
         session, link = self.session, self._websocket
         if session.state is not State.OPEN:
             return True
         if link is not None and not self._executing:
-            return link.send_text(prefix, body) <= self._engine.send_budget or self._within_budget()
+            return link.send_text(prefix, body) <= engine.send_budget or self._within_budget()
         session.send((prefix[1:] + body).decode())
         self._execute()
         return self._within_budget()
 
     def _use(self, link: WebSocketLink | None) -> None:
         """Send over this websocket from now on, or over none."""
-        self._websocket, self._frames = link, None
+        self._websocket, self._stream = link, None
         if link is not None:
-            self._frames, link.lane = link.frames, self._lane
+            self._stream, link.lane = link.stream, self._lane
         self._watch()
 
     def _watch(self) -> None:
         """Hear of each write while there is too much in the send buffer."""
-        if self._frames is not None:
-            self._frames.on_progress = self.on_progress if self._congested else None
+        if self._stream is not None:
+            self._stream.on_progress = self.on_progress if self._congested else None
 
     def set_lane(self, lane: Callable[[bytes], None]) -> None:
         """Hand events of the namespace `/` over on the short way: see WebSocketLink.lane."""
@@ -384,6 +389,7 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.settings = settings
+        self.frames = TextFrames()
         self.send_budget: float = settings.send_buffer_bytes or math.inf
         self._accept = accept
         self.metrics = metrics
@@ -427,7 +433,8 @@ class Engine:
         The caller sends `open_packet`, or attaches a websocket and does so.
         """
         network = network_of(address)
-        refusal = self._check_room(network)
+        here = self._networks[network]
+        refusal = self.settings.check_room(here, self._open, self.metrics.limit_hit)
         session = EngineSession(self._new_sid(), transport)
         connection = EngineConnection(self, session, address, refusal)
         self._connections[session.sid] = connection
@@ -447,21 +454,6 @@ class Engine:
         if connection is None:
             raise unknown_session()
         return connection
-
-    def _check_room(self, network: str) -> ConnectRefused | None:
-        refusal: ConnectRefused | None = None
-        limits, here = self.settings, self._networks[network]
-        for limit, used, name, code, status in (
-            (limits.connections_per_address, here, "connections_per_address", "rate_limited", 429),
-            (limits.connections, self._open, "connections", "server_full", 503),
-        ):
-            if not limit or used < limit:
-                continue
-            self.metrics.limit_hit(name)
-            if used >= limit + max(1, round(limit * _HEADROOM)):
-                raise RequestError(status, 4, "too many connections")
-            refusal = ConnectRefused(code, "too many connections", _RETRY_AFTER)
-        return refusal
 
     def start_slow_timer(self, connection: EngineConnection) -> Timer[EngineConnection] | None:
         """Give a congested connection its time to drain; a `slow_timeout` of 0 is for ever."""

@@ -33,11 +33,11 @@ from gateway.transport.close_codes import TOO_BIG, wrong_close
 from gateway.transport.engine import Engine, EngineConnection
 from gateway.transport.exchanges import Exchanges
 from gateway.transport.forwarding import Answer, Forwarder
-from gateway.transport.frames import FrameWriter
 from gateway.transport.handshake import asks_for_upgrade, is_key
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.quiet import QuietFaults, declared_length
+from gateway.transport.stream import Stream
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class TornadoWebSocket:
     def __init__(self, handler: EngineHandler) -> None:
         self._handler = handler
         self._buffered = 0
-        self.frames: FrameWriter | None = None
+        self.stream: Stream | None = None
         self.lane: Callable[[bytes], None] | None = None
 
     @property

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
-from gateway.engineio import OPEN, Data, EngineSession
-from gateway.transport.frames import FrameWriter
+from gateway.engineio import OPEN, Data, EngineSession, RequestError
+from gateway.errors import ConnectRefused
+from gateway.transport.stream import Stream
+
+#: Part of the connection limits beyond which a handshake is refused by HTTP; up to there it
+#: is refused by a Socket.IO packet, which tells stock clients why.
+_HEADROOM: Final = 0.1
+_RETRY_AFTER: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,27 @@ class EngineSettings:
             upgrade_timeout=self.upgrade_timeout,
         )
 
+    def check_room(
+        self, here: int, everywhere: int, on_hit: Callable[[str], None]
+    ) -> ConnectRefused | None:
+        """Return why there is no room for another connection, None if there is.
+
+        `here` counts those from its network; `on_hit` is told the limit. Raises RequestError
+        when there are far too many.
+        """
+        refusal: ConnectRefused | None = None
+        for limit, used, name, code, status in (
+            (self.connections_per_address, here, "connections_per_address", "rate_limited", 429),
+            (self.connections, everywhere, "connections", "server_full", 503),
+        ):
+            if not limit or used < limit:
+                continue
+            on_hit(name)
+            if used >= limit + max(1, round(limit * _HEADROOM)):
+                raise RequestError(status, 4, "too many connections")
+            refusal = ConnectRefused(code, "too many connections", _RETRY_AFTER)
+        return refusal
+
 
 class WebSocketLink(Protocol):
     """One websocket, whoever implements it."""
@@ -60,8 +87,8 @@ class WebSocketLink(Protocol):
     """
 
     @property
-    def frames(self) -> FrameWriter | None:
-        """A short cut for `send_text`; None where there is none."""
+    def stream(self) -> Stream | None:
+        """A short cut for `send_text`: takes unmasked frames. None where there is none."""
 
     def send(self, data: Data | memoryview) -> None:
         """Write a text frame (str) or a binary one (bytes)."""

@@ -22,11 +22,10 @@ from gateway.transport.frames import (
     BINARY_FRAME,
     LENGTH_16,
     TEXT_FRAME,
-    FrameWriter,
-    Turn,
+    TextFrames,
     build_frame,
 )
-from gateway.transport.stream import Stream
+from gateway.transport.stream import Stream, Turn
 from gateway.transport.timers import Timer, TimerQueue
 
 logger = logging.getLogger(__name__)
@@ -59,8 +58,8 @@ class PicowsWebSocket(WSListener):
         "_fragments_kind",
         "_transport",
         "discarding",
-        "frames",
         "lane",
+        "stream",
         "unframed",
     )
 
@@ -71,7 +70,8 @@ class PicowsWebSocket(WSListener):
         self._fragments: bytearray | None = None
         self._fragments_kind = _TEXT
         self._close_timer: Timer[PicowsWebSocket] | None = None
-        self.frames = FrameWriter(factory.turn)
+        #: The socket, from the 101 on until the close.
+        self.stream: Stream | None = None
         self.lane: Callable[[bytes], None] | None = None
         #: Bytes received of a frame that is not whole yet.
         self.unframed = 0
@@ -83,29 +83,33 @@ class PicowsWebSocket(WSListener):
     @property
     def buffered(self) -> int:
         """See WebSocketLink.buffered."""
-        return self.frames.buffered
+        return self.stream.get_write_buffer_size() if self.stream is not None else 0
 
     def send(self, data: Data | memoryview) -> None:
         """See WebSocketLink.send."""
         if isinstance(data, str):
-            self.frames.send(build_frame(TEXT_FRAME, b"", data.encode()))
+            self._cork(build_frame(TEXT_FRAME, b"", data.encode()))
         else:
-            self.frames.send(build_frame(BINARY_FRAME, b"", bytes(data)))
+            self._cork(build_frame(BINARY_FRAME, b"", bytes(data)))
 
     def send_text(self, prefix: bytes, body: bytes) -> int:
         """See WebSocketLink.send_text."""
-        return self.frames.send_text(prefix, body)
+        return self._cork(self._factory.frames.build(prefix, body))
+
+    def _cork(self, frame: bytes) -> int:
+        return self.stream.cork(frame) if self.stream is not None else 0
 
     def flush(self) -> None:
         """See WebSocketLink.flush."""
-        self.frames.flush()
+        if self.stream is not None:
+            self.stream.flush()
 
     def close(self, code: int, reason: str) -> None:
         """See WebSocketLink.close."""
         transport, self._connection = self._transport, None
         self.lane = None
         if transport is not None and self._close_timer is None:
-            self.frames.close()
+            self._leave_stream()
             if not transport.is_close_frame_sent:
                 _send_close(transport, code, reason.encode())
             self._close_timer = self._factory.closing.start(self)
@@ -127,7 +131,7 @@ class PicowsWebSocket(WSListener):
         budget = self._factory.send_buffer_bytes
         if budget:
             stream.set_write_buffer_limits(budget // 2, budget // 2)
-        self.frames.open(stream)
+        self.stream = stream
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A whole frame came in: a message, a part of one, or control."""
@@ -212,7 +216,7 @@ class PicowsWebSocket(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is closed."""
         self._transport = None
-        self.frames.close()
+        self._leave_stream()
         self._factory.forget(self)
         if self._close_timer is not None:
             self._close_timer.cancel()
@@ -223,11 +227,9 @@ class PicowsWebSocket(WSListener):
 
     def pause_writing(self) -> None:
         """More than half of the send budget is used; `EngineConnection` sees when it is all."""
-        self.frames.paused = True
 
     def resume_writing(self) -> None:
         """Half of the send budget is free again."""
-        self.frames.paused = False
         if self._connection is not None:
             self._connection.on_progress()
 
@@ -269,6 +271,13 @@ class PicowsWebSocket(WSListener):
         logger.exception(text, *arguments)
 
     # Ends
+
+    def _leave_stream(self) -> None:
+        """Write what is corked, and nothing more."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            stream.on_progress = None
+            stream.flush()
 
     def on_oversized(self) -> None:
         """The client sends more than it may: say so, and read on, for a reset would lose that."""
@@ -354,7 +363,8 @@ class PicowsWebSockets:
         self._loop = loop
         # picows holds its listener by a weak reference only.
         self._links: set[PicowsWebSocket] = set()
-        self.turn = Turn(loop)
+        self.frames = TextFrames()
+        self._turn = Turn(loop)
         self.closing: TimerQueue[PicowsWebSocket] = TimerQueue(
             loop, _CLOSE_TIMEOUT, PicowsWebSocket.abort
         )
@@ -397,7 +407,7 @@ class PicowsWebSockets:
         protocol.attach(link, self.max_payload)
         if accepted.family == socket.AF_UNIX:
             accepted = _UnixSocket(fileno=accepted.detach())
-        Stream(self._loop, accepted, protocol).start()
+        Stream(self._loop, accepted, protocol, self._turn).start()
         self._links.add(link)
         head = (
             "GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

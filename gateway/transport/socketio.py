@@ -14,7 +14,7 @@ from gateway.engineio import Data
 from gateway.errors import ConnectRefused, ProtocolViolation, RequestRefused
 from gateway.limits import TokenBucket
 from gateway.messages import encode, encode_event
-from gateway.sink import Sink
+from gateway.sink import EventWriter, Sink
 from gateway.transport.engine import EngineConnection
 from gateway.transport.extensions import ExtensionPeer, ExtensionServer
 from gateway.transport.packets import (
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 #: Packets of the namespace `/`, from the Engine.IO type on.
 _CONNECT: Final = b"40"
 _DISCONNECT: Final = b"41"
-_EVENT: Final = b"42"
 _CONNECT_ERROR: Final = b"44"
 #: CONNECTs of one connection; one that sends more is closed.
 _ATTEMPTS_PER_SECOND: Final = 1.0
@@ -260,9 +259,10 @@ class SocketIOPeer(Sink):
 
     # Sink: from the player's connection
 
-    def send_event(self, array: bytes) -> bool:
-        """See Sink.send_event."""
-        return self._engine.send_text(_EVENT, array)
+    @property
+    def writer(self) -> EventWriter:
+        """See Sink.writer."""
+        return self._engine
 
     def send_ack(self, ack_id: int, array: bytes) -> None:
         """See Sink.send_ack."""
@@ -302,7 +302,7 @@ class SocketIOPeer(Sink):
         logger.debug("%s broke the protocol: %s", self._engine.address, text)
         if self._engine.open:
             payload = {"code": "bad_request", "message": text, "event": ""}
-            self._engine.send_text(_EVENT, encode_event("error", payload))
+            self._engine.send_event(encode_event("error", payload))
             self._engine.close("parse error")
 
     def _stop_timer(self) -> None:

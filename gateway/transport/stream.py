@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Final
 
 #: What asyncio's transports have for limits, in bytes.
@@ -18,23 +19,50 @@ _send: Final = socket.socket.send
 _NOBODY: Final = asyncio.BufferedProtocol()
 
 
+class Turn:
+    """The streams that have something to write when the event loop's turn ends."""
+
+    __slots__ = ("_loop", "_streams")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._streams: list[Stream] = []
+
+    def add(self, stream: Stream) -> None:
+        """Flush this stream when the turn ends."""
+        if not self._streams:
+            self._loop.call_soon(self._end)
+        self._streams.append(stream)
+
+    def _end(self) -> None:
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            stream.flush()
+
+
 class Stream:
     """Reads into a protocol and writes at once, or when the kernel has room again.
 
-    The methods are those of asyncio.Transport; all is of the event loop's thread.
+    The methods are those of asyncio.Transport, but for those that cork; all is of the event
+    loop's thread.
     """
 
     __slots__ = (
         "_closing",
+        "_corked",
+        "_corked_bytes",
         "_descriptor",
         "_high",
         "_loop",
         "_lost",
         "_low",
+        "_more_corked",
         "_paused",
         "_protocol",
         "_socket",
+        "_turn",
         "_unsent",
+        "on_progress",
     )
 
     def __init__(
@@ -42,19 +70,29 @@ class Stream:
         loop: asyncio.AbstractEventLoop,
         connected: socket.socket,
         protocol: asyncio.BufferedProtocol,
+        turn: Turn,
     ) -> None:
-        self._loop = loop
-        self._socket = connected
-        self._descriptor = connected.fileno()
-        self._protocol = protocol
+        # What a small write needs comes first, for compiled that is the order in memory: of a
+        # message to a thousand, each connection's part of it has left the processor's cache.
+        #: Nothing is read or accepted any more; what is unsent still goes.
+        self._closing = False
+        #: Most turns have one write for a stream: no list is made for that.
+        self._corked: bytes | None = None
+        self._more_corked: list[bytes] | None = None
+        self._corked_bytes = 0
         #: Made when the kernel takes less than there is: most connections never need it.
         self._unsent: bytearray | None = None
+        self._turn = turn
+        self._socket = connected
+        #: Called after each flush, if somebody waits for what is buffered to go.
+        self.on_progress: Callable[[], None] | None = None
+        self._loop = loop
+        self._descriptor = connected.fileno()
+        self._protocol = protocol
         self._high = _HIGH
         self._low = _HIGH // 4
         #: The protocol was told to write no more.
         self._paused = False
-        #: Nothing is read or accepted any more; what is unsent still goes.
-        self._closing = False
         #: The protocol is about to be told that the connection is lost, or was.
         self._lost = False
 
@@ -112,8 +150,42 @@ class Stream:
 
     # Writing
 
+    def cork(self, data: bytes) -> int:
+        """Send data when the event loop's turn ends: one system call for all that it has.
+
+        Returns how many bytes are not gone yet.
+        """
+        if self._closing:
+            return 0
+        if self._corked is None:
+            self._corked = data
+            self._turn.add(self)
+        elif self._more_corked is None:
+            self._more_corked = [data]
+        else:
+            self._more_corked.append(data)
+        self._corked_bytes = corked = self._corked_bytes + len(data)
+        return corked if self._unsent is None else corked + len(self._unsent)
+
+    def flush(self) -> None:
+        """Send what was corked."""
+        first = self._corked
+        if first is None:
+            return
+        more = self._more_corked
+        self._corked = self._more_corked = None
+        self._corked_bytes = 0
+        self._send(first if more is None else b"".join([first, *more]))
+        # What the kernel took at once never comes to `resume_writing`.
+        if self.on_progress is not None:
+            self.on_progress()
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send data, or keep what the kernel does not take now; after `close` it goes nowhere."""
+        self.flush()
+        self._send(data)
+
+    def _send(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing:
             return
         unsent = self._unsent
@@ -173,7 +245,7 @@ class Stream:
     def get_write_buffer_size(self) -> int:
         """Return how many bytes the kernel has not taken yet."""
         unsent = self._unsent
-        return len(unsent) if unsent is not None else 0
+        return self._corked_bytes + (len(unsent) if unsent is not None else 0)
 
     def set_write_buffer_limits(self, high: int, low: int) -> None:
         """Tell the protocol when more than `high` bytes are unsent, and when `low` are left."""
@@ -183,6 +255,7 @@ class Stream:
 
     def close(self) -> None:
         """Close the socket when all is sent."""
+        self.flush()
         if not self._closing:
             self._closing = True
             self._loop.remove_reader(self._descriptor)
@@ -202,6 +275,8 @@ class Stream:
         if self._lost:
             return
         self._lost = True
+        self._corked = self._more_corked = None
+        self._corked_bytes = 0
         if self._unsent is not None:
             self._unsent = None
             self._loop.remove_writer(self._descriptor)

@@ -39,6 +39,7 @@ from gateway.presence_service import PresenceService, PresenceSettings
 from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.rooms import Rooms, RoomSettings
+from gateway.sink import EventWriter
 from gateway.store import Accepted, AppendDone, Ban, PublishDone, Published, ReadDone, StoreLimits
 from gateway.stores.memory import MemoryStore
 from gateway.tokens import Tokens
@@ -190,7 +191,7 @@ class Gateway:
         )
 
 
-class Link:
+class Link(EventWriter):
     """One connection: the gateway's Sink, with frames under way in both directions."""
 
     def __init__(self, device: Device) -> None:
@@ -206,6 +207,10 @@ class Link:
 
     #: A link is new when its client connects: no ping is under way.
     pings = 0
+
+    @property
+    def writer(self) -> EventWriter:
+        return self
 
     def send_event(self, array: bytes) -> bool:
         assert not self.over

@@ -36,6 +36,7 @@ from gateway.registry import Registry
 from gateway.revocation import Revocation
 from gateway.rooms import Rooms, RoomSettings
 from gateway.session import Session
+from gateway.sink import EventWriter
 from gateway.store import (
     AppendDone,
     Ban,
@@ -316,7 +317,7 @@ class Accounts:
         return true_id not in self.removed
 
 
-class Client:
+class Client(EventWriter):
     """A Sink that records what it is told, and the client behind it."""
 
     def __init__(self, *, alive: bool = True) -> None:
@@ -334,6 +335,10 @@ class Client:
         self._ack_ids = count(1)
 
     # Sink
+
+    @property
+    def writer(self) -> EventWriter:
+        return self
 
     def send_event(self, array: bytes) -> bool:
         assert self.closed is None

@@ -182,9 +182,9 @@ async def test_frame_for_many_is_built_once(world: World) -> None:
     prefix, body = b"42", b'["message",1]'
     (first, first_peer), (second, second_peer) = await world.open(), await world.open()
     first.link.send_text(prefix, body)
-    frame = world.websockets.turn.frame
+    frame = world.websockets.frames.build(prefix, body)
     second.link.send_text(prefix, body)
-    assert world.websockets.turn.frame is frame
+    assert world.websockets.frames.build(prefix, body) is frame
     second.link.send_text(prefix, b'["message",2]')
     for peer, expected in ((first_peer, frame), (second_peer, frame + b'\x81\x0f42["message",2]')):
         assert await receive_exactly(peer, len(expected)) == expected

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 from tornado.ioloop import IOLoop
 
-from gateway.transport.stream import Stream
+from gateway.transport.stream import Stream, Turn
 from tests.transport.client import soon
 from tests.transport.conftest import nothing_runs
 from tests.waiting import until
@@ -65,7 +65,7 @@ class World:
         self.socket.setblocking(False)
         self.peer.setblocking(False)
         self.protocol = Protocol()
-        self.stream = Stream(self.loop, self.socket, self.protocol)
+        self.stream = Stream(self.loop, self.socket, self.protocol, Turn(self.loop))
         self.faults: list[object] = []
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context["exception"]))
         self.stream.start()
@@ -111,6 +111,48 @@ async def test_write_is_sent_at_once(world: World) -> None:
     world.stream.writelines([b"both ", b"of them"])
     assert world.peer.recv(20) == b"both of them"
     assert world.stream.get_write_buffer_size() == 0
+
+
+async def test_what_is_corked_goes_when_the_turn_ends(world: World) -> None:
+    sizes = [world.stream.cork(data) for data in (b"one ", b"two ", b"three")]
+    assert sizes == [4, 8, 13]
+    assert world.stream.get_write_buffer_size() == 13
+    with pytest.raises(BlockingIOError):
+        world.peer.recv(20)
+    await asyncio.sleep(0)
+    assert world.peer.recv(20) == b"one two three"
+    assert world.stream.get_write_buffer_size() == 0
+
+
+async def test_what_is_corked_goes_before_what_is_written_and_before_the_end(world: World) -> None:
+    world.stream.cork(b"corked ")
+    world.stream.write(b"written ")
+    assert world.peer.recv(20) == b"corked written "
+    world.stream.cork(b"last")
+    world.stream.close()
+    assert world.stream.cork(b"too late") == 0
+    assert await world.read(20) == b"last"
+    await until(lambda: world.protocol.lost == [None])
+
+
+async def test_each_flush_is_told_of_while_somebody_waits(world: World) -> None:
+    told: list[int] = []
+    world.stream.write(bytes(MUCH))
+    unsent = world.stream.get_write_buffer_size()
+    assert world.stream.cork(b"more") == unsent + 4
+    world.stream.on_progress = lambda: told.append(world.stream.get_write_buffer_size())
+    world.stream.flush()
+    world.stream.flush()
+    assert told == [unsent + 4]
+    assert await world.read(MUCH + 4) == bytes(MUCH) + b"more"
+
+
+async def test_abort_throws_away_what_is_corked(world: World) -> None:
+    world.stream.cork(b"corked")
+    world.stream.abort()
+    assert world.stream.get_write_buffer_size() == 0
+    await until(lambda: world.protocol.lost == [None])
+    assert await world.read(1) == b""
 
 
 async def test_what_the_kernel_does_not_take_follows_in_order(world: World) -> None:
