@@ -44,7 +44,15 @@ from gateway.store import (
 )
 from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.memory_outbox import MemoryOutbox, OutboxCalls
-from gateway.stores.memory_player import KEY_BYTES, Player, Target, players_of, put_copies
+from gateway.stores.memory_player import (
+    KEY_BYTES,
+    Player,
+    Target,
+    Trimmed,
+    players_of,
+    put_copies,
+    trim,
+)
 from gateway.stores.memory_room_calls import RoomCalls
 from gateway.stores.revocations import Revocations
 from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
@@ -138,12 +146,13 @@ class MemoryStore(RoomCalls, OutboxCalls):
         if (
             limits.total_bytes
             and self.bytes + needed > limits.total_bytes
-            and not self._reclaim({draft.target_id: target}, size, needed, now)
+            and not self._reclaim([target], size, needed, now)
         ):
             done(draft, MailboxFull("mailbox.total_bytes"))
             return
         message = mailbox.append(self._epoch, next(self._nonces), draft.body, now)
-        self.bytes += needed - self._trim(target, now)
+        self.bytes += needed
+        self._trim(target, now)
         if sender is not None and key is not None:
             sender.sent[key] = (now, draft.target_id, message.id)
             self._players[sender.true_id] = sender
@@ -173,14 +182,15 @@ class MemoryStore(RoomCalls, OutboxCalls):
         targets = players_of(self._players, members)
         size = len(draft.body) + OVERHEAD
         limit = ""
-        full = []
+        full: list[Player] = []
         if limits.refuse_when_full:
-            for true_id, player in targets.items():
+            everybody, targets = targets, []
+            for player in everybody:
                 if (reached := self._full(player, size, now)) is not None:
-                    full.append(true_id)
+                    full.append(player)
                     limit = reached
-            for true_id in full:
-                del targets[true_id]
+                else:
+                    targets.append(player)
         needed = size * len(targets) + (KEY_BYTES if sender is not None else 0)
         if (
             limits.total_bytes
@@ -188,35 +198,30 @@ class MemoryStore(RoomCalls, OutboxCalls):
             and not self._reclaim(targets, size, needed, now)
         ):
             return MailboxFull("mailbox.total_bytes")
-        for true_id in full:
-            player = self._players[true_id]
+        for player in full:
             player.hole = Hole.deeper(player.hole, player.mailbox.head, player.read_by_all())
         if full:
             self._on_dropped("refused", len(full))
-        copies, own, crowded = put_copies(
+        copies, own, trimmed = put_copies(
             draft, targets, self._epoch, next(self._nonces), limits.mailbox, now
         )
         self.bytes += needed
-        for player in crowded:
-            self.bytes -= self._trim(player, now)
+        self._on_trimmed(trimmed, now)
         if sender is not None and key is not None:
             sender.sent[key] = (now, (draft.room,), own or b"")
-        return Published(own, copies, full, limit)
+        return Published(own, copies, [player.true_id for player in full], limit)
 
-    def _trim(self, player: Player, now: float) -> int:
-        """Keep a mailbox within its limits; return the bytes freed."""
-        mailbox = player.mailbox
-        before = mailbox.size
-        expired, trimmed = mailbox.trim(self._limits.mailbox, now)
-        if expired or trimmed:
-            # The oldest went first; of what went, the newest ones may be unread.
-            unread = mailbox.first - 1 - player.confirmed
-            if (count := min(trimmed, unread)) > 0:
-                self._on_dropped("trimmed", count)
-            if (count := min(expired, unread - trimmed)) > 0:
-                self._on_dropped("expired", count)
-                self.outbox.add(message_expired(player.true_id, count, now))
-        return before - mailbox.size
+    def _trim(self, player: Player, now: float) -> None:
+        """Keep a mailbox within its limits."""
+        self._on_trimmed(trim(player, self._limits.mailbox, now), now)
+
+    def _on_trimmed(self, trimmed: Trimmed, now: float) -> None:
+        self.bytes -= trimmed.bytes
+        if trimmed.unread:
+            self._on_dropped("trimmed", trimmed.unread)
+        for true_id, count in trimmed.expired:
+            self._on_dropped("expired", count)
+            self.outbox.add(message_expired(true_id, count, now))
 
     def _full(self, target: Player, size: int, now: float) -> str | None:
         """Name the limit that a message would exceed, if its mailbox is not to drop any.
@@ -225,7 +230,7 @@ class MemoryStore(RoomCalls, OutboxCalls):
         """
         limits = self._limits.mailbox
         mailbox = target.mailbox
-        self.bytes -= self._trim(target, now)
+        self._trim(target, now)
         if mailbox.excess(limits, size):
             self.bytes -= mailbox.drop_through(target.read_by_all())
         if not mailbox.excess(limits, size):
@@ -259,7 +264,7 @@ class MemoryStore(RoomCalls, OutboxCalls):
             sent.popitem(last=False)
             self.bytes -= KEY_BYTES
 
-    def _reclaim(self, targets: dict[TrueId, Player], size: int, needed: int, now: float) -> bool:
+    def _reclaim(self, targets: list[Player], size: int, needed: int, now: float) -> bool:
         """Make room for `needed` bytes, `size` in each of these mailboxes; False: there is none.
 
         What the mailboxes themselves will trim for the message counts as room. The rest comes
@@ -268,9 +273,9 @@ class MemoryStore(RoomCalls, OutboxCalls):
         """
         limits = self._limits
         excess: dict[TrueId, int] = {}
-        for true_id, target in targets.items():
-            self.bytes -= self._trim(target, now)
-            excess[true_id] = target.mailbox.excess(limits.mailbox, size)
+        for target in targets:
+            self._trim(target, now)
+            excess[target.true_id] = target.mailbox.excess(limits.mailbox, size)
         trimmed = sum(excess.values())
         while self.bytes + needed - trimmed > limits.total_bytes:
             if not self._reclaimable:
@@ -464,7 +469,7 @@ class MemoryStore(RoomCalls, OutboxCalls):
                 break
             self._drop(session)
         for true_id, player in list(self._players.items()):
-            self.bytes -= self._trim(player, now)
+            self._trim(player, now)
             self._expire_keys(player, now)
             if player.ban is not None and player.ban.until is not None and player.ban.until <= now:
                 player.ban = None

@@ -6,9 +6,28 @@ import itertools
 import math
 import sys
 from collections import deque
+from typing import Final
 
 from gateway.mailbox import OVERHEAD, Batch, Located, Position, Retention, StoredMessage, locate
 from gateway.messages import SessionId
+
+#: Looked up once: each message needs it.
+_append: Final = deque[StoredMessage].append
+
+
+class Bounds:
+    """Limits of mailboxes at one moment, infinite where there are none: see Retention."""
+
+    __slots__ = ("bytes", "messages", "oldest")
+
+    def __init__(self, limits: Retention, now: float) -> None:
+        self.messages: float = limits.max_messages or math.inf
+        self.bytes: float = limits.max_bytes or math.inf
+        #: Messages from before this time are too old.
+        self.oldest: float = now - limits.retention if limits.retention else -math.inf
+
+
+_NO_BOUNDS: Final = Bounds(Retention(0, 0, 0.0), 0.0)
 
 
 class Mailbox:
@@ -30,35 +49,34 @@ class Mailbox:
     @property
     def first(self) -> int:
         """Offset of the oldest message still here; one past the head when there is none."""
-        return self._messages[0].offset if self._messages else self.head + 1
+        return self.head + 1 - len(self._messages)
 
     def append(self, epoch: bytes, nonce: int, body: bytes, now: float) -> StoredMessage:
         """Give the message the next offset and keep it."""
         head = self.head + 1
         message = StoredMessage(head, b"%b.%d.%x" % (epoch, head, nonce), body, now)
-        self.put(message, len(body) + OVERHEAD, math.inf, math.inf, -math.inf)
+        self.put(message, head, len(body) + OVERHEAD, _NO_BOUNDS)
         return message
 
-    def put(
-        self, message: StoredMessage, size: int, most: float, most_bytes: float, oldest: float
-    ) -> bool:
+    def put(self, message: StoredMessage, offset: int, size: int, bounds: Bounds) -> bool:
         """Keep a message that has the next offset already; return whether `trim` has work now.
 
-        `size` is the message's; the limits are those of `trim`, infinite where there is none,
-        and `oldest` the time before which messages are too old.
+        `offset` and `size` are the message's.
         """
-        self.head = message.offset
+        self.head = offset
         messages = self._messages
         if isinstance(messages, tuple):
             messages = self._messages = deque()
-        if not messages:
+        if not self.size:
             self._oldest = message.ts
-        messages.append(message)
+        _append(messages, message)
         self.size = total = self.size + size
-        return len(messages) > most or total > most_bytes or self._oldest < oldest
+        return (
+            len(messages) > bounds.messages or total > bounds.bytes or self._oldest < bounds.oldest
+        )
 
-    def trim(self, limits: Retention, now: float) -> tuple[int, int]:
-        """Drop the oldest messages beyond the limits.
+    def trim(self, bounds: Bounds) -> tuple[int, int]:
+        """Drop the oldest messages beyond the bounds.
 
         Returns how many went because they were too old, and how many to make room.
         """
@@ -66,23 +84,18 @@ class Mailbox:
         expired = trimmed = 0
         if isinstance(messages, tuple):
             return expired, trimmed
-        if limits.retention:
-            oldest = now - limits.retention
-            while messages and messages[0].ts < oldest:
-                self.size -= len(messages.popleft().body) + OVERHEAD
-                expired += 1
-        most = limits.max_messages or sys.maxsize
-        bytes_ = limits.max_bytes or sys.maxsize
-        while messages and (len(messages) > most or self.size > bytes_):
-            self.size -= len(messages.popleft().body) + OVERHEAD
+        while self._oldest < bounds.oldest:
+            self._drop(messages)
+            expired += 1
+        while self.size and (len(messages) > bounds.messages or self.size > bounds.bytes):
+            self._drop(messages)
             trimmed += 1
-        if expired or trimmed:
-            self._look()
         return expired, trimmed
 
-    def _look(self) -> None:
-        """Note the time of the oldest message, for some have gone."""
-        self._oldest = self._messages[0].ts if self._messages else math.inf
+    def _drop(self, messages: deque[StoredMessage]) -> None:
+        """Drop the oldest message."""
+        self.size -= len(messages.popleft().body) + OVERHEAD
+        self._oldest = messages[0].ts if self.size else math.inf
 
     def excess(self, limits: Retention, size: int) -> int:
         """Return the bytes that `trim` would free if a message of `size` bytes were appended."""
@@ -101,9 +114,8 @@ class Mailbox:
         if isinstance(messages, tuple):
             return 0
         before = self.size
-        while messages and messages[0].offset <= offset:
-            self.size -= messages.popleft().size
-        self._look()
+        while self.size and messages[0].offset <= offset:
+            self._drop(messages)
         return before - self.size
 
     def read(self, after: int, limit: int, max_bytes: int) -> Batch:

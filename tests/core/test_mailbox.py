@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.mailbox import Draft, Located, Position, Retention, StoredMessage
 from gateway.messages import TrueId
-from gateway.stores.memory_mailbox import Mailbox
+from gateway.stores.memory_mailbox import Bounds, Mailbox
 
 NO_LIMITS = Retention(max_messages=0, max_bytes=0, retention=0)
 #: What a message without data counts.
@@ -112,7 +112,7 @@ def test_an_empty_mailbox_begins_one_past_its_head() -> None:
     assert offsets(mailbox) == []
     for number in range(3):
         mailbox.append(b"e", 1, b"1", float(number))
-    mailbox.trim(Retention(0, 0, retention=1.0), 100.0)
+    mailbox.trim(Bounds(Retention(0, 0, retention=1.0), 100.0))
     assert (mailbox.first, mailbox.head, mailbox.size, len(mailbox)) == (4, 3, 0, 0)
     assert mailbox.append(b"e", 1, b"1", 100.0).offset == 4
 
@@ -145,7 +145,7 @@ def test_one_message_is_read_whatever_its_size() -> None:
 
 def test_reading_what_was_trimmed_begins_at_the_oldest_kept() -> None:
     mailbox = filled(5)
-    mailbox.trim(Retention(2, 0, 0), 5.0)
+    mailbox.trim(Bounds(Retention(2, 0, 0), 5.0))
     assert offsets(mailbox, after=1) == [4, 5]
 
 
@@ -167,7 +167,7 @@ def test_reading_what_was_trimmed_begins_at_the_oldest_kept() -> None:
 )
 def test_the_oldest_messages_go_first(limits: Retention, now: float, kept: list[int]) -> None:
     mailbox = filled(5, size=10)
-    expired, trimmed = mailbox.trim(limits, now)
+    expired, trimmed = mailbox.trim(Bounds(limits, now))
     assert offsets(mailbox) == kept
     assert expired == sum(
         limits.retention > 0 and ts < now - limits.retention for ts in range(1, 6)
@@ -196,7 +196,7 @@ def test_the_oldest_messages_go_first(limits: Retention, now: float, kept: list[
 )
 def test_a_position_is_here_or_trimmed_or_foreign(position: Position, located: Located) -> None:
     mailbox = filled(5)
-    mailbox.trim(Retention(3, 0, 0), 5.0)
+    mailbox.trim(Bounds(Retention(3, 0, 0), 5.0))
     assert mailbox.locate(position, "e") is located
 
 
@@ -239,7 +239,7 @@ class MailboxAgainstModel(RuleBasedStateMachine):
         gone = self.gone
         old = sum(bool(retention) and each.ts < self.now - retention for each in self.kept)
         expired, trimmed = self.mailbox.trim(
-            Retention(max_messages, max_bytes, retention), self.now
+            Bounds(Retention(max_messages, max_bytes, retention), self.now)
         )
 
         def fits(kept: list[StoredMessage]) -> bool:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gateway.mailbox import Batch, Hole, Retention, StoredMessage
 from gateway.replay import Command, Cursor, CursorState, Lost, Read, Write
-from gateway.stores.memory_mailbox import Mailbox
+from gateway.stores.memory_mailbox import Bounds, Mailbox
 
 
 def message(offset: int) -> StoredMessage:
@@ -309,7 +309,7 @@ class Seam(RuleBasedStateMachine):
     @alive
     @rule(keep=st.integers(1, 4))
     def trim(self, keep: int) -> None:
-        self.mailbox.trim(Retention(keep, 0, 0), 0.0)
+        self.mailbox.trim(Bounds(Retention(keep, 0, 0), 0.0))
 
     @alive
     @rule(limit=st.integers(1, 4))
