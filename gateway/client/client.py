@@ -226,12 +226,33 @@ class GatewayClient:
         """Send a message to a room; everything else as in `send`.
 
         Without `echo` this connection does not get it back. Of volatile ones with the same `key`
-        a slow reader gets the latest.
+        a slow reader gets the latest; `volatile` also sends no others.
         """
         payload = _without_none({"room": room, "type": type, "key": key})
         if not echo:
             payload["echo"] = False
         return self._core.submit("publish", room, payload, data, id, volatile, timeout)
+
+    def volatile(
+        self,
+        room: str,
+        key: str,
+        data: object,
+        *,
+        type: str | None = None,
+        echo: bool = True,
+    ) -> asyncio.Future[Receipt]:
+        """Send a room the latest state of something, such as a position, under its `key`.
+
+        It is not stored, and of each key only the newest is sent or kept for who is slow: the
+        last one arrives at all who are connected, also when this client was away meanwhile. Those
+        in between may not: their receipts say `dropped`. `type` and `echo` are as in `publish`;
+        nobody has to look at the receipt. Raises as `send` does.
+        """
+        payload = _without_none({"type": type})
+        if not echo:
+            payload["echo"] = False
+        return self._core.submit_latest(room, key, payload, data)
 
     async def drained(self) -> None:
         """Wait until no message is without a receipt."""

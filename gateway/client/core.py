@@ -28,6 +28,7 @@ from gateway.client.errors import (
 )
 from gateway.client.handlers import Handlers
 from gateway.client.inbox import Inbox
+from gateway.client.latest import DROPPED, Latest
 from gateway.client.memory import Memory
 from gateway.client.outbox import Outbox, receipt_of, snapshot, too_large
 from gateway.client.payloads import (
@@ -51,8 +52,6 @@ REQUEST_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 1.0
 #: More packets than that on their way out: a volatile message would come too late.
 _MAX_BACKLOG: Final = 64
-#: What becomes of a volatile message that cannot go now.
-_DROPPED: Final = Receipt("dropped")
 _EVENTS: Final = {"presence": Presence, "room": RoomChange, "error": Fault}
 
 T = TypeVar("T")
@@ -111,6 +110,13 @@ class Core:
             self._backoff,
             time.time,
         )
+        self.latest = Latest(
+            self.connection.ask,
+            self.rooms.cure,
+            lambda: self.connection.backlog,
+            settings.queue,
+            self._backoff,
+        )
 
     # Life
 
@@ -143,6 +149,7 @@ class Core:
         if ending:
             await asyncio.wait(ending)
         await self.outbox.close()
+        await self.latest.close()
         self._memory.close()
 
     async def log_out(self, everywhere: bool) -> None:
@@ -214,6 +221,16 @@ class Core:
         payload["id"] = secrets.token_hex(16) if key is None else key
         return self.outbox.add(event, target, payload, size, timeout)
 
+    def submit_latest(
+        self, room: str, key: str, payload: Mapping[str, Any], data: object
+    ) -> asyncio.Future[Receipt]:
+        """See GatewayClient.volatile."""
+        copy, size = snapshot(data)
+        if self.connection.closed or not self.started:
+            raise self.connection.error or closed()
+        whole = {**payload, "room": room, "key": key, "data": copy, "volatile": True}
+        return self.latest.set((room, key), whole, size)
+
     def _send_now(
         self, event: str, payload: Mapping[str, Any], size: int, timeout: float | None
     ) -> asyncio.Future[Receipt]:
@@ -225,7 +242,7 @@ class Core:
         if self.connection.live and not crowded:
             return self._spawn(self._ask_once(event, payload, timeout), "gateway-volatile")
         dropped: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        dropped.set_result(_DROPPED)
+        dropped.set_result(DROPPED)
         return dropped
 
     async def _ask_once(
@@ -235,12 +252,12 @@ class Core:
             async with asyncio.timeout(REQUEST_SECONDS if timeout is None else timeout):
                 answer = await self.connection.ask(event, payload)
         except (LinkLost, TimeoutError):
-            return _DROPPED
+            return DROPPED
         outcome = receipt_of(answer)
         if isinstance(outcome, Receipt):
             return outcome
         if outcome.code in LATER:
-            return _DROPPED
+            return DROPPED
         raise outcome
 
     # Questions
@@ -308,6 +325,7 @@ class Core:
         if before is not None and before.true_id != session.true_id:
             # Some may have been accepted from the player of before: sent again, they were doubles.
             self.outbox.reject(PlayerChanged())
+            self.latest.reject(PlayerChanged())
             self.watching.forget_watched()
         self.rooms.on_session(session)
         self.emit("session", session)
@@ -315,6 +333,7 @@ class Core:
             self.emit("lost", Lost(session.outcome, gap))
         if self.connection.live:
             self.outbox.start(self._message_bytes(), self._limit_of("dedupe_window"))
+            self.latest.start(self._message_bytes())
             if self._restoring is not None:
                 self._restoring.cancel()
             self._restoring = self._spawn(self._restore(), "gateway-restore")
@@ -325,10 +344,12 @@ class Core:
     def on_down(self) -> None:
         """See Owner.on_down."""
         self.outbox.stop()
+        self.latest.stop()
 
     def on_end(self, error: ClientError | None) -> None:
         """See Owner.on_end."""
         self.outbox.reject(error or closed())
+        self.latest.reject(error or closed())
         self.inbox.end(None if isinstance(error, ClientClosed) else error)
 
     # Parts
