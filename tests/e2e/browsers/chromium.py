@@ -88,6 +88,8 @@ class ChromiumTab(DiscardableTab):
         self._browser = browser
         self._target = target
         self._session = ""
+        #: The tab that is looked at instead.
+        self._cover: ChromiumTab | None = None
         self._attach()
 
     def _attach(self) -> None:
@@ -157,6 +159,17 @@ class ChromiumTab(DiscardableTab):
                 uploadThroughput=-1,
             )
 
+    def hide(self) -> None:
+        self._cover = ChromiumTab(self._browser, self._browser.new_page("about:blank"))
+        self.wait("to be hidden", "document.hidden")
+
+    def show(self) -> None:
+        self._browser.tools.send("Target.activateTarget", targetId=self._target)
+        if self._cover is not None:
+            self._cover.close()
+            self._cover = None
+        self.wait("to be visible", "!document.hidden")
+
     def discard(self) -> None:
         title = f"to discard {self._target}"
         self.evaluate(f"document.title = {json.dumps(title)}")
@@ -196,6 +209,8 @@ class ChromiumTab(DiscardableTab):
         file.write_bytes(base64.b64decode(picture))
 
     def close(self) -> None:
+        if self._cover is not None:
+            self._cover.close()
         self._browser.tools.send("Target.closeTarget", targetId=self._target)
 
 

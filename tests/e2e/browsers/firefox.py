@@ -82,6 +82,14 @@ class FirefoxTab(DiscardableTab):
     def set_offline(self, offline: bool) -> None:
         self._browser.chrome(f"Services.io.offline = {str(offline).lower()}")
 
+    def hide(self) -> None:
+        self._chrome("gBrowser.selectedTab = gBrowser.tabs[0]")
+        self.wait("to be hidden", "document.hidden")
+
+    def show(self) -> None:
+        self._browser.marionette.send("WebDriver:SwitchToWindow", handle=self._handle, focus=True)
+        self.wait("to be visible", "!document.hidden")
+
     def discard(self) -> None:
         self._place = self._chrome("return [...gBrowser.tabs].indexOf(gBrowser.selectedTab)")
         # The player has switched to another tab.

@@ -136,6 +136,11 @@ class GamePlayer:
         """Where the player is."""
         return int(self.hook("x")), int(self.hook("y"))
 
+    def place_of(self, true_id: str) -> tuple[int, int] | None:
+        """Where this page shows another player; None: not at all."""
+        place = json.loads(self.hook("others") or "{}").get(true_id)
+        return None if place is None else (place[0], place[1])
+
     def wait_place(self, true_id: str, place: tuple[int, int]) -> None:
         """Wait until this page shows another player there."""
         others = "JSON.parse(document.documentElement.dataset.others || '{}')"

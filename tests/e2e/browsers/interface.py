@@ -135,7 +135,15 @@ class Tab(ABC):
 
 
 class DiscardableTab(Tab):
-    """A tab of a browser that can be told to discard it."""
+    """A tab of a browser that can be told to look at another one, and to discard it."""
+
+    @abstractmethod
+    def hide(self) -> None:
+        """Look at another tab of its window."""
+
+    @abstractmethod
+    def show(self) -> None:
+        """Look at it again."""
 
     @abstractmethod
     def discard(self) -> None:

@@ -197,6 +197,26 @@ def test_two_browsers_play_through_restarts_of_the_gateway(
         shot(f"after-{end.__name__}")
 
 
+# Of WebKitGTK's windows each is always seen here: nothing manages them.
+@pytest.mark.parametrize("keeper", ["chromium", "firefox"], indirect=True)
+def test_a_tab_in_the_background_is_hidden_and_catches_up(ada: GamePlayer, bob: GamePlayer) -> None:
+    (ada_id, _), (bob_id, _) = ada.who, bob.who
+    assert isinstance(ada.tab, DiscardableTab)
+    socket_id, before = ada.hook("socketId"), bob.run()
+    ada.wait_place(bob_id, before)
+    ada.tab.hide()
+    bob.wait_row(ada_id, "row.dataset.state === 'hidden'")
+    place = bob.run()
+    bob.say("are you looking?")
+    # What is said comes all the same; of where the others are, the latest is kept.
+    ada.wait_lines("are you looking?")
+    assert ada.place_of(bob_id) == before != place
+    ada.tab.show()
+    ada.wait_place(bob_id, place)
+    bob.wait_row(ada_id, "row.dataset.state === 'active'")
+    assert ada.hook("socketId") == socket_id
+
+
 def test_a_duplicated_tab_plays_the_same_player(ada: GamePlayer, bob: GamePlayer) -> None:
     true_id, session_id = ada.who
     score = ada.collect()
