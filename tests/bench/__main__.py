@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("--connects", type=int, default=2000)
     parser.add_argument("--idle", type=int, default=5000, help="idle connections")
     parser.add_argument("--watchers", type=int, default=1000, help="players who watch each other")
-    parser.add_argument("--peers", nargs="+", default=PEERS, metavar="PEER")
+    parser.add_argument("--peers", nargs="+", default=PEERS, choices=PEERS)
     parser.add_argument("--scenarios", nargs="+", default=SCENARIOS, choices=SCENARIOS)
     options = parser.parse_args()
     _prepare()

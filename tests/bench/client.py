@@ -50,14 +50,17 @@ class Load:
         self._address = (parts.hostname, parts.port)
         self._upgrade = frames.upgrade(parts.netloc)
 
-    def connect(self, packets: list[bytes]) -> list[Client]:
-        """Connect a client for each frame of a CONNECT, and wait for their events `session`."""
+    def connect(self, packets: list[bytes], buffer: int = 0) -> list[Client]:
+        """Connect a client for each frame of a CONNECT, and wait for their events `session`.
+
+        With `buffer` the system keeps so many bytes at most for who does not read.
+        """
         clients: list[Client] = []
         self.connected = 0
         deadline = time.monotonic() + PATIENCE
         while (connected := self.connected) < len(packets):
             for packet in packets[len(clients) : connected + AT_ONCE]:
-                clients.append(self._open(packet))
+                clients.append(self._open(packet, buffer))
             self._read(deadline - time.monotonic())
             if self.connected > connected:
                 deadline = time.monotonic() + PATIENCE
@@ -66,8 +69,10 @@ class Load:
                 raise TimeoutError(f"{counts}, and no other came up within {PATIENCE:.0f} s")
         return clients
 
-    def _open(self, packet: bytes) -> Client:
+    def _open(self, packet: bytes, buffer: int) -> Client:
         connection = socket.socket()
+        if buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         connection.settimeout(PATIENCE)
         connection.connect(self._address)
         connection.setblocking(False)
@@ -97,9 +102,12 @@ class Load:
             clients[descriptor].read()
 
     def stall(self, client: Client) -> None:
-        """Read nothing more from a client, and let the system buffer little for it."""
-        client.shrink()
+        """Read nothing more from a client."""
         self._epoll.unregister(client.descriptor)
+
+    def resume(self, client: Client) -> None:
+        """Read again from a client that was stalled."""
+        self._epoll.register(client.descriptor, select.EPOLLIN)
 
     def close(self, clients: Iterable[Client]) -> None:
         """Cut connections."""
@@ -178,10 +186,6 @@ class Client:
             sent = 0
         if sent != len(data):
             raise TimeoutError("the server does not read: there is no room to write")
-
-    def shrink(self) -> None:
-        """Let the system buffer little of what comes."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
 
     def close(self) -> None:
         self._socket.close()

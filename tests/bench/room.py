@@ -1,6 +1,7 @@
 """A room in which everybody moves: volatile state from all to all, sixty times a second.
 
-What matters is that a member who does not read and one who is hidden cost the others nothing.
+What matters is that a member who does not read and one who is hidden cost the others nothing, and
+that both have every stored message and the latest state of all in the end.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import time
 import urllib.request
 from typing import Final
 
-from tests.bench import frames
-from tests.bench.client import Client, Load
+from tests.bench.client import PATIENCE, Client, Load
 from tests.bench.scenarios import WARM_UP, guests
 from tests.bench.servers import Meter
 from tests.bench.watching import event
@@ -20,12 +20,16 @@ MEMBERS: Final = 50
 UPDATES_PER_SECOND: Final = 60
 #: Beside the time in it; two seconds of all updates are more than the system buffers for one.
 _PADDING: Final = "x" * 800
+#: Of a member who does not read, in bytes.
+_BUFFER: Final = 65_536
 #: Members who send between two looks at what has arrived.
 _BATCH: Final = 5
 _PAUSE: Final = _BATCH / (MEMBERS * UPDATES_PER_SECOND)
 #: Of a look, in seconds, also when the next updates are due already.
 _SHORTEST: Final = 0.0002
 _TIME: Final = b'"sent":'
+#: Stored messages that come to the room while one member does not read and one is hidden.
+_STORED: Final = 100
 #: How long a member who does not read may take to fill all buffers on the way, in seconds.
 _PATIENCE: Final = 30.0
 
@@ -35,7 +39,9 @@ class Room:
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self.clients = load.connect(guests(MEMBERS))
+        # The one before the last will not read for a while.
+        self.clients = load.connect(guests(MEMBERS - 2))
+        self.clients += load.connect(guests(1), _BUFFER) + load.connect(guests(1))
         join = event("join", {"room": "arena"})
         for client in self.clients:
             client.send(join)
@@ -88,7 +94,59 @@ def room(load: Load, meter: Meter, seconds: float) -> tuple[list[float], list[fl
     counts = _received(members.clients)
     with meter:
         meanwhile = members.measured(seconds)
+    _catch_up(load, members, stalled, hidden)
     return peace, meanwhile, (_received(members.clients) - counts) / meter.seconds
+
+
+def _catch_up(load: Load, members: Room, stalled: Client, hidden: Client) -> None:
+    """Let both come back. Raises ConnectionError unless they get what they have to."""
+    *movers, _, _ = members.clients
+    for client in movers:
+        # Latencies are not looked at any more.
+        client.on_each = None
+    views = {name: View(client) for name, client in (("stalled", stalled), ("hidden", hidden))}
+    for number in range(_STORED):
+        movers[0].send(_publish({"stored": number}))
+        members.run(0.01)
+    for client in movers:
+        client.send(_update(last=True))
+    hidden.send(event("presence_set", {"state": "active"}))
+    load.resume(stalled)
+    deadline = time.monotonic() + PATIENCE
+    while not all(view.complete(len(movers)) for view in views.values()):
+        load.run(0.1)
+        if time.monotonic() > deadline:
+            raise ConnectionError(
+                "; ".join(f"the {name} one has {view}" for name, view in views.items())
+            )
+
+
+class View:
+    """What a member has of the room from now on."""
+
+    def __init__(self, client: Client) -> None:
+        self._stored: list[int] = []
+        #: Whether the latest state of each member is the last.
+        self._last: dict[str, bool] = {}
+        client.last = b""
+        client.on_each = self._on_each
+
+    def _on_each(self, event: bytes) -> None:
+        message = json.loads(event[2:])[1]
+        data = message["data"]
+        if "stored" in data:
+            self._stored.append(data["stored"])
+        else:
+            self._last[message["from"]] = data["last"]
+
+    def complete(self, movers: int) -> bool:
+        """Tell whether every stored message came once and in order, and all members' last state."""
+        return self._stored == [*range(_STORED)] and sum(self._last.values()) == movers
+
+    def __str__(self) -> str:
+        return (
+            f"the stored messages {self._stored} and the last state of {sum(self._last.values())}"
+        )
 
 
 def _received(clients: list[Client]) -> int:
@@ -101,7 +159,11 @@ def _kept(url: str, reason: str) -> bool:
         return f'gateway_kept_volatile_total{{reason="{reason}"}}'.encode() in response.read()
 
 
-def _update() -> bytes:
-    data = f'{{"sent":{time.perf_counter():.6f},"padding":"{_PADDING}"}}'
-    head = json.dumps({"room": "arena", "volatile": True, "key": "position"})[:-1]
-    return frames.frame(f'42["publish",{head},"data":{data}}}]'.encode())
+def _update(*, last: bool = False) -> bytes:
+    sent = round(time.perf_counter(), 6)
+    data = {"sent": sent, "last": last, "padding": _PADDING}
+    return _publish(data, volatile=True, key="position")
+
+
+def _publish(data: dict[str, object], **more: object) -> bytes:
+    return event("publish", {"room": "arena", **more, "data": data})

@@ -1,4 +1,4 @@
-"""The benchmarks of several nodes, in short: that they run to their end, and what holds anywhere.
+"""Benchmarks, in short: that they run to their end, and what holds anywhere.
 
 Figures are not looked at: this machine may be busy with anything.
 """
@@ -24,6 +24,15 @@ def bench(module: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
+
+
+def test_in_a_room_of_fifty_who_stalls_or_hides_misses_nothing_that_counts() -> None:
+    # The benchmark fails unless they do.
+    options = ("--rounds", "1", "--seconds", "0.5", "--scenarios", "room")
+    out = bench("__main__", *options, "--peers", "gateway-sqlite")
+    lines = out.partition("room, ms at p99, one stalled, one hidden\n")[2].splitlines()
+    assert lines[0].split()[0] == "gateway-sqlite"
+    assert float(lines[0].split()[1].replace(",", "")) > 0
 
 
 def test_nodes_are_measured_in_all_scenarios() -> None:
