@@ -203,6 +203,22 @@ def test_what_is_stored_nowhere_goes_to_nodes_that_show_members(redis_url: str) 
     asyncio.run(scenario())
 
 
+def test_what_a_player_asks_at_once_is_all_answered(redis_url: str) -> None:
+    async def scenario() -> None:
+        async with two_nodes(redis_url) as nodes:
+            store = nodes[0][0]
+            # One more, one fewer, one more: before the last answer the sum is nothing.
+            answers = await asyncio.gather(
+                asked(lambda done: store.join("a", ANN, done)),
+                asked(lambda done: store.leave("b", ANN, done)),
+                asked(lambda done: store.join("c", ANN, done)),
+            )
+            assert [answer.changed for answer in answers] == [True, False, True]
+            assert set(store.memberships.rooms_of(ANN)) == {"a", "c"}
+
+    asyncio.run(scenario())
+
+
 def test_a_node_that_listens_no_more_is_forgotten(redis_url: str) -> None:
     async def scenario() -> None:
         async with two_nodes(redis_url) as ((first, _), (second, _)):

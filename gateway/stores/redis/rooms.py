@@ -191,7 +191,8 @@ class RoomCalls:
         if request is None:
             return False
         true_id = request.true_id
-        expected = self._expected.pop(true_id) - request.change
+        # Those of more requests may be none in sum: then there is nothing.
+        expected = self._expected.pop(true_id, 0) - request.change
         if expected:
             self._expected[true_id] = expected
         if not self.mirror.memberships.rooms_of(true_id):
