@@ -12,6 +12,7 @@ from gateway.mailbox import Hole, Retention
 from gateway.messages import TrueId
 from tests.redis_servers import RedisServer
 from tests.stores.conftest import ANN, BOB, Driver, NewStore
+from tests.stores.redis_box import make_box, read_box
 
 Raw = Callable[[TrueId, int], None]
 
@@ -26,8 +27,8 @@ def roll_back(redis_server: RedisServer, redis_prefix: str) -> Any:
             stream = key.replace(b":p:", b":m:")
             newest: Any = client.xrevrange(stream, count=number)
             client.xdel(stream, *(entry for entry, _ in newest))
-            client.hincrby(key, "head", -number)
-            client.hincrby(key, "count", -number)
+            head, count, size, oldest = read_box(client.hget(key, "box"))
+            client.hset(key, "box", make_box(head - number, count - number, size, oldest))
 
         yield roll_back
 

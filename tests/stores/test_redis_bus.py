@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,26 +30,41 @@ def test_what_is_cut_off_is_refused(fields: list[bytes]) -> None:
                 bus.decode(whole[:end])
 
 
-def test_a_message_is_that_of_the_store() -> None:
-    for skip in (None, SessionId("s1")):
-        fields = [b"ann", b"e1.12.ff", b"1.5", (skip or "").encode(), b'{"a":1}']
-        message = StoredMessage(12, b"e1.12.ff", b'{"a":1}', 1.5, skip)
-        assert bus.decode_message(fields) == ("ann", message)
+def text_of(true_id: bytes, message: StoredMessage) -> bytes:
+    """Return what lua/_message.lua writes: test_redis_store.py compares it with a real one."""
+    epoch, offset, nonce = message.id.split(b".")
+    skip = (message.skip or "").encode()
+    sizes = (len(true_id), len(epoch), len(skip), len(message.body))
+    numbers = struct.pack(">3HI3d", *sizes, int(offset), int(nonce, 16), message.ts)
+    return numbers + true_id + epoch + skip + message.body
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        [],
-        [b"ann", b"e1.1.f", b"1.5", b""],
-        [b"ann", b"e1.1", b"1.5", b"", b"{}"],
-        [b"ann", b"e1.x.f", b"1.5", b"", b"{}"],
-        [b"\xff", b"e1.1.f", b"1.5", b"", b"{}"],
-    ],
-)
-def test_what_is_no_message_is_refused(fields: list[bytes]) -> None:
+MESSAGES = [
+    (TrueId("ann"), StoredMessage(12, b"e1.12.ff", b'{"a":1}', 1.5, SessionId("s1"))),
+    (TrueId("b\u00f6b"), StoredMessage(2**52, b"e2.%d.0" % 2**52, b"[]", 1.25)),
+]
+WHOLE = bus.MESSAGE + b"".join(text_of(name.encode(), message) for name, message in MESSAGES)
+
+
+def test_messages_are_those_of_the_store() -> None:
+    assert bus.decode_messages(WHOLE) == MESSAGES
+
+
+def test_messages_that_are_cut_off_are_refused() -> None:
+    whole = len(bus.MESSAGE + text_of(b"ann", MESSAGES[0][1]))
+    for end in range(len(WHOLE)):
+        if end != whole:
+            with pytest.raises(ValueError, match=r"cut off|no message"):
+                bus.decode_messages(WHOLE[:end])
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_what_is_no_message_is_refused(number: float) -> None:
+    for numbers in ((number, 1.0, 1.0), (1.0, number, 1.0)):
+        with pytest.raises(ValueError, match=r"."):
+            bus.decode_messages(b"m" + struct.pack(">3HI3d", 0, 0, 0, 0, *numbers))
     with pytest.raises(ValueError, match=r"."):
-        bus.decode_message(fields)
+        bus.decode_messages(b"m" + text_of(b"\xff", MESSAGES[0][1]))
 
 
 def test_copies_at_one_place_are_one_message() -> None:

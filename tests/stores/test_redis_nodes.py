@@ -25,6 +25,7 @@ from gateway.stores.redis.ownership import owner_of
 from gateway.stores.redis.partitions import Partitions
 from gateway.stores.redis.resuming import Resuming
 from tests.redis_servers import RedisServer
+from tests.stores.redis_box import make_box
 from tests.stores.redis_client import PUSH
 from tests.waiting import run, until
 
@@ -326,7 +327,7 @@ def test_what_makes_no_sense_is_counted_and_changes_nothing(
                 b"",
                 b"m",
                 b"v\0\0\0\x09ann",
-                bus.encode(bus.MESSAGE, b"ann", b"no id", b"1.0", b"", b"x"),
+                b"m" + b"\0\3ann",
                 bus.encode(bus.FENCE, b"ann", b"s1", b"five", b""),
                 bus.encode(bus.VOLATILE, b"\xff", b"x"),
                 bus.encode(bus.ANSWER, b"", b"1"),
@@ -368,7 +369,7 @@ def test_places_are_compared_when_channels_are_heard_again(
         async with running(redis_url, "one") as (one,):
             partition = one.partitions.of(ANN)
             prefix, epoch = one.redis.prefix(partition), one.partitions.epochs[partition]
-            redis_server.ask("HSET", prefix + b"p:ann", "head", 3)
+            redis_server.ask("HSET", prefix + b"p:ann", "box", make_box(3))
             for offset in (2, 3):
                 redis_server.ask("XADD", prefix + b"m:ann", f"{offset}-77", "b", "x", "t", "1")
 
@@ -407,7 +408,7 @@ def test_what_a_call_without_an_answer_may_have_stored_is_looked_for(
     async def scenario() -> None:
         async with running(redis_url, "one") as (one,):
             partition = one.partitions.of(ANN)
-            redis_server.ask("HSET", one.redis.prefix(partition) + b"p:ann", "head", 3)
+            redis_server.ask("HSET", one.redis.prefix(partition) + b"p:ann", "box", make_box(3))
             one.players.places = [Place(ANN, 1, 0, b"")]  # type: ignore[arg-type]
             one.resuming.on_unanswered(partition)
             one.resuming.on_unanswered(partition)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, StoreUnavailable
 from gateway.store_url import RedisUrl
 from gateway.stores.limits import OnLimit, ignore_limit
+from gateway.stores.redis.batch import Batch, PartDone
 from gateway.stores.redis.cluster import Cluster, Owner
 from gateway.stores.redis.handshake import LinkFailed, access_of
 from gateway.stores.redis.hearing import Hearing
@@ -21,6 +22,9 @@ from gateway.stores.redis.single import Followed, Sentinels, Single, fixed
 from gateway.stores.redis.subscriber import Channels, OnMessage
 
 __all__ = ["Done", "OnMessage", "Redis", "Reply", "Word"]
+
+#: Parts of batches that may wait for an answer; beyond it they are refused.
+_MAX_PARTS: Final = 50_000
 
 
 class Topology(Protocol):
@@ -64,6 +68,8 @@ class Redis:
         self._owners = self._topology.owners
         #: Whether all calls are answered in order, not only those to one partition.
         self.ordered = url.mode != "cluster"
+        self._batch: Batch | None = None
+        self._parts = 0
 
     @property
     def available(self) -> bool:
@@ -98,8 +104,53 @@ class Redis:
         `done` gets StoreUnavailable if the call was not sent, was refused, or has no answer
         within the timeout: in the last case it may have been run.
         """
+        self._flush()
         words = (b"EVALSHA", script.sha, b"1", self._prefixes[partition], *args)
         self._owners[partition].send((pack(words), done, partition, script))
+
+    def add(
+        self,
+        partition: int,
+        script: Script,
+        head: Sequence[Word],
+        words: Sequence[Word],
+        size: int,
+        done: PartDone,
+    ) -> None:
+        """Run a script that takes the arguments of many such calls at once, its parts.
+
+        It returns a list with two answers for each. `done` takes them, or StoreUnavailable and 0;
+        otherwise as `call`. `head` is an object that all parts share; `words` follow, of about
+        `size` bytes together. KEYS[1] is the prefix of the first part. A server of a Cluster gets
+        parts of one partition at once.
+        """
+        batch = self._batch
+        group = 0 if self.ordered else partition
+        if batch is None or batch.group != group or batch.head is not head:
+            if self._parts >= _MAX_PARTS:
+                error = StoreUnavailable("too much waits for the store")
+                asyncio.get_running_loop().call_soon(done, error, 0)
+                return
+            self._flush()
+            asyncio.get_running_loop().call_soon(self._flush)
+            batch = self._batch = Batch(script, head, group, partition, self._prefixes[partition])
+        batch.add(words, size, done)
+        if batch.full:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Ask what has been put into a batch: at the end of the turn, or before what comes next."""
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        self._parts += len(batch)
+
+        def done(reply: Reply | StoreUnavailable) -> None:
+            self._parts -= len(batch)
+            batch.done(reply)
+
+        call = (pack(tuple(batch.words)), done, batch.partition, batch.script)
+        self._owners[batch.partition].send(call)
 
     async def ask(self, partition: int, script: Script, args: Sequence[Word] = ()) -> Reply:
         """Run a script as `call` does, and return its answer. Raises StoreUnavailable."""
@@ -109,6 +160,7 @@ class Redis:
 
     def command(self, partition: int, *words: Word, done: Done) -> None:
         """Run a plain command, whose keys are all of the partition; otherwise as `call`."""
+        self._flush()
         self._owners[partition].send((pack(words), done, partition, None))
 
     def listen(

@@ -23,7 +23,7 @@ from gateway.store import (
     View,
 )
 from gateway.stores.redis.acknowledged import Acknowledged
-from gateway.stores.redis.client import Redis, Reply
+from gateway.stores.redis.client import Redis
 from gateway.stores.redis.partitions import LOST, Partitions
 from gateway.stores.redis.reclaiming import Reclaimer
 from gateway.stores.redis.scripts import load
@@ -39,6 +39,8 @@ _EXPIRE: Final = load("mailbox_expire")
 _EXPIRED: Final = 200
 #: The same of messages.
 _EXPIRED_MESSAGES: Final = 2000
+#: The words of an appended message beside its body, about so many bytes.
+_WORDS: Final = 200
 
 
 class MailboxCalls:
@@ -77,20 +79,20 @@ class MailboxCalls:
             asyncio.get_running_loop().call_soon(done, draft, error)
 
     def _append(self, draft: Draft, now: float, done: AppendDone) -> None:
+        partitions, totals = self._partitions, self._totals
         true_id = draft.target_id.encode()
-        partitions = self._partitions
         partition = crc32(true_id) % partitions.count
         epoch = partitions.epochs[partition]
         nonce = next(self._nonces)
-        seed: int | bytes = nonce if self._limits.outbox.enabled else b""
-        head = self._totals.heads[partition]
-        owner = draft.key_owner or draft.sender
-        if draft.key is None or owner is None or self._limits.dedupe_window <= 0:
-            args: Sequence[Any] = (*head, seed, true_id, nonce, now, draft.body, epoch)
-        else:
-            args = (*head, seed, true_id, nonce, now, draft.body, owner, draft.key, epoch)
-        answer = partial(self._on_appended, draft, now, done, partition, epoch, nonce)
-        self._redis.call(partition, _APPEND, args, answer)
+        body = draft.body
+        place = totals.places[partition]
+        owner: str | None = draft.key_owner or draft.sender
+        key = draft.key
+        if key is None or owner is None or self._limits.dedupe_window <= 0:
+            owner = key = ""
+        words = (*place, epoch, true_id, nonce, now, body, owner, key)
+        done_with = partial(self._on_appended, draft, now, done, partition, epoch, nonce)
+        self._redis.add(partition, _APPEND, totals.common, words, len(body) + _WORDS, done_with)
 
     def _on_appended(
         self,
@@ -100,11 +102,11 @@ class MailboxCalls:
         partition: int,
         epoch: bytes,
         nonce: int,
-        reply: Reply | StoreUnavailable,
+        reply: Any,
+        remote: Any,
     ) -> None:
-        remote = 0
         if isinstance(reply, list):
-            reply, remote, *losses = reply  # type: ignore[assignment]
+            reply, *losses = reply
             self._note_losses(partition, losses)
         if isinstance(reply, int):
             message_id = b"%b.%d.%x" % (epoch, reply, nonce)

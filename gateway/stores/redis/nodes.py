@@ -64,7 +64,6 @@ class RedisNodes:
         self._on_limit = on_limit
         self._inbound: Inbound
         self._takes: dict[bytes, Take] = {
-            bus.MESSAGE: self._on_message,
             bus.COPIES: self._on_copies,
             bus.HOLES: self._on_holes,
             bus.VOLATILE: self._on_volatile,
@@ -283,6 +282,9 @@ class RedisNodes:
 
     def _on_published(self, partition: int, channel: bytes, payload: bytes) -> None:
         try:
+            if payload.startswith(bus.MESSAGE):
+                self._on_messages(payload)
+                return
             kind, fields = bus.decode(payload)
             take = self._takes.get(kind)
             if take is None:
@@ -295,9 +297,11 @@ class RedisNodes:
             self._heard["malformed"] += 1
             logger.warning("what a node has published makes no sense: %s", error)
 
-    def _on_message(self, partition: int, fields: Sequence[bytes]) -> None:
-        true_id, message = bus.decode_message(fields)
-        self._inbound.on_message(message, (true_id,))
+    def _on_messages(self, payload: bytes) -> None:
+        messages = bus.decode_messages(payload)
+        self._heard["message"] += len(messages)
+        for true_id, message in messages:
+            self._inbound.on_message(message, (true_id,))
 
     def _on_copies(self, partition: int, fields: Sequence[bytes]) -> None:
         self.on_copies(bus.decode_copies(fields), ())

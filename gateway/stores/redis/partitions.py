@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _BEGIN: Final = load("epoch")
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 #: Which keys there are, and what is in them: a release that changes that counts on.
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 #: What a script answers when the partition has not the epoch that its caller believes in.
 LOST: Final = b"LOST"
 

@@ -21,8 +21,9 @@ from gateway.stores.redis.scripts import load
 _TOTALS: Final = load("totals")
 #: Between two looks, in seconds.
 _PAUSE: Final = 1.0
-#: See lua/_mailbox.lua.
+#: See lua/_limits.lua and lua/append.lua.
 _pack_limits: Final = struct.Struct(">7d").pack
+_pack_left: Final = struct.Struct(">3d").pack
 
 Kind = Literal[
     "bytes", "messages", "sessions", "rooms", "queued", "dead", "online", "pruned", "listed"
@@ -41,12 +42,15 @@ _KINDS: Final[tuple[Kind, ...]] = (
 #: Limits of a mailbox; then the node, and the limits of the outbox: what scripts with a mailbox
 #: begin with, the seed of the outbox excepted.
 Head = tuple[bytes, bytes, int, int]
+#: What a script that appends is told of a partition: its prefix, and what is left there.
+Place = tuple[bytes, bytes]
 
 
 class Totals:
     """What was found at the last look, and what follows from it for each partition.
 
-    `heads` are arguments of scripts, made beforehand: see Head.
+    `heads` and `places` are arguments of scripts, made beforehand, by partition. `common` is what
+    a script that appends begins with.
     """
 
     def __init__(self, partitions: Partitions, limits: StoreLimits, node: str) -> None:
@@ -59,6 +63,9 @@ class Totals:
         self._looked: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.heads: list[Head] = []
+        self.places: list[Place] = []
+        webhooks = b"1" if limits.outbox.enabled else b""
+        self.common = (self._limits_with(-1), self._node, webhooks)
         self._make_heads()
 
     def of_all(self, kind: Kind) -> int:
@@ -116,30 +123,30 @@ class Totals:
         self._make_heads()
         looked.set_result(None)
 
+    def _limits_with(self, room: int) -> bytes:
+        limits, mailbox = self._limits, self._limits.mailbox
+        return _pack_limits(
+            mailbox.max_messages,
+            mailbox.max_bytes,
+            mailbox.retention,
+            limits.refuse_when_full,
+            room,
+            limits.dedupe_window,
+            limits.dedupe_keys,
+        )
+
     def _make_heads(self) -> None:
-        limits = self._limits
-        mailbox, outbox = limits.mailbox, limits.outbox
-        heads = []
+        limits, outbox = self._limits, self._limits.outbox
+        heads, places = [], []
         for partition in range(self._partitions.count):
             total = limits.total_bytes
-            packed = _pack_limits(
-                mailbox.max_messages,
-                mailbox.max_bytes,
-                mailbox.retention,
-                limits.refuse_when_full,
-                self.left_for("bytes", total, partition) if total else -1,
-                limits.dedupe_window,
-                limits.dedupe_keys,
-            )
+            room = self.left_for("bytes", total, partition) if total else -1
             # The newest webhook always has a place.
             most = max(1, self.left_for("queued", outbox.max_queued, partition))
             most_dead = max(1, self.left_for("dead", outbox.max_dead, partition))
-            heads.append(
-                (
-                    packed,
-                    self._node,
-                    most if outbox.max_queued else 0,
-                    most_dead if outbox.max_dead else 0,
-                )
-            )
-        self.heads = heads
+            most = most if outbox.max_queued else 0
+            most_dead = most_dead if outbox.max_dead else 0
+            heads.append((self._limits_with(room), self._node, most, most_dead))
+            prefix = self._partitions.redis.prefix(partition)
+            places.append((prefix, _pack_left(room, most, most_dead)))
+        self.heads, self.places = heads, places

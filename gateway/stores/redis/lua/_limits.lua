@@ -1,5 +1,3 @@
--- needs: epoch
---
 -- A script that is about mailboxes or keys begins with these arguments: limits, and the four that
 -- the outbox is opened with.
 

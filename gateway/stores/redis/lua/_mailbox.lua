@@ -1,41 +1,41 @@
 -- needs: limits, players, outbox, routes
 --
--- Mailboxes. `m:T` has the messages: the id is offset-nonce. `p:T` has `head`, `count` and `size`
--- of the messages, what the player has `confirmed` by any session, and `skips`, if `sk:T` has
--- offsets that sessions pass over. `oldest` is the time of the oldest message, or earlier: it is
--- exact again when a message might be too old. Messages before the first that counts may still be
--- there for a while.
+-- Mailboxes. `m:T` has the messages: the id is offset-nonce. `p:T` has the mailbox' state, see
+-- _box.lua, what the player has `confirmed` by any session, and `skips`, if `sk:T` has offsets that
+-- sessions pass over. Messages before the first that counts may still be there for a while.
 --
 -- What is decided here is what gateway/stores/memory.py decides.
 
 -- Messages that went before any session had confirmed them.
 local trimmed, expired = 0, 0
 local outbox
+local open_its_outbox = function()
+  return open_outbox(2)
+end
 
 local function open_mailbox(true_id)
   local key = prefix .. 'p:' .. true_id
-  local found = redis.call('HMGET', key, 'head', 'count', 'size', 'oldest', 'confirmed', 'skips')
+  local found = redis.call('HMGET', key, 'box', 'confirmed', 'skips')
   if not found[1] then
     return nil
   end
-  local count, size = tonumber(found[2] or 0), tonumber(found[3] or 0)
+  local head, count, size, oldest = unpack_box(found[1])
   return {
     true_id = true_id,
     key = key,
-    head = tonumber(found[1]),
+    head = head,
     count = count,
     size = size,
-    oldest = tonumber(found[4] or ''),
-    confirmed = tonumber(found[5] or 0),
-    skips = found[6],
+    oldest = oldest,
+    confirmed = tonumber(found[2] or 0),
+    skips = found[3],
     saved_count = count,
     saved_size = size,
   }
 end
 
 local function save_mailbox(box)
-  redis.call('HSET', box.key, 'head', box.head, 'count', box.count, 'size', box.size,
-    'oldest', box.oldest or '')
+  redis.call('HSET', box.key, 'box', pack_box(box.head, box.count, box.size, box.oldest))
   if box.size ~= box.saved_size then
     total('bytes', box.size - box.saved_size)
     box.saved_size = box.size
@@ -69,7 +69,7 @@ local function cut(box)
   if box.count > 0 then
     _, oldest = message_at(box, first)
   end
-  box.oldest = oldest
+  box.oldest = oldest or 0
   if oldest then
     redis.call('XTRIM', stream, 'MINID', first)
     redis.call('ZADD', prefix .. 'old', oldest, box.true_id)
@@ -119,7 +119,7 @@ local function trim(box, now, most)
   local count = math.min(too_old, unread - too_many)
   if count > 0 then
     expired = expired + count
-    outbox = outbox or open_outbox(2)
+    outbox = outbox or open_its_outbox()
     webhook(outbox, 'message.expired', box.true_id, now, '{"messages":' .. count .. '}')
   end
 end

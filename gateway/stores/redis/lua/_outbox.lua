@@ -3,15 +3,19 @@
 -- most that may wait in the partition, the most that were given up (0: no limit), and a random
 -- number, which is empty when there is nobody to send webhooks to.
 
-local function open_outbox(at)
+local function new_outbox(node, most, most_dead, seed)
   return {
-    node = ARGV[at],
-    most = tonumber(ARGV[at + 1]),
-    most_dead = tonumber(ARGV[at + 2]),
-    seed = ARGV[at + 3],
+    node = node,
+    most = tonumber(most),
+    most_dead = tonumber(most_dead),
+    seed = seed,
     added = 0,
     full = 0,
   }
+end
+
+local function open_outbox(at)
+  return new_outbox(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
 end
 
 -- Gives up a webhook, by its entry and its id; false if it does not wait.

@@ -1,4 +1,4 @@
--- needs: players
+-- needs: epoch, players
 --
 -- Sessions. `s:T` has a player's: id -> record (JSON). A record's `node` is who has the session's
 -- connection, '' if it has none; `version` is another, higher number after each update. `idle` has

@@ -1,122 +1,159 @@
--- needs: limits, keys, routes
+-- needs: simply, keys, routes, message
 --
--- Appends a message: limits, outbox, player, nonce, now, body, and the owner of the key and the
--- key, if there is one. Returns the offset, or why not: 'UNKNOWN', '!' and the limit that is
--- reached, or what known_key says. If there is more to say it is the first of a list, followed by
--- the number of connections on other nodes, and losses.
-local node, true_id, nonce, ts, body = ARGV[2], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local player = prefix .. 'p:' .. true_id
-local now, size = tonumber(ts), overhead + #body
-local needed = size
-local owner, key
+-- Appends messages, one after the other: limits, this node, whether there are webhooks ('' if not),
+-- then for each message the prefix of its partition, what is left there, its epoch, player, nonce,
+-- now, body, and the owner of the key and the key ('' if there is none). In a Cluster all are of one
+-- partition. What is left is three numbers: `room`, and two that the outbox is opened with.
+--
+-- Returns for each the offset, or why not: 'LOST', 'UNKNOWN', '!' and the limit that is reached, or
+-- what known_key says; and after it the number of connections on other nodes. With losses the
+-- offset, or why not, and they are a list.
+local node = ARGV[2]
+local replies = {}
+-- What other nodes are to be told, by node: texts; and for each where its number of connections is
+-- in `replies`, the key of the player's routes, and that number.
+local texts, marks = {}, {}
+local last = #ARGV - 8
+local epoch, left, true_id, nonce, ts, body, owner, key
 
-local found = redis.call('HMGET', player, 'head', 'count', 'size', 'oldest', 'confirmed')
-if not found[1] then
-  -- Who has keys is known, too.
-  if redis.call('EXISTS', prefix .. 'k:' .. true_id) == 0 then
-    return 'UNKNOWN'
-  end
-  know_player(true_id)
-  found[1] = 0
-end
-if #ARGV > 10 then
-  owner, key = ARGV[10], ARGV[11]
-  local known = known_key(owner, key, 'p' .. true_id, now)
-  if known then
-    return {known, count_remote(true_id, node)}
-  end
-  needed = needed + key_bytes
-end
-
--- Returns the id of the message at an offset.
 local function message_id(offset)
   return string.format('%s.%d.%x', epoch, offset, nonce)
 end
 
-local function tell_others(offset)
-  return tell_routes(true_id, node, function()
-    return payload('m', true_id, message_id(offset), ts, '', body)
-  end)
+local function remember_to_tell(place, offset, now)
+  local routes = prefix .. 'r:' .. true_id
+  local found = redis.call('HGETALL', routes)
+  for index = 1, #found, 2 do
+    local other = found[index]
+    if other ~= node then
+      local text, mark = texts[other], marks[other]
+      if not text then
+        text, mark = {'m'}, {}
+        texts[other], marks[other] = text, mark
+      end
+      text[#text + 1] = message_text(true_id, epoch, offset, nonce, now, '', body)
+      local count, connections = #mark, tonumber(found[index + 1])
+      mark[count + 1], mark[count + 2], mark[count + 3] = place + 1, routes, connections
+      replies[place + 1] = replies[place + 1] + connections
+    end
+  end
 end
 
--- Nearly always there is room, and at most the oldest message has to go.
-local head, count, held = tonumber(found[1]), tonumber(found[2] or 0), tonumber(found[3] or 0)
-local gone, gone_size = 0, 0
-local simple = refuse == 0
-  and (room < 0 or tonumber(redis.call('HGET', prefix .. 'n', 'bytes') or 0) + needed <= room)
-  and not (retention > 0 and count > 0 and tonumber(found[4]) < now - retention)
-if simple and (max_messages > 0 and count >= max_messages
-  or max_bytes > 0 and held + size > max_bytes) then
-  local first = count > 0 and redis.call('XRANGE', prefix .. 'm:' .. true_id,
-    head - count + 1, '+', 'COUNT', 1)[1]
-  if first then
-    gone, gone_size = 1, overhead + #first[2][2]
+-- Tells the other nodes. One that does not hear is none: the routes to it go.
+local function finish()
+  for other, text in pairs(texts) do
+    if tell(other, table.concat(text)) == 0 then
+      local mark = marks[other]
+      for index = 1, #mark, 3 do
+        local place, routes = mark[index], mark[index + 1]
+        replies[place] = replies[place] - mark[index + 2]
+        if redis.call('HDEL', routes, other) == 1 then
+          redis.call('HINCRBY', string.match(routes, '^(.-{%d+}:)') .. 'n', 'pruned', 1)
+        end
+      end
+    end
   end
-  simple = first and not (max_messages > 0 and count > max_messages
-    or max_bytes > 0 and held + size - gone_size > max_bytes)
+  return replies
 end
-if simple then
-  local stream = prefix .. 'm:' .. true_id
-  local offset = head + 1
-  redis.call('XADD', stream, offset .. '-' .. nonce, 'b', body, 't', ts)
-  if count == 0 then
-    redis.call('HSET', player, 'head', offset, 'count', 1, 'size', size, 'oldest', ts)
-    redis.call('ZADD', prefix .. 'old', ts, true_id)
-  else
-    redis.call('HSET', player, 'head', offset, 'count', count + 1 - gone,
-      'size', held + size - gone_size)
+
+local function read_arguments(at)
+  prefix, left, epoch, true_id, nonce, ts, body, owner, key = unpack(ARGV, at, at + 8)
+  room = struct.unpack('>d', left)
+end
+
+-- Returns false, and has done nothing, when more has to go than the oldest message.
+local function append_simply(place)
+  if redis.call('GET', prefix .. 'epoch') ~= epoch then
+    replies[place], replies[place + 1] = 'LOST', 0
+    return true
   end
-  local unread = 0
-  if gone == 0 then
-    total('messages', 1)
-  else
-    local first = offset - count + 1
-    -- Now and then is enough: nobody looks at what is before the first.
-    if first % 16 == 0 or gone_size > 4096 then
-      redis.call('XTRIM', stream, 'MINID', first)
+  local now, needed, room_left = tonumber(ts), 0, math.huge
+  local state = redis.call('HGET', prefix .. 'p:' .. true_id, 'box')
+  if not state then
+    -- Who has keys is known, too.
+    if redis.call('EXISTS', prefix .. 'k:' .. true_id) == 0 then
+      replies[place], replies[place + 1] = 'UNKNOWN', 0
+      return true
     end
-    if first - 1 > tonumber(found[5] or 0) then
-      unread = 1
+    know_player(true_id)
+  end
+  if owner ~= '' then
+    local known = known_key(owner, key, 'p' .. true_id, now)
+    if known then
+      replies[place], replies[place + 1] = known, count_remote(true_id, node)
+      return true
     end
+    needed = key_bytes
   end
-  if needed ~= gone_size then
-    total('bytes', needed - gone_size)
+  if room >= 0 then
+    room_left = room - tonumber(redis.call('HGET', prefix .. 'n', 'bytes') or 0) - needed
   end
-  if owner then
+  local offset, messages, bytes, unread =
+    keep_simply(true_id, state, nonce, ts, now, body, room_left)
+  if not offset then
+    return false
+  end
+  if messages ~= 0 then
+    total('messages', messages)
+  end
+  if bytes + needed ~= 0 then
+    total('bytes', bytes + needed)
+  end
+  if owner ~= '' then
     remember_key(owner, key, ts, message_id(offset), 'p' .. true_id, true)
   end
-  local remote = tell_others(offset)
-  if remote == 0 and unread == 0 then
-    return offset
+  replies[place], replies[place + 1] = unread == 0 and offset or {offset, unread, 0, 0, 0}, 0
+  remember_to_tell(place, offset, now)
+  return true
+end
+
+local at, place = 4, 1
+while at <= last do
+  read_arguments(at)
+  if not append_simply(place) then
+    break
   end
-  return {offset, remote, unread, 0, 0, 0}
+  at, place = at + 9, place + 2
+end
+if at > last then
+  return finish()
 end
 
 -- needs: mailbox
-local box = open_mailbox(true_id)
-local result
-if refuse > 0 then
-  result = limit_reached(box, size, now)
+open_its_outbox = function()
+  local _, most, most_dead = struct.unpack('>ddd', left)
+  return new_outbox(node, most, most_dead, ARGV[3] ~= '' and nonce or '')
 end
-if not result and not has_room({box}, size, needed, now) then
-  result = 'mailbox.total_bytes'
-end
-local remote = 0
-if result then
-  result = '!' .. result
-  save_mailbox(box)
-else
-  put(box, nonce, ts, body)
-  result = box.head
-  trim(box, now)
-  save_mailbox(box)
-  if owner then
-    remember_key(owner, key, ts, message_id(result), 'p' .. true_id)
+
+local function append_with_care(place)
+  trimmed, expired, outbox = 0, 0, nil
+  local now, size = tonumber(ts), overhead + #body
+  local needed = owner ~= '' and size + key_bytes or size
+  local box = open_mailbox(true_id)
+  local reached = refuse > 0 and limit_reached(box, size, now)
+  if not reached and not has_room({box}, size, needed, now) then
+    reached = 'mailbox.total_bytes'
   end
-  remote = tell_others(result)
+  if not reached then
+    put(box, nonce, ts, body)
+    trim(box, now)
+  end
+  save_mailbox(box)
+  local reply, lost = reached and '!' .. reached or box.head, losses()
+  replies[place], replies[place + 1] = lost and {reply, unpack(lost)} or reply, 0
+  if not reached then
+    if owner ~= '' then
+      remember_key(owner, key, ts, message_id(box.head), 'p' .. true_id)
+    end
+    remember_to_tell(place, box.head, now)
+  end
 end
-local lost = losses()
-if not lost and remote == 0 then
-  return result
-end
-return {result, remote, unpack(lost or {})}
+
+repeat
+  read_arguments(at)
+  if not append_simply(place) then
+    append_with_care(place)
+  end
+  at, place = at + 9, place + 2
+until at > last
+return finish()

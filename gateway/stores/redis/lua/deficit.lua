@@ -1,4 +1,4 @@
--- needs: epoch, routes
+-- needs: epoch, box, routes
 --
 -- Messages that a node has acknowledged, and that a failover or a restart may have lost: node, then
 -- player, offset and nonce of the newest one, again and again. A mailbox that lacks it gets a hole
@@ -9,8 +9,8 @@ local found = {}
 for index = 2, #ARGV - 1, 3 do
   local true_id, offset, nonce = ARGV[index], ARGV[index + 1], ARGV[index + 2]
   local key = prefix .. 'p:' .. true_id
-  local player = redis.call('HMGET', key, 'head', 'confirmed', 'hole_after', 'hole_lost')
-  local head = tonumber(player[1] or '')
+  local player = redis.call('HMGET', key, 'box', 'confirmed', 'hole_after', 'hole_lost')
+  local head = player[1] and unpack_box(player[1])
   local missing = 0
   -- Of a player who is gone with all messages the sessions are gone, too: they are told by that.
   if head and head < tonumber(offset) then

@@ -1,4 +1,4 @@
--- needs: players
+-- needs: epoch, players
 --
 -- Makes players known for good ('1'), or no longer ('0'); the players follow.
 for index = 2, #ARGV - 1 do

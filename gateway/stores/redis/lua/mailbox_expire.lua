@@ -1,4 +1,4 @@
--- needs: mailbox, keys
+-- needs: epoch, mailbox, keys
 --
 -- Forgets messages, keys and players whose time is over: limits, outbox, now, how many mailboxes,
 -- owners of keys and players at once, and how many messages. Returns 1 when there may be more, else
@@ -26,7 +26,7 @@ if retention > 0 then
       trim(box, now, left)
       left = left - before + box.count
       save_mailbox(box)
-      if box.oldest then
+      if box.count > 0 then
         redis.call('ZADD', prefix .. 'old', box.oldest, true_id)
       end
     else
@@ -49,8 +49,9 @@ if #spare == most then
 end
 for _, true_id in ipairs(spare) do
   local player = prefix .. 'p:' .. true_id
-  local why = redis.call('HMGET', player, 'head', 'perm', 'count', 'rooms')
-  if why[1] and not why[2] and tonumber(why[3] or 0) == 0 and tonumber(why[4] or 0) == 0
+  local why = redis.call('HMGET', player, 'box', 'perm', 'rooms')
+  local _, count = unpack_box(why[1])
+  if why[1] and not why[2] and count == 0 and tonumber(why[3] or 0) == 0
     and redis.call('EXISTS', prefix .. 's:' .. true_id, prefix .. 'k:' .. true_id) == 0
     and redis.call('HEXISTS', prefix .. 'b', true_id) == 0 then
     redis.call('DEL', player, prefix .. 'm:' .. true_id, prefix .. 'sk:' .. true_id,

@@ -1,4 +1,4 @@
--- needs: players
+-- needs: epoch, players
 --
 -- Notes that a player is in a room ('1'), or in none any more ('0'): player, which.
 local key = prefix .. 'p:' .. ARGV[1]

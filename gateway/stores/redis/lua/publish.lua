@@ -1,4 +1,4 @@
--- needs: keys, rooms
+-- needs: rooms, keys
 --
 -- Gives a message to a room its number, and notes that it is under way: limits, outbox, room,
 -- sender ('' for none), now, the version of the memberships that the node has, the message, how

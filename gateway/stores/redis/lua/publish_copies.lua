@@ -1,4 +1,4 @@
--- needs: limits, routes
+-- needs: epoch, simply, routes
 --
 -- Puts a message to a room into mailboxes of members: limits, outbox, room, its number, that of
 -- the last message to the room for this partition, '1' to pass over that one if it never came,
@@ -75,55 +75,6 @@ local function note_routes(true_id, offset)
   end
 end
 
--- What append.lua does when there is room, and at most the oldest message has to go. Returns the
--- offset, or nil if there is more to it.
-local function keep_simply(true_id)
-  local key = prefix .. 'p:' .. true_id
-  local box = redis.call('HMGET', key, 'head', 'count', 'size', 'oldest', 'confirmed')
-  if not box[1] then
-    return nil
-  end
-  local count, held = tonumber(box[2] or 0), tonumber(box[3] or 0)
-  local offset = tonumber(box[1]) + 1
-  local first, stream = offset - count, prefix .. 'm:' .. true_id
-  local gone, gone_size = 0, 0
-  if retention > 0 and count > 0 and tonumber(box[4]) < now - retention then
-    return nil
-  end
-  if max_messages > 0 and count >= max_messages or max_bytes > 0 and held + size > max_bytes then
-    local oldest = refuse == 0 and count > 0
-      and redis.call('XRANGE', stream, first, '+', 'COUNT', 1)[1]
-    if not oldest then
-      return nil
-    end
-    gone, gone_size = 1, overhead + #oldest[2][2]
-    if max_messages > 0 and count > max_messages
-      or max_bytes > 0 and held + size - gone_size > max_bytes then
-      return nil
-    end
-  end
-  redis.call('XADD', stream, offset .. '-' .. nonce, 'b', body, 't', ts)
-  if count == 0 then
-    redis.call('HSET', key, 'head', offset, 'count', 1, 'size', size, 'oldest', ts)
-    redis.call('ZADD', prefix .. 'old', ts, true_id)
-  else
-    redis.call('HSET', key, 'head', offset, 'count', count + 1 - gone,
-      'size', held + size - gone_size)
-  end
-  if gone > 0 then
-    -- Now and then is enough: nobody looks at what is before the first.
-    if (first + 1) % 16 == 0 or gone_size > 4096 then
-      redis.call('XTRIM', stream, 'MINID', first + 1)
-    end
-    if first > tonumber(box[5] or 0) then
-      unread = unread + 1
-    end
-  end
-  new_messages = new_messages + 1 - gone
-  new_bytes = new_bytes + size - gone_size
-  return offset
-end
-
 local function tell_copies()
   for other, list in pairs(copies) do
     local fields = {epoch, string.format('%x', nonce), ts, body}
@@ -141,12 +92,20 @@ end
 for index = first_member, #ARGV - 1 do
   local true_id = ARGV[index]
   local place = index - first_member + 1
-  local offset = not (true_id == sender and skip ~= '') and keep_simply(true_id)
+  local state = not (true_id == sender and skip ~= '')
+    and redis.call('HGET', prefix .. 'p:' .. true_id, 'box')
+  local offset, messages, bytes, is_unread
+  if state then
+    offset, messages, bytes, is_unread =
+      keep_simply(true_id, state, nonce, ts, now, body, math.huge)
+  end
   if not offset then
     offsets[place] = 0
     rest[#rest + 1] = place
   else
     offsets[place] = offset
+    new_messages, new_bytes = new_messages + messages, new_bytes + bytes
+    unread = unread + is_unread
     if true_id == sender then
       remember(offset)
     end
@@ -167,7 +126,7 @@ if #rest == 0 then
   return {'', remote, elsewhere, offsets, unread, 0, 0, 0}
 end
 
--- needs: mailbox
+-- needs: mailbox, message
 local limit = ''
 
 local function leave_hole(box)
@@ -203,8 +162,7 @@ for _, place in ipairs(rest) do
   end
   if is_skipped and not reached then
     remote = remote + tell_routes(true_id, node, function()
-      local id = string.format('%s.%d.%x', epoch, box.head, nonce)
-      return payload('m', true_id, id, ts, skip, body)
+      return 'm' .. message_text(true_id, epoch, box.head, nonce, now, skip, body)
     end)
   else
     note_routes(true_id, offsets[place])

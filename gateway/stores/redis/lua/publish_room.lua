@@ -1,4 +1,4 @@
--- needs: mailbox
+-- needs: epoch, mailbox
 --
 -- Makes room for a message to members of a room: limits, outbox, now, its size, the bytes that it
 -- takes elsewhere; then the members. Returns 1 if there is room, else 0, and losses.

@@ -1,4 +1,4 @@
--- needs: epoch
+-- needs: epoch, box
 --
 -- Reads messages: player, the offset after which, how many, how many bytes (0: no limit; one
 -- always fits). Returns the head, where the hole is and how large ('' if there is none), and the
@@ -6,14 +6,14 @@
 local overhead, step = 160, 32
 local true_id, limit, max_bytes = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local player = redis.call('HMGET', prefix .. 'p:' .. true_id,
-  'head', 'hole_after', 'hole_lost', 'count')
-local head = tonumber(player[1] or 0)
+  'box', 'hole_after', 'hole_lost')
+local head, count = unpack_box(player[1])
 local found = {head, player[2] or '', player[3] or ''}
 if tonumber(ARGV[2]) >= head then
   return found
 end
 local size, left = 0, limit
-local from = math.max(tonumber(ARGV[2]) + 1, head - tonumber(player[4] or 0) + 1)
+local from = math.max(tonumber(ARGV[2]) + 1, head - count + 1)
 while left > 0 do
   local wanted = math.min(left, step)
   local page = redis.call('XRANGE', prefix .. 'm:' .. true_id, from, '+', 'COUNT', wanted)

@@ -1,4 +1,4 @@
--- needs: mailbox
+-- needs: epoch, mailbox
 --
 -- Drops messages that nobody needs, so many bytes of them if there are: limits, outbox, bytes.
 -- Returns the bytes that went.

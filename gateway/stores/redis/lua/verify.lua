@@ -1,4 +1,4 @@
--- needs: epoch
+-- needs: epoch, box
 --
 -- Whether a client's place in a mailbox is still one: player, offset, nonce of the message there
 -- ('' if that is not known), again and again. Returns the head for each, -1 if the message at that
@@ -6,7 +6,7 @@
 local found = {}
 for index = 1, #ARGV - 1, 3 do
   local true_id, offset, nonce = ARGV[index], ARGV[index + 1], ARGV[index + 2]
-  local head = tonumber(redis.call('HGET', prefix .. 'p:' .. true_id, 'head') or 0)
+  local head = unpack_box(redis.call('HGET', prefix .. 'p:' .. true_id, 'box'))
   if head < tonumber(offset) then
     head = -1
   elseif nonce ~= '' then

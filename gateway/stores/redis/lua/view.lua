@@ -1,4 +1,4 @@
--- needs: epoch, routes
+-- needs: epoch, box, routes
 --
 -- Looks at a mailbox: player, an offset (0: none), a session ('' for none), this node. Returns
 -- whether the player is known, head, count, what they have confirmed, the nonce at the offset ('' if
@@ -6,7 +6,7 @@
 -- other nodes, and the offsets that the session passes over.
 local true_id, offset, session, node = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local player = redis.call('HMGET', prefix .. 'p:' .. true_id,
-  'head', 'count', 'confirmed', 'hole_after', 'hole_lost', 'skips')
+  'box', 'confirmed', 'hole_after', 'hole_lost', 'skips')
 local known = player[1] and 1 or redis.call('EXISTS', prefix .. 'k:' .. true_id)
 local nonce = ''
 if offset ~= '0' then
@@ -16,10 +16,10 @@ if offset ~= '0' then
     nonce = string.match(entry[1], '%-(%d+)$')
   end
 end
-local head, count = tonumber(player[1] or 0), tonumber(player[2] or 0)
-local found = {known, head, count, tonumber(player[3] or 0), nonce, player[4] or '',
-  player[5] or '', count_remote(true_id, node)}
-if player[6] and session ~= '' then
+local head, count = unpack_box(player[1])
+local found = {known, head, count, tonumber(player[2] or 0), nonce, player[3] or '',
+  player[4] or '', count_remote(true_id, node)}
+if player[5] and session ~= '' then
   for _, member in ipairs(redis.call('ZRANGE', prefix .. 'sk:' .. true_id,
     head - count + 1, '+inf', 'BYSCORE')) do
     local colon = string.find(member, ':', 1, true)
