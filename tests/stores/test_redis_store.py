@@ -179,7 +179,7 @@ def test_a_message_that_too_few_replicas_have_is_looked_for(redis_servers: Redis
     with redis_store(f"{server.url}?wait=1&wait_timeout=0.01", partitions=4) as store:
         noted: list[int] = []
         store.store._partitions.epochs = [
-            server.ask("GET", store.store._redis.prefix(each) + b"epoch") for each in range(4)
+            server.ask("HGET", store.store._redis.prefix(each) + b"n", "epoch") for each in range(4)
         ]
         store.store._partitions.on_unanswered = noted.append
         assert isinstance(store.append(), StoreUnavailable)
@@ -206,7 +206,7 @@ def test_nothing_is_left_of_players_who_are_gone(
     store.expire(11.0)
     prefix = store.store._redis.prefix(0)
     left = {key.removeprefix(prefix) for key in keys_of(redis_server, store, 0)}
-    assert left <= {b"epoch", b"format", b"n"}
+    assert left <= {b"format", b"n"}
     assert (store.bytes, store.message_count) == (0, 0)
 
 
@@ -254,7 +254,7 @@ def test_any_name_will_do_and_nothing_is_left_of_it(
         for key in keys_of(redis_server, second, partition)
     }
     # What a room had is remembered for an hour.
-    assert keys <= {b"epoch", b"format", b"n", b"sn", b"rv", b"q:" + name.encode()}
+    assert keys <= {b"format", b"n", b"sn", b"rv", b"q:" + name.encode()}
 
 
 def test_expiry_makes_room_in_a_server_that_is_full(redis_servers: RedisServers) -> None:

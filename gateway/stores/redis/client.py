@@ -68,6 +68,7 @@ class Redis:
         self._owners = self._topology.owners
         #: Whether all calls are answered in order, not only those to one partition.
         self.ordered = url.mode != "cluster"
+        self._on_limit = on_limit
         self._batch: Batch | None = None
         self._parts = 0
 
@@ -128,6 +129,7 @@ class Redis:
         group = 0 if self.ordered else partition
         if batch is None or batch.group != group or batch.head is not head:
             if self._parts >= _MAX_PARTS:
+                self._on_limit("store.calls")
                 error = StoreUnavailable("too much waits for the store")
                 asyncio.get_running_loop().call_soon(done, error, 0)
                 return

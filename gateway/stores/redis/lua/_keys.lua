@@ -1,4 +1,4 @@
--- needs: limits, players
+-- needs: limits, players, kept
 --
 -- Idempotency keys. `k:OWNER` has key -> the message's id, a space, and what it was sent to:
 -- `p` and a player or `r` and a room. `kz:OWNER` has when it was and the key, in this order; `ko`
@@ -26,7 +26,7 @@ local function forget_old_keys(owner, now)
     end
     redis.call('LPOP', list)
     redis.call('HDEL', prefix .. 'k:' .. owner, string.sub(entry, space + 1))
-    total('bytes', -key_bytes)
+    change_kept(-key_bytes, 0)
   end
 end
 
@@ -59,6 +59,6 @@ local function remember_key(owner, key, ts, id, target, counted)
     redis.call('ZADD', prefix .. 'ko', ts, owner)
   end
   if not counted then
-    total('bytes', key_bytes)
+    change_kept(key_bytes, 0)
   end
 end

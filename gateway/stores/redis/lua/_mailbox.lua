@@ -1,4 +1,4 @@
--- needs: limits, players, outbox, routes
+-- needs: limits, players, kept, outbox, routes
 --
 -- Mailboxes. `m:T` has the messages: the id is offset-nonce. `p:T` has the mailbox' state, see
 -- _box.lua, what the player has `confirmed` by any session, and `skips`, if `sk:T` has offsets that
@@ -36,13 +36,9 @@ end
 
 local function save_mailbox(box)
   redis.call('HSET', box.key, 'box', pack_box(box.head, box.count, box.size, box.oldest))
-  if box.size ~= box.saved_size then
-    total('bytes', box.size - box.saved_size)
-    box.saved_size = box.size
-  end
-  if box.count ~= box.saved_count then
-    total('messages', box.count - box.saved_count)
-    box.saved_count = box.count
+  if box.size ~= box.saved_size or box.count ~= box.saved_count then
+    change_kept(box.size - box.saved_size, box.count - box.saved_count)
+    box.saved_size, box.saved_count = box.size, box.count
   end
 end
 
@@ -191,7 +187,7 @@ local function make_room(boxes, size, needed, now)
     freed = freed + left[box.true_id]
   end
   local tries = 1000
-  while tonumber(redis.call('HGET', prefix .. 'n', 'bytes') or 0) + needed - freed > room do
+  while read_kept() + needed - freed > room do
     local found = redis.call('ZPOPMIN', prefix .. 'reclaim')
     local true_id = found[1]
     tries = tries - 1
@@ -217,7 +213,7 @@ local function has_room(boxes, size, needed, now)
   if room < 0 then
     return true
   end
-  local bytes = tonumber(redis.call('HGET', prefix .. 'n', 'bytes') or 0)
+  local bytes = read_kept()
   for _, box in ipairs(boxes) do
     bytes = bytes + box.size - box.saved_size
   end

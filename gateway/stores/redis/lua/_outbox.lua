@@ -48,7 +48,7 @@ local function webhook(outbox, kind, true_id, now, data)
   local number = total('webhook', 1)
   local nonce = string.sub(redis.sha1hex(outbox.seed .. '.' .. number), 1, 10)
   local partition = string.match(prefix, '{(%d+)}:$')
-  local epoch = redis.call('GET', prefix .. 'epoch')
+  local epoch = redis.call('HGET', prefix .. 'n', 'epoch')
   -- Partitions that began together have one epoch, and each counts for itself.
   local id = string.format('%s.%s-%d.%s', epoch, partition, number, nonce)
   redis.call('XADD', prefix .. 'o', string.format('%d-0', number),

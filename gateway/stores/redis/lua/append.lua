@@ -1,4 +1,4 @@
--- needs: simply, keys, routes, message
+-- needs: simply, keys, routes, message, kept
 --
 -- Appends messages, one after the other: limits, this node, whether there are webhooks ('' if not),
 -- then for each message the prefix of its partition, what is left there, its epoch, player, nonce,
@@ -63,11 +63,13 @@ end
 
 -- Returns false, and has done nothing, when more has to go than the oldest message.
 local function append_simply(place)
-  if redis.call('GET', prefix .. 'epoch') ~= epoch then
+  local total_now = redis.call('HMGET', prefix .. 'n', 'epoch', 'kept')
+  if total_now[1] ~= epoch then
     replies[place], replies[place + 1] = 'LOST', 0
     return true
   end
-  local now, needed, room_left = tonumber(ts), 0, math.huge
+  local now, needed = tonumber(ts), 0
+  local kept_bytes, kept_messages = unpack_kept(total_now[2])
   local state = redis.call('HGET', prefix .. 'p:' .. true_id, 'box')
   if not state then
     -- Who has keys is known, too.
@@ -84,20 +86,17 @@ local function append_simply(place)
       return true
     end
     needed = key_bytes
+    -- Old ones may have gone.
+    kept_bytes, kept_messages = read_kept()
   end
-  if room >= 0 then
-    room_left = room - tonumber(redis.call('HGET', prefix .. 'n', 'bytes') or 0) - needed
-  end
+  local allowed = room < 0 and math.huge or room - kept_bytes - needed
   local offset, messages, bytes, unread =
-    keep_simply(true_id, state, nonce, ts, now, body, room_left)
+    keep_simply(true_id, state, nonce, ts, now, body, allowed)
   if not offset then
     return false
   end
-  if messages ~= 0 then
-    total('messages', messages)
-  end
-  if bytes + needed ~= 0 then
-    total('bytes', bytes + needed)
+  if messages ~= 0 or bytes + needed ~= 0 then
+    write_kept(kept_bytes + bytes + needed, kept_messages + messages)
   end
   if owner ~= '' then
     remember_key(owner, key, ts, message_id(offset), 'p' .. true_id, true)

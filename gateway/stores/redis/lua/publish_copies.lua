@@ -1,4 +1,4 @@
--- needs: epoch, simply, routes
+-- needs: epoch, simply, kept, routes
 --
 -- Puts a message to a room into mailboxes of members: limits, outbox, room, its number, that of
 -- the last message to the room for this partition, '1' to pass over that one if it never came,
@@ -112,11 +112,8 @@ for index = first_member, #ARGV - 1 do
     note_routes(true_id, offset)
   end
 end
-if new_messages ~= 0 then
-  total('messages', new_messages)
-end
-if new_bytes ~= 0 then
-  total('bytes', new_bytes)
+if new_messages ~= 0 or new_bytes ~= 0 then
+  change_kept(new_bytes, new_messages)
 end
 if #rest == 0 then
   tell_copies()

@@ -5,7 +5,7 @@
 local now, size, needed = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local boxes = {}
 -- Without memory Redis refuses this, before anything is done, and not something in the middle.
-total('bytes', 0)
+total('order', 0)
 for index = 9, #ARGV - 1 do
   local box = open_mailbox(ARGV[index])
   local is_full = false

@@ -1,10 +1,12 @@
--- needs: epoch
+-- needs: epoch, kept
 --
 -- Returns the totals of the partition.
 local found = redis.call('HMGET', prefix .. 'n',
-  'bytes', 'messages', 'sessions', 'rooms', 'queued', 'dead', 'online', 'pruned')
-for index = 1, 8 do
-  found[index] = tonumber(found[index] or 0)
+  'sessions', 'rooms', 'queued', 'dead', 'online', 'pruned')
+local bytes, messages = read_kept()
+local totals = {bytes, messages}
+for index = 1, 6 do
+  totals[index + 2] = tonumber(found[index] or 0)
 end
-found[9] = redis.call('ZCARD', prefix .. 'online')
-return found
+totals[9] = redis.call('ZCARD', prefix .. 'online')
+return totals
