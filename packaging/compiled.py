@@ -27,6 +27,8 @@ MODULES = (
     "gateway/sink.py",
     "gateway/stores/memory_mailbox.py",
     "gateway/stores/memory_player.py",
+    "gateway/stores/redis/batch.py",
+    "gateway/stores/redis/bus.py",
     "gateway/stores/sqlite_copies.py",
     "gateway/stores/sqlite_player.py",
     "gateway/transport/engine.py",

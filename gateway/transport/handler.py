@@ -34,6 +34,7 @@ from gateway.transport.engine import Engine, EngineConnection
 from gateway.transport.exchanges import Exchanges
 from gateway.transport.forwarding import Answer, Forwarder
 from gateway.transport.handshake import asks_for_upgrade, is_key
+from gateway.transport.interfaces import EVENTS
 from gateway.transport.peer import PeerPolicy
 from gateway.transport.picows import PicowsWebSockets
 from gateway.transport.quiet import QuietFaults, declared_length
@@ -445,7 +446,7 @@ class EngineHandler(QuietFaults, WebSocketHandler):
         link = self._link
         if self._connection is None or link is None:
             return
-        if link.lane is not None and isinstance(message, str) and message.startswith("42["):
+        if link.lane is not None and isinstance(message, str) and message.startswith(EVENTS):
             link.lane(message[2:].encode())
         else:
             self._connection.on_frame(link, message)

@@ -16,6 +16,10 @@ from gateway.transport.stream import Stream
 _HEADROOM: Final = 0.1
 _RETRY_AFTER: Final = 5.0
 
+#: How an event of the namespace `/` begins, from the Engine.IO type on: its array or the ack id
+#: follows.
+EVENTS: Final = tuple(f"42{each}" for each in "[0123456789")
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
@@ -81,9 +85,9 @@ class WebSocketLink(Protocol):
     """One websocket, whoever implements it."""
 
     lane: Callable[[bytes], None] | None
-    """A short cut for events of the namespace `/`: text frames that begin with `42[`.
+    """A short cut for events of the namespace `/`: text frames that begin with one of EVENTS.
 
-    A link may hand it such a frame's JSON array, whole and valid UTF-8, or not care.
+    A link may hand it what follows `42`, whole and valid UTF-8, or not care.
     """
 
     @property

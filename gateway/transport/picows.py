@@ -25,6 +25,7 @@ from gateway.transport.frames import (
     TextFrames,
     build_frame,
 )
+from gateway.transport.interfaces import EVENTS
 from gateway.transport.stream import Stream, Turn
 from gateway.transport.timers import Timer, TimerQueue
 
@@ -35,8 +36,7 @@ _BINARY: Final = WSMsgType.BINARY
 _CONTINUATION: Final = WSMsgType.CONTINUATION
 _PING: Final = WSMsgType.PING
 _CLOSE: Final = WSMsgType.CLOSE
-#: How an event of the namespace `/` begins, from the Engine.IO type on.
-_EVENT: Final = b"42["
+_EVENTS: Final = tuple(each.encode() for each in EVENTS)
 #: picows takes no smaller one, and grows it when a frame needs more.
 _READ_BUFFER: Final = 2048
 #: One read takes no more, so that a burst of small frames does not grow the buffer for good.
@@ -148,7 +148,7 @@ class PicowsWebSocket(WSListener):
             payload = frame.get_payload_as_bytes()
             # Other texts go the long way, where their encoding is checked.
             if (
-                payload.startswith(_EVENT)
+                payload.startswith(_EVENTS)
                 and payload.isascii()
                 and len(payload) <= self._factory.max_payload
             ):

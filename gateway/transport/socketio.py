@@ -33,6 +33,8 @@ from gateway.transport.timers import Timer, TimerQueue
 logger = logging.getLogger(__name__)
 
 #: Packets of the namespace `/`, from the Engine.IO type on.
+#: In digits, as parse_packet takes it.
+_LONGEST_ACK_ID: Final = 15
 _CONNECT: Final = b"40"
 _DISCONNECT: Final = b"41"
 _CONNECT_ERROR: Final = b"44"
@@ -79,14 +81,16 @@ class SocketIOPeer(Sink):
 
     # Handler: from the engine
 
-    def on_event(self, array: bytes) -> None:
+    def on_event(self, event: bytes) -> None:
         """Take the short way of events: see WebSocketLink.lane."""
         connection = self._connection
-        if connection is None or self._attachments:
-            self.on_message("2" + array.decode())
+        start = event.find(b"[", 0, _LONGEST_ACK_ID + 1)
+        digits = event[:start] if start > 0 else b""
+        if connection is None or self._attachments or start < 0 or (start and not digits.isdigit()):
+            self.on_message("2" + event.decode())
             return
         try:
-            connection.receive(array, None)
+            connection.receive(event[start:], int(digits) if start else None)
         except ProtocolViolation as error:
             self._violate(str(error))
 

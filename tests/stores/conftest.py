@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Collection, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
@@ -118,6 +118,30 @@ class Driver:
             lambda done: self.store.append(draft, now, done)
         )
         return result
+
+    def append_all(
+        self, drafts: Sequence[Draft], now: float = 0.0
+    ) -> list[Accepted | GatewayError]:
+        """Append these without waiting in between; what the sender was told, in their order."""
+
+        async def append() -> list[Accepted | GatewayError]:
+            results: list[asyncio.Future[Any]] = []
+            order: list[Draft] = []
+
+            def done(draft: Draft, result: Any) -> None:
+                order.append(draft)
+                results[number_of[id(draft)]].set_result(result)
+
+            number_of = {id(draft): number for number, draft in enumerate(drafts)}
+            for draft in drafts:
+                results.append(self.loop.create_future())
+                self.store.append(draft, now, done)
+            answers: list[Accepted | GatewayError] = await asyncio.gather(*results)
+            assert [id(draft) for draft in order] == [*number_of]
+            return answers
+
+        found: list[Accepted | GatewayError] = self.run(append())
+        return found
 
     def publish(
         self,

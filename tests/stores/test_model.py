@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from gateway.errors import GatewayError
-from gateway.mailbox import Position, Retention
+from gateway.mailbox import Draft, Position, Retention
 from gateway.membership import RoomLimits
 from gateway.messages import ConnectionId, SessionId, TrueId
 from gateway.outbox import OutboxLimits, Webhook
@@ -41,6 +41,13 @@ def counted(dropped: list[tuple[str, int]]) -> dict[str, int]:
     for reason, number in dropped:
         counts[reason] = counts.get(reason, 0) + number
     return counts
+
+
+def outcome(result: Accepted | GatewayError) -> Any:
+    """Return what a sender was told, but for what differs from store to store."""
+    if isinstance(result, Accepted):
+        return int(result.message_id.split(b".")[1]), result.message is not None
+    return type(result), getattr(result, "retry_after", 0), getattr(result, "limit", "")
 
 
 def webhooks(driver: Driver) -> dict[TrueId, list[Webhook]]:
@@ -124,13 +131,28 @@ class Stores(RuleBasedStateMachine):
     )
     def append(self, receiver: TrueId, sender: TrueId, size: int, key: str | None) -> None:
         def act(driver: Driver) -> Any:
-            result = driver.append(
-                b"x" * size, target=receiver, sender=sender, key=key, now=self.now
+            return outcome(
+                driver.append(b"x" * size, target=receiver, sender=sender, key=key, now=self.now)
             )
-            if isinstance(result, Accepted):
-                offset = int(result.message_id.split(b".")[1])
-                return offset, result.message is not None
-            return type(result), getattr(result, "retry_after", 0), getattr(result, "limit", "")
+
+        self.both(act)
+
+    @rule(
+        messages=st.lists(
+            st.tuples(
+                players, players, st.integers(0, 500), st.none() | st.sampled_from("abcdefg")
+            ),
+            min_size=2,
+            max_size=40,
+        )
+    )
+    def append_at_once(self, messages: list[tuple[TrueId, TrueId, int, str | None]]) -> None:
+        def act(driver: Driver) -> Any:
+            drafts = [
+                Draft(receiver, sender, b"x" * size, key)
+                for receiver, sender, size, key in messages
+            ]
+            return [outcome(each) for each in driver.append_all(drafts, self.now)]
 
         self.both(act)
 

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.store_url import parse_redis_url
+from gateway.stores.redis import client as client_module
 from gateway.stores.redis import link
 from gateway.stores.redis import master as master_module
 from gateway.stores.redis.client import Redis
@@ -20,6 +21,18 @@ from tests.redis_servers import RedisServer, RedisServers
 from tests.stores.redis_client import ECHO, GUARD, PUSH, SAY, Opened, events, listening, pushes
 from tests.waiting import run, until
 
+#: Answers a part's first word, with what it knows of the batch, and the second.
+PARTS = script(
+    "parts",
+    "local answers = {}\n"
+    "for index = 2, #ARGV, 2 do\n"
+    "  answers[index - 1] = {KEYS[1], ARGV[1], (#ARGV - 1) / 2, ARGV[index]}\n"
+    "  answers[index] = ARGV[index + 1]\n"
+    "end\n"
+    "return answers",
+)
+HEAD = ("head",)
+FAULTY_PARTS = script("faulty", "return redis.call('INCRBY', prefix, 'x')")
 FAULTY = script("faulty", "return redis.call('HGET', prefix .. 'list', 'x')")
 
 
@@ -275,6 +288,139 @@ def test_a_server_that_was_a_replica_meanwhile_is_another_one(
             await until(lambda: len(told) == 2)
             assert told == [("lost", ALL, False), ("restored", ALL, False)]
             await redis.ask(1, PUSH, [0])
+
+    run(test())
+
+
+# Batches
+
+
+def test_parts_of_a_turn_are_one_call_in_its_place(redis_url: str) -> None:
+    async def test() -> None:
+        async with Opened(redis_url) as redis:
+            answers: list[Any] = []
+            head = ("head",)
+
+            def take(*answer: Any) -> None:
+                answers.append(answer)
+
+            # The server is told of a script that it does not know, and what comes next is first then.
+            redis.add(0, PARTS, head, (0, ""), 10, take)
+            await until(lambda: answers)
+            answers.clear()
+            for number in range(3):
+                redis.add(number, PARTS, head, (number, "é"), 10, take)
+            redis.call(1, PUSH, ["between"], take)
+            redis.add(2, PARTS, head, (3, 1.5), 10, take)
+            # Another head: another batch.
+            redis.add(2, PARTS, ("other",), (4, b"x"), 10, take)
+            assert not answers
+            await until(lambda: len(answers) == 6)
+            first, second = redis.prefix(0), redis.prefix(2)
+            assert answers == [
+                ([first, b"head", 3, b"0"], "é".encode()),
+                ([first, b"head", 3, b"1"], "é".encode()),
+                ([first, b"head", 3, b"2"], "é".encode()),
+                (1,),
+                ([second, b"head", 1, b"3"], b"1.5"),
+                ([second, b"other", 1, b"4"], b"x"),
+            ]
+
+    run(test())
+
+
+def test_a_batch_is_bounded_by_number_and_bytes(redis_url: str) -> None:
+    async def test() -> None:
+        async with Opened(redis_url) as redis:
+            sizes: list[int] = []
+            head = ("head",)
+
+            def take(answer: Any, _: Any) -> None:
+                sizes.append(answer[2])
+
+            for number in range(70):
+                redis.add(0, PARTS, head, (number, ""), 10, take)
+            for number in range(3):
+                redis.add(0, PARTS, head, (number, ""), 200_000, take)
+            await until(lambda: len(sizes) == 73)
+            assert sizes == [32] * 64 + [8] * 8 + [1]
+
+    run(test())
+
+
+def test_servers_of_a_cluster_get_parts_of_one_partition(redis_servers: RedisServers) -> None:
+    servers = redis_servers.cluster()
+
+    async def test() -> None:
+        url = f"redis://127.0.0.1:{servers[0].port}/?cluster=1"
+        async with Opened(url) as redis:
+            answers: list[Any] = []
+            for partition in (0, 0, 1, 2, 2, 2, 3):
+                redis.add(partition, PARTS, HEAD, (0, ""), 10, lambda *each: answers.append(each))
+            await until(lambda: len(answers) == 7)
+            found = sorted((answer[0], answer[2]) for answer, _ in answers)
+            sizes = {0: 2, 1: 1, 2: 3, 3: 1}
+            assert found == sorted(
+                (redis.prefix(partition), size)
+                for partition, size in sizes.items()
+                for _ in range(size)
+            )
+
+    run(test())
+
+
+def test_all_parts_hear_that_a_call_has_failed(
+    redis_servers: RedisServers, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = redis_servers.start()
+
+    async def test() -> None:
+        async with Opened(server.url) as redis:
+            answers: list[Any] = []
+
+            def take(*answer: Any) -> None:
+                answers.append(answer)
+                if len(answers) == 1:
+                    raise LookupError("the taker's own fault")
+
+            for _ in range(3):
+                redis.add(1, FAULTY_PARTS, HEAD, (), 10, take)
+            await until(lambda: len(answers) == 3)
+            assert all(isinstance(error, StoreUnavailable) for error, _ in answers)
+            server.kill()
+            await until(lambda: not redis.available)
+            for _ in range(3):
+                redis.add(1, PARTS, HEAD, (0, ""), 10, take)
+            await until(lambda: len(answers) == 6)
+            assert all(isinstance(error, StoreUnavailable) for error, _ in answers)
+
+    run(test())
+    assert "the taker's own fault" in caplog.text
+
+
+def test_parts_beyond_the_bound_are_refused_and_counted(
+    redis_servers: RedisServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = redis_servers.start()
+    monkeypatch.setattr(client_module, "_MAX_PARTS", 40)
+
+    async def test() -> None:
+        hit: list[str] = []
+        redis = Redis(parse_redis_url(server.url), 4, on_limit=hit.append)
+        await redis.open()
+        try:
+            answers: list[Any] = []
+            for _ in range(100):
+                redis.add(0, PARTS, HEAD, (0, ""), 10, lambda *each: answers.append(each))
+            await until(lambda: len(answers) == 100)
+            refused = [each for each, _ in answers if isinstance(each, StoreUnavailable)]
+            assert len(refused) == 100 - 64
+            assert hit == ["store.calls"] * len(refused)
+            redis.add(0, PARTS, HEAD, (0, ""), 10, lambda *each: answers.append(each))
+            await until(lambda: len(answers) == 101)
+            assert answers[-1] == ([redis.prefix(0), b"head", 1, b"0"], b"")
+        finally:
+            await redis.close()
 
     run(test())
 
