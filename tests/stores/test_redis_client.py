@@ -304,7 +304,7 @@ def test_parts_of_a_turn_are_one_call_in_its_place(redis_url: str) -> None:
             def take(*answer: Any) -> None:
                 answers.append(answer)
 
-            # The server is told of a script that it does not know, and what comes next is first then.
+            # A server is told of a script that it lacks; what comes next is first then.
             redis.add(0, PARTS, head, (0, ""), 10, take)
             await until(lambda: answers)
             answers.clear()
