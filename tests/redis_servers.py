@@ -113,6 +113,11 @@ class RedisServer:
         with self.client() as client:
             return client.execute_command(*words)
 
+    def own_all_slots(self) -> None:
+        """Become the only master of a Cluster."""
+        self.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        wait_until(lambda: b"cluster_state:ok" in self.ask("CLUSTER", "INFO"), "it has all slots")
+
     def replicas_in_step(self) -> int:
         """Return how many replicas get everything at once."""
         about = self.ask("INFO", "replication")

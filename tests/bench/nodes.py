@@ -45,15 +45,23 @@ class Cluster:
 
 
 @contextmanager
-def running(peer: str, count: int, appendonly: str) -> Iterator[Cluster]:
-    """Start a Redis and so many nodes of a peer on it; end them afterwards."""
+def running(peer: str, count: int, appendonly: str, *, sharded: bool = False) -> Iterator[Cluster]:
+    """Start a Redis and so many nodes of a peer on it; end them afterwards.
+
+    One that is `sharded` is a Cluster of one master: the gateway asks it as it asks many.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        redis = stack.enter_context(RedisServer(folder / "redis", appendonly=appendonly))
+        redis = stack.enter_context(
+            RedisServer(folder / "redis", appendonly=appendonly, cluster=sharded)
+        )
+        if sharded:
+            redis.own_all_slots()
         cluster = Cluster(Server(redis.pid, redis.url))
+        url = f"{redis.url}?cluster=1" if sharded else redis.url
         for number in range(count):
             start = _start_gateway if peer == "gateway" else _start_node
-            server, kill = start(stack, peer, folder / f"node{number}", redis.url)
+            server, kill = start(stack, peer, folder / f"node{number}", url)
             cluster.nodes.append(server)
             cluster.kills.append(kill)
         yield cluster

@@ -160,7 +160,10 @@ def _run(load: Load, senders: Sequence[Sender], seconds: float) -> None:
 
 def measure(options: argparse.Namespace) -> Costs:
     """Measure what one node and what two nodes need."""
-    with running("gateway", 1, options.appendonly) as cluster, Load(cluster.nodes[0].url) as load:
+    with (
+        running("gateway", 1, options.appendonly, sharded=True) as cluster,
+        Load(cluster.nodes[0].url) as load,
+    ):
         info = Info(cluster.redis)
         node = cluster.nodes[0]
         # What the first ones cost is not theirs: buffers, scripts, pages of the allocators.
@@ -174,7 +177,10 @@ def measure(options: argparse.Namespace) -> Costs:
         redis_message = (info.memory() - memory) / stored
         alone = exchange(cluster, load, _to_all(clients), clients, options.seconds)
         info.close()
-    with running("gateway", 2, options.appendonly) as cluster, Load(cluster.nodes[0].url) as load:
+    with (
+        running("gateway", 2, options.appendonly, sharded=True) as cluster,
+        Load(cluster.nodes[0].url) as load,
+    ):
         clients = connect(load, cluster.nodes, options.players)
         ids = [client.session()["true_id"] for client in clients]
         # Every other player is at the other node.
@@ -218,7 +224,10 @@ def store(load: Load, clients: Sequence[Client], each: int) -> int:
 
 def measure_rooms(options: argparse.Namespace) -> RoomCosts:
     """Measure what rooms need; the second node has no players, and hears of everything."""
-    with running("gateway", 2, options.appendonly) as cluster, Load(cluster.nodes[0].url) as load:
+    with (
+        running("gateway", 2, options.appendonly, sharded=True) as cluster,
+        Load(cluster.nodes[0].url) as load,
+    ):
         witness = cluster.nodes[1]
         clients = connect(load, cluster.nodes[:1], scenarios.RECEIVERS)
         scenarios.ask(load, clients, [frames.join("warm-up")] * len(clients))
@@ -256,7 +265,7 @@ def check(costs: Costs, options: argparse.Namespace) -> bool:
     """Compare what is predicted for three nodes with what they need; tell whether it agrees."""
     nodes, players = 3, 2 * options.players
     with (
-        running("gateway", nodes, options.appendonly) as cluster,
+        running("gateway", nodes, options.appendonly, sharded=True) as cluster,
         Load(cluster.nodes[0].url) as load,
     ):
         info = Info(cluster.redis)

@@ -1,4 +1,7 @@
-"""Mailboxes in Redis: each call is one script in the player's partition."""
+"""Mailboxes in Redis: each call is one script in the player's partition.
+
+Messages that are appended in one turn of the event loop are one call: see batch.py.
+"""
 
 from __future__ import annotations
 

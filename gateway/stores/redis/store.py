@@ -1,7 +1,8 @@
 """The redis store: mailboxes, sessions and rooms that several gateway nodes share.
 
-Each call is one script in the partition of the player or room that it is about. Several of them
-to one server are answered in the order in which they were asked.
+Each call is one script in the partition of the player or room that it is about; messages that are
+appended at once are one call. Calls to one server are answered in the order in which they were
+asked.
 """
 
 from __future__ import annotations
