@@ -103,6 +103,7 @@ client.on("state", (state, why) => {
 });
 client.on("refused", ({ code, message, reconnect }) => {
   reason = [refusal(code, message), "bad"];
+  if (code === "unsupported") door.withdraw();
   if (!reconnect) startOver();
   else if (door.open) door.say(`${reason[0]} Trying again…`);
 });

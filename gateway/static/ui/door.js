@@ -54,6 +54,19 @@ export class Door {
     return !byId("welcome").hidden;
   }
 
+  /** The way that was chosen is not offered here: leave the other one. */
+  withdraw() {
+    const [chosen, other] = this.#guest
+      ? [byId("mode-guest"), byId("mode-password")]
+      : [byId("mode-password"), byId("mode-guest")];
+    // A gateway may have neither: then there is nothing to choose.
+    if (other.disabled) return;
+    chosen.disabled = true;
+    other.checked = true;
+    byId("modes").hidden = true;
+    this.#showMode();
+  }
+
   /**
    * @param {string} reason why the player is asked, or has to wait
    * @param {"bad"|"plain"} [tone]

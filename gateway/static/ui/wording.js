@@ -20,7 +20,7 @@ const REFUSALS = {
   server_full: "The server is full.",
   draining: "The server is restarting.",
   unavailable: "The server cannot take anybody in right now.",
-  unsupported: "This server does not offer this way of joining. Choose the other one.",
+  unsupported: "This server does not offer this way of joining.",
 };
 
 /** @type {Record<string, string>} */
