@@ -26,6 +26,7 @@ from gateway.store import AppendDone, Ban, ReadDone, StoreLimits, View
 from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.revocations import Revocations
 from gateway.stores.sampling import OnLatency, Sampler, ignore_latency
+from gateway.stores.sqlite_answered import Answered
 from gateway.stores.sqlite_jobs import IN_USE, Jobs
 from gateway.stores.sqlite_live import LiveSessions, Save
 from gateway.stores.sqlite_outbox_calls import OutboxCalls
@@ -37,7 +38,7 @@ from gateway.stores.sqlite_room_calls import RoomCalls
 from gateway.stores.sqlite_rooms import load_memberships
 from gateway.stores.sqlite_schema import escape
 from gateway.stores.sqlite_turns import Turns
-from gateway.stores.sqlite_writer import Answer, Answers, Job, Writer
+from gateway.stores.sqlite_writer import Answers, Job, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
         self._revoked_players = Revocations(0)
         self._bans: dict[TrueId, Ban] = {}
         self.memberships = Memberships()
+        self._answered = Answered()
         self._closing = False
         self._save_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -145,6 +147,7 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
         await asyncio.to_thread(self._writer.stop)
         # What the threads delivered last is called in the turn after this one.
         await asyncio.sleep(0)
+        self._answered.call_all()
 
     def _restore(self, connection: sqlite3.Connection, new: bool) -> None:
         """Take from the file what is kept at hand; a new one's sessions lost their connections.
@@ -201,6 +204,7 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
             "they connect again; stop the gateway before you move its file",
             self._path,
         )
+        self._answered.call_all()
         self._live.replaced()
         self.available = not self._closing
         try:
@@ -211,8 +215,7 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
     def _on_answers(self, answers: Answers) -> None:
         if answers.totals is not None:
             self.bytes, self.message_count, self.session_count = answers.totals
-        for answer in answers.answers:
-            self._answer(answer)
+        self._answered.extend(answers.answers, self._loop)
         for reason, count in answers.dropped:
             self._on_dropped(reason, count)
         for limit in answers.limits:
@@ -221,16 +224,6 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
             self.queued_webhooks, self.dead_webhooks, added, given_up = answers.webhooks
             if added:
                 self._on_webhooks(added, given_up)
-
-    def _answer(self, answer: Answer) -> None:
-        item, result = answer
-        try:
-            if isinstance(item, Job):
-                item.done(result)
-            else:
-                item[2](item[0], result)
-        except Exception:
-            logger.exception("an answer of the store was not taken")
 
     def _on_reads(self, answers: list[tuple[Done, Any]]) -> None:
         for done, result in answers:

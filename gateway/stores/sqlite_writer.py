@@ -78,7 +78,7 @@ def _rows(item: Append | Job) -> int:
 
 @dataclass(slots=True)
 class Answers:
-    """What came of a transaction. All of it is called back in one turn of the event loop."""
+    """What came of a transaction."""
 
     answers: list[Answer]
     dropped: list[tuple[str, int]] = field(default_factory=list)

@@ -22,8 +22,10 @@ from gateway.messages import SessionId, TrueId
 from gateway.outbox import OutboxLimits
 from gateway.store import Ban, MailboxFull, Published
 from gateway.stores import sqlite_copies, sqlite_players, sqlite_writer
+from gateway.stores.sqlite_answered import Answered
 from gateway.stores.sqlite_backup import make_backup, restore_backup
 from gateway.stores.sqlite_turns import Turns
+from gateway.stores.sqlite_writer import Job
 from tests.stores.conftest import ANN, BOB, Driver, sqlite_store
 from tests.stores.test_store import accepted, is_duplicate, position_of, session
 
@@ -636,6 +638,52 @@ def test_reads_see_nothing_half_done(path: Path) -> None:
         store.run(ask())
         assert heads == sorted(heads)
         assert store.head(ANN) == 400
+
+
+def test_a_turn_of_the_loop_has_one_message_to_many_members() -> None:
+    called: list[int] = []
+
+    def answer(number: int, copies: int) -> Any:
+        return Job(lambda jobs: None, called.append, copies=copies), number
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        answered = Answered()
+        sizes = (1, 300, 2, 3, 300, 300, 300, 1)
+        answered.extend([answer(number, size) for number, size in enumerate(sizes)], loop)
+        assert called == [0, 1]
+        await asyncio.sleep(0)
+        assert called == [0, 1, 2, 3, 4]
+        answered.extend([answer(8, 1)], loop)
+        await asyncio.sleep(0)
+        assert called == [0, 1, 2, 3, 4, 5]
+        answered.call_all()
+        assert called == list(range(9))
+        answered.extend([answer(9, 300)], loop)
+        assert called == list(range(10))
+
+    asyncio.run(ask())
+
+
+def test_closing_calls_back_what_waits_for_its_turn(path: Path) -> None:
+    results: list[Any] = []
+    with sqlite_store(path) as store:
+        for who in members(300):
+            store.join(who)
+
+        async def ask() -> None:
+            for number in range(40):
+                draft = RoomDraft("r", None, b"%d" % number)
+                store.store.publish(draft, 0.0, lambda draft, result: add((draft.body, result)))
+            await store.store.close()
+
+        add = results.append
+        store._closed = True
+        store.run(ask())
+        store.loop.run_until_complete(store.loop.shutdown_default_executor())
+        store.loop.close()
+    assert [body for body, _ in results] == [b"%d" % number for number in range(40)]
+    assert all(isinstance(result, Published) for _, result in results)
 
 
 def test_a_turn_goes_to_who_waits_for_it() -> None:
