@@ -59,7 +59,12 @@ def extensions(arguments: list[str]) -> list[Extension]:
 
     # A build has few of the libraries, or none: what is ignored for their sake may be unused.
     options = ["--config-file=setup.cfg", "--ignore-missing-imports", "--no-warn-unused-ignores"]
-    return mypycify([*options, *MODULES])
+    built: list[Extension] = mypycify([*options, *MODULES])
+    for extension in built:
+        # Else all functions may be replaced from outside: none is inlined, and each call is
+        # made through a table.
+        extension.extra_compile_args.append("-fvisibility=hidden")
+    return built
 
 
 def has_compiler() -> bool:
