@@ -215,7 +215,7 @@ class _Replicated:
 
 async def _failovers(plan: Plan, directory: Path, name: str, wait: int, *, lagging: bool) -> Report:
     replicated = _Replicated(wait)
-    async with stage(plan, directory, replicated.build, pace=_PACE, may_lose=True) as on:
+    async with stage(plan, directory, replicated.build, pace=_PACE, may_lose=not wait) as on:
         for _ in range(plan.rounds):
             if on.faults and not wait:
                 await in_thread(replicated.mend)
@@ -228,14 +228,11 @@ async def _failovers(plan: Plan, directory: Path, name: str, wait: int, *, laggi
                 await in_thread(replicated.mend)
             await on.fleet.flows(BACK)
         await on.fleet.settle(_SETTLE)
-        return on.report(name, may_lose=True)
+        return on.report(name, may_lose=not wait)
 
 
 async def failover_wait(plan: Plan, directory: Path) -> Report:
-    """Sentinels replace the master; with wait=1 nothing that was acknowledged is lost.
-
-    What the replica had not yet may have reached players, and comes again when it is sent again.
-    """
+    """Sentinels replace the master; with wait=1 nothing is lost, and nothing comes twice."""
     return await _failovers(plan, directory, "failover-wait", 1, lagging=False)
 
 

@@ -23,7 +23,7 @@ from gateway.server import Gateway
 from gateway.stores.redis.keys import partition_of
 from tests.faults.proxy import Proxy
 from tests.gateway_process import GatewayProcess
-from tests.redis_servers import RedisServer, RedisServers
+from tests.redis_servers import RedisServer, RedisServers, free_port, wait_until
 from tests.transport.client import Clients, Ended, Player, WebSocket, connect_refused, refusal, soon
 from tests.transport.conftest import change, nothing_runs
 from tests.transport.nodes import moved, url
@@ -649,6 +649,92 @@ async def test_a_redis_that_has_lost_its_last_messages_is_told_to_whom_it_concer
     # Who has what the store has goes on.
     assert (await ann.send(eve, "and on"))["connections"] == 1
     assert await eve.message() == "and on"
+
+
+# Replicas that are waited for
+
+
+@pytest.fixture
+def replicated(
+    io_loop: IOLoop, settings: Config, tmp_path: Path, redis_servers: RedisServers
+) -> Iterator[tuple[Cluster, RedisServer]]:
+    """Two nodes that wait for a replica, and the replica."""
+    master = redis_servers.start()
+    replica = redis_servers.replica(master)
+    store = {"url": f"{master.url}?wait=1&wait_timeout=0.3", "node_lease": 60.0}
+    cluster = Cluster(io_loop, change(settings, store=store), tmp_path)
+    cluster.start()
+    yield cluster, replica
+    cluster.stop()
+
+
+@pytest.mark.expects_warnings
+async def test_what_no_replica_has_reaches_nobody_before_one_has_it(
+    replicated: tuple[Cluster, RedisServer],
+) -> None:
+    cluster, replica = replicated
+    ann, bob = await cluster.player(0), await cluster.player(1)
+    # All that was there before them is read.
+    assert (await ann.send(bob, "first"))["ok"]
+    assert await bob.message() == "first"
+    with replica.paused():
+        for number in range(2):
+            refused = await ann.send(bob, number, id=str(number))
+            assert refused["error"]["code"] == "unavailable"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(bob.link.receive(), 1.0)
+    await until(lambda: all(each._not_ready() is None for each in cluster.gateways))
+    # Now they are looked for, and come once.
+    assert (await received(bob, 2))[0] == [0, 1]
+    for number in range(2):
+        assert (await ann.send(bob, number, id=str(number)))["duplicate"]
+    assert (await ann.send(bob, "and on"))["status"] == "delivered"
+    assert await bob.message() == "and on"
+
+
+@pytest.mark.expects_warnings
+async def test_what_was_refused_and_is_lost_with_its_master_was_never_seen(
+    io_loop: IOLoop, settings: Config, tmp_path: Path, redis_servers: RedisServers
+) -> None:
+    master = redis_servers.start()
+    replica = redis_servers.replica(master)
+    sentinels = redis_servers.sentinels(master, "games")
+    hosts = ",".join(f"127.0.0.1:{each.port}" for each in sentinels)
+    url = f"redis+sentinel://{hosts}/games?wait=1&wait_timeout=0.3&timeout=2"
+    cluster = Cluster(io_loop, settings, tmp_path)
+    for _ in range(2):
+        await cluster.add(change(settings, store={"url": url, "node_lease": 60.0}))
+    ann, bob = await cluster.player(0), await cluster.player(1)
+    assert (await ann.send(bob, 0, id="0"))["ok"]
+    # It gets nothing more, and is the master then.
+    replica.ask("REPLICAOF", "127.0.0.1", free_port())
+    refused = await ann.send(bob, 1, id="1")
+    assert refused["error"]["code"] == "unavailable"
+    master.kill()
+    await asyncio.to_thread(
+        wait_until, lambda: replica.ask("ROLE")[0] == b"master", "the replica is the master", 100.0
+    )
+    redis_servers.replica(replica)
+    await until(lambda: all(each._not_ready() is None for each in cluster.gateways))
+    receipt = await ann.send(bob, 1, id="1")
+    assert (receipt["ok"], receipt["duplicate"]) == (True, False)
+    # Once, in order, on the same connection.
+    assert (await ann.send(bob, 2))["status"] == "delivered"
+    assert (await received(bob, 3))[0] == [0, 1, 2]
+    await cluster.close()
+
+
+async def test_messages_and_volatile_ones_keep_their_order_while_replicas_are_waited_for(
+    replicated: tuple[Cluster, RedisServer],
+) -> None:
+    cluster, _ = replicated
+    ann, bob = await cluster.player(0), await cluster.player(1)
+    for number in range(30):
+        await ann.emit("message", {"target_id": bob.true_id, "data": 2 * number})
+        volatile = {"target_id": bob.true_id, "data": 2 * number + 1, "volatile": True}
+        await ann.emit("message", volatile)
+    got = [await bob.message() for _ in range(60)]
+    assert got == [*range(60)]
 
 
 # A node that is killed

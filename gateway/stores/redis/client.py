@@ -68,6 +68,8 @@ class Redis:
         self._owners = self._topology.owners
         #: Whether all calls are answered in order, not only those to one partition.
         self.ordered = url.mode != "cluster"
+        #: Whether answers count only when replicas have what was written before.
+        self.waits = bool(url.wait)
         self._on_limit = on_limit
         self._batch: Batch | None = None
         self._parts = 0

@@ -207,7 +207,8 @@ class ReplicatedLink(Link):
     Those of fleeting scripts count at once.
 
     They are asked for at once for all that was written at once; what is asked meanwhile is
-    written after that, so a busy link asks no more often than an idle one.
+    written after that, so a busy link asks no more often than an idle one. `write` returns a
+    command that writes something.
     """
 
     def __init__(
@@ -216,9 +217,11 @@ class ReplicatedLink(Link):
         on_refused: Callable[[Call, Refused], None],
         replicas: int,
         within: float,
+        write: Callable[[], bytes],
     ) -> None:
         super().__init__(timeout + within, on_refused)
         self._replicas = replicas
+        self._write = write
         self._wait: Call = (
             pack(("WAIT", replicas, max(1, round(within * 1000)))),
             self._on_replicated,
@@ -234,6 +237,8 @@ class ReplicatedLink(Link):
             return
         if any(call[2] != NO_PARTITION for call in self._waiting):
             self._held = True
+            # They are asked about what this link has written last: what it has read may be others'.
+            self._put((self._write(), _ignore, NO_PARTITION, None))
             self._put(self._wait)
         super()._flush()
 

@@ -239,12 +239,17 @@ class Master:
     def _new_link(self) -> Link:
         timeout, parts = self._parts.access.timeout, self._parts
         link = (
-            ReplicatedLink(timeout, self._on_refused, parts.wait, parts.wait_timeout)
+            ReplicatedLink(timeout, self._on_refused, parts.wait, parts.wait_timeout, self._a_write)
             if parts.wait
             else Link(timeout, self._on_refused)
         )
         link.on_full = functools.partial(parts.on_limit, "store.calls")
         return link
+
+    def _a_write(self) -> bytes:
+        """Return a command that writes something, where this server has anything."""
+        prefix = self._parts.prefixes[next(iter(self.partitions), 0)]
+        return pack(("SET", prefix + b"probe", "1", "PX", 1000))
 
     def _up(self, link: Link, hearing: SubscriberLink, server: Server) -> None:
         self._link, self._subscriber, self.server = link, hearing, server

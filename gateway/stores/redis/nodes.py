@@ -7,6 +7,7 @@ partition, most of it by the script that changes something; so it comes in the o
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -27,6 +28,7 @@ from gateway.stores.redis.ownership import Ownership
 from gateway.stores.redis.resuming import Resuming
 from gateway.stores.redis.room_routes import RoomRoutes
 from gateway.stores.redis.scripts import load
+from gateway.stores.redis.settling import Settling
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class RedisNodes:
             redis, node, lease, self._on_beat, self._on_lease_over, self._on_back
         )
         self.rooms = RoomRoutes(redis, node)
+        self._settling = Settling(redis, self._on_unsettled)
         self._redis = redis
         self._heard = heard
         self._on_limit = on_limit
@@ -300,11 +303,18 @@ class RedisNodes:
     def _on_messages(self, payload: bytes) -> None:
         messages = bus.decode_messages(payload)
         self._heard["message"] += len(messages)
+        on_message = self._inbound.on_message
+        if not self._redis.waits:
+            for true_id, message in messages:
+                on_message(message, (true_id,))
+            return
         for true_id, message in messages:
-            self._inbound.on_message(message, (true_id,))
+            then = functools.partial(on_message, message, (true_id,))
+            self._settling.take(self._partition(true_id), then)
 
     def _on_copies(self, partition: int, fields: Sequence[bytes]) -> None:
-        self.on_copies(bus.decode_copies(fields), ())
+        copies = bus.decode_copies(fields)
+        self._settling.take(partition, lambda: self.on_copies(copies, ()))
 
     def on_copies(self, copies: Sequence[Copies], full: Sequence[TrueId]) -> None:
         """A message to a room was stored for these players, and for `full` it was not."""
@@ -314,7 +324,11 @@ class RedisNodes:
             self._inbound.on_holes(full)
 
     def _on_holes(self, partition: int, fields: Sequence[bytes]) -> None:
-        self._inbound.on_holes(bus.decode_players(fields))
+        true_ids = bus.decode_players(fields)
+        self._settling.take(partition, lambda: self._inbound.on_holes(true_ids))
+
+    def _on_unsettled(self, partition: int) -> None:
+        self.resuming.on_unanswered(partition)
 
     def on_membership(self, room: str, true_id: TrueId, joined: bool, members: int) -> None:
         """See Inbound.on_membership."""
@@ -322,11 +336,12 @@ class RedisNodes:
 
     def _on_room_volatile(self, partition: int, fields: Sequence[bytes]) -> None:
         room, array, key = bus.decode_room_volatile(fields)
-        self._inbound.on_room_volatile(room, array, key)
+        self._settling.follow(partition, lambda: self._inbound.on_room_volatile(room, array, key))
 
     def _on_volatile(self, partition: int, fields: Sequence[bytes]) -> None:
         true_id, array = fields
-        self._inbound.on_volatile(TrueId(true_id.decode()), array)
+        player = TrueId(true_id.decode())
+        self._settling.follow(partition, lambda: self._inbound.on_volatile(player, array))
 
     def _on_fence(self, partition: int, fields: Sequence[bytes]) -> None:
         true_id, session_id, version, _ = fields

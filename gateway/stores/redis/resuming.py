@@ -57,6 +57,7 @@ class Resuming:
         self._failures = FailureLog(logger, time.monotonic)
         self._unanswered: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def attach(self, inbound: Inbound) -> None:
         """Catch up with what these players have missed."""
@@ -93,7 +94,7 @@ class Resuming:
     def on_unanswered(self, partition: int) -> None:
         """A message may have been stored there, and nothing said of it: look soon."""
         self._unanswered.add(partition)
-        if self._timer is None:
+        if self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(_RETRY, self._look_for_unanswered)
 
     def look(self, partitions: Iterable[int]) -> None:
@@ -118,6 +119,7 @@ class Resuming:
 
     async def close(self) -> None:
         """Stop."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
