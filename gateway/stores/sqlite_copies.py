@@ -11,8 +11,8 @@ became of their mailboxes. Each member's copy is only in memory, as a reference 
 - At start the log is read from its beginning, and copies that are gone are passed over.
 - A list most of whose members have lost their copies is written again, shorter: no player who
   is away for long keeps the lists of large rooms.
-- Only so many players may have copies in memory. Of the others they are folded: they become
-  rows of their own, up to an offset that the player's row keeps.
+- Only so many players may have copies in memory. Of the others, who got none for longest, they
+  are folded: they become rows of their own, up to an offset that the player's row keeps.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Mailboxes:
                 first = player.first
                 if first > head:
                     self.moved.append(player)
-            player.stale = True
+            player.stale = player.recent = True
             if not player.logged:
                 player.logged = True
                 self.fresh.append(player)

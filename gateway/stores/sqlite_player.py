@@ -53,6 +53,7 @@ class Player:
         "logged",
         "oldest_key",
         "permanent",
+        "recent",
         "reclaim",
         "sessions",
         "stale",
@@ -78,6 +79,8 @@ class Player:
         self.copies = 0
         #: Whether Players counts this one among those with copies.
         self.logged = False
+        #: Whether a copy has come since Players looked.
+        self.recent = False
         #: Whether the log says something newer than the row.
         self.stale = False
         #: What all sessions have confirmed; None when that is to be read again.

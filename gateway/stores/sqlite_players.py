@@ -87,7 +87,8 @@ class Players:
         self.version = 0
         self._by_true_id: dict[str, Player] = {}
         self._by_id: dict[int, Player] = {}
-        #: Those with copies, and the others, longest unused first.
+        #: Those with copies, longest without another one about first, and the others, longest
+        #: unused first.
         self._logged: OrderedDict[int, Player] = OrderedDict()
         self._others: OrderedDict[int, None] = OrderedDict()
         # Looked for in this transaction, and not there.
@@ -180,6 +181,11 @@ class Players:
         copies = mailboxes.copies
         while copies > _MAX_COPIES or len(self._logged) > _MAX_LOGGED:
             number, player = self._logged.popitem(last=False)
+            if player.recent and player.copies:
+                # A second chance: it costs less than to keep them in the order of their copies.
+                player.recent = False
+                self._logged[number] = player
+                continue
             player.logged = False
             self._others[number] = None
             if player.copies:

@@ -337,6 +337,21 @@ def test_copies_of_too_many_players_get_rows_of_their_own(
         assert rows(path) == (0, 0)
 
 
+def test_who_got_no_copy_for_longest_is_folded_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_players, "_MAX_LOGGED", 4)
+    with sqlite_store(path) as store:
+        for number, who in enumerate(members(6)):
+            store.join(who, f"r{number}")
+        for number in (0, 1, 2, 3, 4, 1, 5):
+            published(store.publish(b"%d" % number, room=f"r{number}", sender=None))
+        players = store.store._writer._jobs.ledger.players
+        there = [player.true_id for player in players._logged.values()]
+        assert sorted(there) == ["p1", "p3", "p4", "p5"]
+        assert [bodies(store, who) for who in members(3)] == [[b"0"], [b"1", b"1"], [b"2"]]
+
+
 def test_copies_with_rows_of_their_own_expire_in_time(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
