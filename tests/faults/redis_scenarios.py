@@ -195,6 +195,7 @@ class _Replicated:
         If it is `lagging`, it has got nothing for a while. To pause it would not do: what waits
         in its socket comes in afterwards.
         """
+        wait_until(self._is_settled, "one is the master, and the other its replica", _SENTINELS)
         master, replica = self.pair
         if lagging:
             replica.ask("REPLICAOF", "127.0.0.1", free_port())
@@ -204,6 +205,13 @@ class _Replicated:
             lambda: replica.ask("ROLE")[0] == b"master", "the replica is the master", _SENTINELS
         )
         self.pair.reverse()
+
+    def _is_settled(self) -> bool:
+        # On a busy machine Sentinels replace a master by themselves now and then.
+        roles = [each.ask("ROLE")[0] for each in self.pair]
+        if roles == [b"slave", b"master"]:
+            self.pair.reverse()
+        return b"slave" in roles and self.pair[0].replicas_in_step() == 1
 
     def mend(self) -> None:
         """Start the old master, and make it a replica of the new one, as Sentinels do in time."""
