@@ -61,7 +61,7 @@ class RedisNodes:
             redis, node, lease, self._on_beat, self._on_lease_over, self._on_back
         )
         self.rooms = RoomRoutes(redis, node)
-        self._settling = Settling(redis, self._on_unsettled)
+        self._settling = Settling(redis, self._on_unsettled, on_limit)
         self._redis = redis
         self._heard = heard
         self._on_limit = on_limit

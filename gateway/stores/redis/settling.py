@@ -15,10 +15,13 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from gateway.errors import StoreUnavailable
+from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.redis.client import Redis, Reply
 
 logger = logging.getLogger(__name__)
 
+#: What may wait; beyond it what is heard is looked for in the store.
+_MAX_HEARD: Final = 50_000
 #: Where all partitions are on one server it does not matter which one is asked.
 _ONE: Final = 0
 
@@ -32,11 +35,18 @@ class _Heard(NamedTuple):
 
 
 class Settling:
-    """`on_failed` is told of partitions of which something was heard that may not last."""
+    """`on_failed` is told of partitions of which something was heard that may not last.
 
-    def __init__(self, redis: Redis, on_failed: Callable[[int], None]) -> None:
+    `on_limit` is as OnLimit says.
+    """
+
+    def __init__(
+        self, redis: Redis, on_failed: Callable[[int], None], on_limit: OnLimit = ignore_limit
+    ) -> None:
         self._redis = redis
         self._on_failed = on_failed
+        self._on_limit = on_limit
+        self._waiting = 0
         #: What waits, by servers as far as these are known to be different.
         self._new: dict[int, list[_Heard]] = {}
         self._asked: dict[int, int] = {}
@@ -45,16 +55,21 @@ class Settling:
         """Call `then` when what was heard of a partition lasts; not at all if it may not."""
         if not self._redis.waits:
             then()
-            return
-        self._put(_Heard(partition, then, stored=True))
+        elif self._waiting >= _MAX_HEARD:
+            self._on_limit("store.heard")
+            self._on_failed(partition)
+        else:
+            self._put(_Heard(partition, then, stored=True))
 
     def follow(self, partition: int, then: Callable[[], None]) -> None:
         """Call `then` behind all that waits: what it is about is stored nowhere."""
         where = self._where(partition)
-        if where in self._new or where in self._asked:
+        if where not in self._new and where not in self._asked:
+            then()
+        elif self._waiting < _MAX_HEARD:
             self._put(_Heard(partition, then, stored=False))
         else:
-            then()
+            self._on_limit("store.heard")
 
     def _where(self, partition: int) -> int:
         return _ONE if self._redis.ordered else partition
@@ -66,6 +81,7 @@ class Settling:
             # Once for all that comes in a turn of the loop.
             asyncio.get_running_loop().call_soon(self._ask, where)
         self._new[where].append(heard)
+        self._waiting += 1
 
     def _ask(self, where: int) -> None:
         heard = self._new.pop(where)
@@ -79,6 +95,7 @@ class Settling:
         self._asked[where] -= 1
         if not self._asked[where]:
             del self._asked[where]
+        self._waiting -= len(heard)
         failed = isinstance(reply, StoreUnavailable)
         for partition, then, stored in heard:
             if failed and stored:
