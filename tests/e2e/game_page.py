@@ -9,6 +9,7 @@ from typing import Final
 from selenium.webdriver.common.by import By
 
 from tests.e2e.browser import Page, Sent
+from tests.e2e.collecting import COLLECT
 
 #: Rounds so long that none ends while a test looks at scores.
 _LENGTHS: Final = range(3600, 1800, -60)
@@ -33,6 +34,8 @@ _KEYS: Final = {
     "Enter": 13,
     "Escape": 27,
 }
+#: Seconds.
+_COLLECT_SECONDS: Final = 60
 #: Units: nearer than that it is not steered in this direction.
 _NEAR: Final = 14
 #: Units and seconds: who comes no further than that goes around the stone in the way, for a while.
@@ -243,15 +246,9 @@ class GamePage(Page):
 
     def collect(self, points: int = 1) -> int:
         """Run after sparks until there are so many points more; return the score."""
-        wanted = self.score + points
         self.focus_arena()
-
-        def look() -> bool:
-            self.go_to_spark()
-            return self.score >= wanted
-
-        self.wait(f"{wanted} points", look)
-        self.press()
+        self.driver.set_script_timeout(_COLLECT_SECONDS)
+        self.driver.execute_async_script(f"({COLLECT})(arguments[0]).then(arguments[1])", points)
         return self.wait_rest()
 
     def wait_rest(self) -> int:

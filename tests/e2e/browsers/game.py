@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from tests.e2e.browsers.interface import Tab
+from tests.e2e.collecting import COLLECT
 
 _JOIN: Final = """
     (() => {
@@ -23,33 +24,6 @@ _SAY: Final = """
 _LINES: Final = """
     Array.from(document.querySelectorAll("#messages li"), (row) =>
         [`${row.dataset.from} ${row.dataset.key}`, row.querySelector(".text").textContent])
-"""
-#: Holds the arrows towards the nearest spark until there is one more point.
-_COLLECT: Final = """
-    new Promise((done) => {
-        const { dataset } = document.documentElement;
-        const arena = document.getElementById("arena");
-        const wanted = Number(dataset.score) + 1;
-        let held = [];
-        const hold = (codes) => {
-            const tell = (type, code) =>
-                arena.dispatchEvent(new KeyboardEvent(type, { code, bubbles: true }));
-            for (const code of held) if (!codes.includes(code)) tell("keyup", code);
-            for (const code of codes) if (!held.includes(code)) tell("keydown", code);
-            held = codes;
-        };
-        const look = () => {
-            const [dx, dy] = (dataset.nearest || "0 0").split(" ").map(Number);
-            const there = Number(dataset.score) >= wanted;
-            const codes = [];
-            if (Math.abs(dx) > 14) codes.push(dx > 0 ? "ArrowRight" : "ArrowLeft");
-            if (Math.abs(dy) > 14) codes.push(dy > 0 ? "ArrowDown" : "ArrowUp");
-            hold(there ? [] : codes);
-            if (there) done();
-            else setTimeout(look, 30);
-        };
-        look();
-    })
 """
 
 
@@ -116,7 +90,7 @@ class GamePlayer:
 
     def collect(self) -> int:
         """Run to a spark; return the score when it is settled."""
-        self.tab.evaluate(_COLLECT)
+        self.tab.evaluate(f"({COLLECT})(1)")
         self.tab.wait(
             "the player to rest",
             "(({moving, claimed}) => moving === 'false' && claimed === '0')"
