@@ -91,6 +91,10 @@ class GamePlayer:
     def collect(self) -> int:
         """Run to a spark; return the score when it is settled."""
         self.tab.evaluate(f"({COLLECT})(1)")
+        return self.settled()
+
+    def settled(self) -> int:
+        """Wait until the player rests and nothing is claimed any more; return the score."""
         self.tab.wait(
             "the player to rest",
             "(({moving, claimed}) => moving === 'false' && claimed === '0')"
