@@ -37,7 +37,7 @@ class Turn:
     def _end(self) -> None:
         streams, self._streams = self._streams, []
         for stream in streams:
-            stream.flush()
+            stream.end_turn()
 
 
 class Stream:
@@ -179,6 +179,13 @@ class Stream:
         # What the kernel took at once never comes to `resume_writing`.
         if self.on_progress is not None:
             self.on_progress()
+
+    def end_turn(self) -> None:
+        """Send what was corked; a fault ends this connection, and no other."""
+        try:
+            self.flush()
+        except Exception as error:
+            self._fail(error, "what was corked could not be sent")
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send data, or keep what the kernel does not take now; after `close` it goes nowhere."""

@@ -93,7 +93,8 @@ class Circuits(RuleBasedStateMachine):
         if wait is None:
             assert self.out
         else:
-            assert 0.0 <= wait <= 60.0
+            # It is the difference of two times, which are rounded.
+            assert 0.0 <= wait <= 60.0 + 1e-6
 
 
 TestCircuits = Circuits.TestCase

@@ -65,7 +65,8 @@ class World:
         self.socket.setblocking(False)
         self.peer.setblocking(False)
         self.protocol = Protocol()
-        self.stream = Stream(self.loop, self.socket, self.protocol, Turn(self.loop))
+        self.turn = Turn(self.loop)
+        self.stream = Stream(self.loop, self.socket, self.protocol, self.turn)
         self.faults: list[object] = []
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context["exception"]))
         self.stream.start()
@@ -145,6 +146,29 @@ async def test_each_flush_is_told_of_while_somebody_waits(world: World) -> None:
     world.stream.flush()
     assert told == [unsent + 4]
     assert await world.read(MUCH + 4) == bytes(MUCH) + b"more"
+
+
+async def test_fault_while_a_turn_ends_is_of_one_connection(world: World) -> None:
+    fault = ValueError("ours")
+
+    def fail() -> None:
+        raise fault
+
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    protocol = Protocol()
+    with peer:
+        other = Stream(world.loop, ours, protocol, world.turn)
+        other.start()
+        world.stream.on_progress = fail
+        world.stream.cork(b"sent all the same")
+        other.cork(b"of another one")
+        await asyncio.sleep(0)
+        assert peer.recv(20) == b"of another one"
+        assert world.faults == [fault]
+        await until(lambda: world.protocol.lost == [fault])
+        other.abort()
+        await until(lambda: protocol.lost == [None])
 
 
 async def test_abort_throws_away_what_is_corked(world: World) -> None:
