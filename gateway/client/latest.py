@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.client.backoff import Backoff
 from gateway.client.errors import LATER, ClientError, QueueFull, RequestRefused
-from gateway.client.outbox import receipt_of, too_large
+from gateway.client.outbox import receipt_of, settle, too_large
 from gateway.client.payloads import Receipt
 
 Slot = tuple[str, str]
@@ -173,12 +173,7 @@ class Latest:
 
     def _settle(self, value: _Value, outcome: Receipt | ClientError) -> None:
         self._forget(value)
-        if value.receipt.done():
-            return
-        if isinstance(outcome, ClientError):
-            value.receipt.set_exception(outcome)
-        else:
-            value.receipt.set_result(outcome)
+        settle(value.receipt, outcome)
 
     def _forget(self, value: _Value) -> None:
         if self._values.get(value.slot) is value:

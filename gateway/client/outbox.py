@@ -62,6 +62,16 @@ def receipt_of(answer: object) -> Receipt | RequestRefused:
     return RequestRefused.of(answer.get("error") if isinstance(answer, dict) else None)
 
 
+def settle(receipt: asyncio.Future[Receipt], outcome: Receipt | ClientError) -> None:
+    """Tell who waits for a receipt, unless nobody does any more."""
+    if receipt.done():
+        return
+    if isinstance(outcome, ClientError):
+        receipt.set_exception(outcome)
+    else:
+        receipt.set_result(outcome)
+
+
 @dataclass(eq=False, slots=True)
 class _Entry:
     event: str
@@ -286,12 +296,7 @@ class Outbox:
 
     def _settle(self, entry: _Entry, outcome: Receipt | ClientError) -> None:
         self._remove(entry)
-        if entry.receipt.done():
-            return
-        if isinstance(outcome, ClientError):
-            entry.receipt.set_exception(outcome)
-        else:
-            entry.receipt.set_result(outcome)
+        settle(entry.receipt, outcome)
 
     def _remove(self, entry: _Entry) -> None:
         """Take an entry out, if it is still there: settled, or cancelled by who waited for it."""
