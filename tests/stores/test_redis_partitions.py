@@ -53,6 +53,7 @@ add_tests(
         "test_all_sessions_together_have_a_limit",
         "test_beyond_all_sessions_the_one_longest_without_connection_goes",
         "test_players_that_no_longer_fit_are_remembered_by_their_time",
+        "test_what_no_longer_fits_is_remembered_by_its_time",
         # A key is remembered in the partition of what it was used for.
         "test_a_key_is_good_for_one_target",
         "test_a_key_is_remembered_of_a_sender_whom_nobody_knows",
