@@ -24,7 +24,7 @@ from gateway.stores.redis.client import Word
 from gateway.stores.redis.fanout import Before, Fanout, Note, parse_note
 from gateway.stores.redis.mirror import Mirror, sort
 from gateway.stores.redis.partitions import Partitions
-from gateway.stores.redis.scripts import load
+from gateway.stores.redis.scripts import UNLIMITED, load
 from gateway.stores.redis.totals import Totals
 
 _PUBLISH: Final = load("publish")
@@ -32,8 +32,6 @@ _ROOM: Final = load("publish_room")
 _END: Final = load("publish_end")
 _LOG: Final = load("publish_log")
 _STALE: Final = load("publish_stale")
-#: What stands for no limit: more than there can be.
-_UNLIMITED: Final = 2**53
 #: With less room than this in the whole store, room is made before a message is sent: between
 #: two looks at the totals it may be taken by others.
 _AMPLE: Final = 16 * 1024 * 1024
@@ -155,7 +153,7 @@ class Publishing:
             repr(note.now),
             self._mirror.version(partition),
             note.encode(),
-            self._limits.pending_messages or _UNLIMITED,
+            self._limits.pending_messages or UNLIMITED,
             int(look),
         )
         if note.owner is not None and note.key is not None:

@@ -16,7 +16,7 @@ from gateway.stores.redis import bus
 from gateway.stores.redis.client import Word
 from gateway.stores.redis.mirror import Change, Mirror, OnMembership, Snapshot
 from gateway.stores.redis.partitions import Partitions
-from gateway.stores.redis.scripts import load
+from gateway.stores.redis.scripts import UNLIMITED, load
 from gateway.stores.redis.totals import Totals
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,6 @@ _LOAD: Final = load("memberships")
 _PATIENCE: Final = 0.25
 #: After how long a partition that could not be loaded is asked for again, in seconds.
 _RETRY: Final = 0.5
-#: What stands for no limit: more than there can be.
-_UNLIMITED: Final = 2**53
 
 
 class _Request(NamedTuple):
@@ -126,10 +124,10 @@ class RoomCalls:
         if not rooms:
             # Whoever is in a room is kept.
             self._note(true_id)
-        most_rooms = _UNLIMITED
+        most_rooms = UNLIMITED
         if limits.rooms:
             most_rooms = self._totals.left_for("rooms", limits.rooms, partition)
-        arguments = (room, true_id, home, limits.max_members or _UNLIMITED, most_rooms, by)
+        arguments = (room, true_id, home, limits.max_members or UNLIMITED, most_rooms, by)
         self._partitions.call(
             partition, _JOIN, arguments, functools.partial(self._on_reply, partition, by)
         )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
+#: What scripts get in the place of a limit that there is not: more than there can be.
+UNLIMITED: Final = 2**53
 _FOLDER: Final = files("gateway.stores.redis") / "lua"
 _COMMON: Final = "common"
 #: A line that names parts which what follows needs, each a file lua/_NAME.lua. Functions cost at

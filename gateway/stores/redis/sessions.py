@@ -20,7 +20,7 @@ from gateway.stores.redis.client import Reply, Word
 from gateway.stores.redis.dead_nodes import DeadNodes
 from gateway.stores.redis.local_sessions import LocalSessions, Save
 from gateway.stores.redis.partitions import Partitions
-from gateway.stores.redis.scripts import load
+from gateway.stores.redis.scripts import UNLIMITED, load
 from gateway.stores.redis.session_records import decode_record, encode_record
 from gateway.stores.redis.totals import Totals
 
@@ -39,8 +39,6 @@ _REVOKED: Final = load("session_revoked")
 _SAVE: Final = load("session_save")
 _UPDATE: Final = load("session_update")
 
-#: What stands for no limit: more than there can be.
-_UNLIMITED: Final = 2**53
 #: Sessions and bans that one call expires: Redis does nothing else meanwhile.
 _EXPIRED: Final = 200
 #: Sessions that one call renews.
@@ -294,7 +292,7 @@ class SessionCalls:
     def _most_revocations(self) -> int:
         """A partition's share."""
         most = self._limits.revocations
-        return -(-most // self._partitions.count) if most else _UNLIMITED
+        return -(-most // self._partitions.count) if most else UNLIMITED
 
     def _note_revoked(self, full: Reply) -> None:
         if full:
