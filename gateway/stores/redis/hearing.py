@@ -54,9 +54,13 @@ class Hearing:
                 self._tell(self._listener.on_restored, which, is_same)
 
     def _tell(self, told: Callable[..., None], *what: object) -> None:
-        if self._quiet:
-            return
-        try:
-            told(*what)
-        except Exception:
-            logger.exception("a change of the store's links could not be handled")
+        if not self._quiet:
+            tell(told, *what)
+
+
+def tell(told: Callable[..., None], *what: object) -> None:
+    """Tell somebody of a change: what goes wrong there is logged, and keeps nobody from more."""
+    try:
+        told(*what)
+    except Exception:
+        logger.exception("a change of the store's links could not be handled")

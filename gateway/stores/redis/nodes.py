@@ -23,6 +23,7 @@ from gateway.stores.limits import OnLimit, ignore_limit
 from gateway.stores.redis import bus
 from gateway.stores.redis.client import Redis, Reply, Word
 from gateway.stores.redis.directory import HOME, Directory
+from gateway.stores.redis.hearing import tell
 from gateway.stores.redis.keys import partition_of
 from gateway.stores.redis.ownership import Ownership
 from gateway.stores.redis.resuming import Resuming
@@ -114,11 +115,11 @@ class RedisNodes:
 
     def _on_lost(self, partitions: frozenset[int]) -> None:
         for told in self.on_lost:
-            _tell(told, partitions)
+            tell(told, partitions)
 
     def _on_restored(self, partitions: frozenset[int], same_server: bool) -> None:
         for told in self.on_restored:
-            _tell(told, partitions, same_server)
+            tell(told, partitions, same_server)
 
     async def open(self) -> None:
         """Enter the list of nodes, and take this node's share of the partitions.
@@ -205,7 +206,7 @@ class RedisNodes:
         heard = frozenset(range(self._redis.partitions)) - self.resuming.behind
         self._on_restored(heard, True)
         for told in self.on_back:
-            _tell(told)
+            tell(told)
 
     # What services ask
 
@@ -393,14 +394,6 @@ class RedisNodes:
         else:
             self.directory.on_leaving(node)
         self._on_beat()
-
-
-def _tell(told: Callable[..., None], *what: object) -> None:
-    """Tell one of several: what it makes of it keeps nothing from the others."""
-    try:
-        told(*what)
-    except Exception:
-        logger.exception("a change of the store's links could not be handled")
 
 
 def _ignore(reply: object) -> None:
