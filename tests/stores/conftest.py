@@ -125,19 +125,20 @@ class Driver:
         """Append these without waiting in between; what the sender was told, in their order."""
 
         async def append() -> list[Accepted | GatewayError]:
-            results: list[asyncio.Future[Any]] = []
             order: list[Draft] = []
+            answers: list[Accepted | GatewayError] = []
+            answered: asyncio.Future[None] = self.loop.create_future()
 
             def done(draft: Draft, result: Any) -> None:
                 order.append(draft)
-                results[number_of[id(draft)]].set_result(result)
+                answers.append(result)
+                if len(answers) == len(drafts):
+                    answered.set_result(None)
 
-            number_of = {id(draft): number for number, draft in enumerate(drafts)}
             for draft in drafts:
-                results.append(self.loop.create_future())
                 self.store.append(draft, now, done)
-            answers: list[Accepted | GatewayError] = await asyncio.gather(*results)
-            assert [id(draft) for draft in order] == [*number_of]
+            await answered
+            assert [id(draft) for draft in order] == [id(draft) for draft in drafts]
             return answers
 
         found: list[Accepted | GatewayError] = self.run(append())

@@ -287,11 +287,7 @@ def test_a_slot_that_stays_after_all_is_asked_in_order(redis_servers: RedisServe
         async with Opened(cluster_url(nodes), partitions=16) as redis:
             sender = Sender(redis, partition)
             await until(lambda: sender.answers)
-            source_id, target_id = (
-                each.ask("CLUSTER", "MYID").decode() for each in (source, target)
-            )
-            target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
-            source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+            begin_move(slot, source, target)
             before = sender.sent
             await until(lambda: sender.sent > before + 100)
             for node in (source, target):
@@ -315,11 +311,7 @@ def test_a_slot_that_takes_too_long_to_move_is_unavailable_meanwhile(
     async def test() -> None:
         async with Opened(f"{cluster_url(nodes)}&timeout=1", partitions=16) as redis:
             assert await redis.ask(partition, PUSH, [0]) == 1
-            source_id, target_id = (
-                each.ask("CLUSTER", "MYID").decode() for each in (source, target)
-            )
-            target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
-            source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+            target_id = begin_move(slot, source, target)
             with pytest.raises(StoreUnavailable, match="is being moved"):
                 await redis.ask(partition, PUSH, [1])
             others = [each for each in range(16) if each != partition]
@@ -354,12 +346,18 @@ def test_what_waits_for_a_slot_that_moves_is_bounded(redis_servers: RedisServers
     assert room.take(call(60))
 
 
-def move(partition: int, source: RedisServer, target: RedisServer) -> None:
-    """Move a partition's slot as redis-cli does, key by key."""
-    slot = slot_of(partition)
+def begin_move(slot: int, source: RedisServer, target: RedisServer) -> str:
+    """Have both know that a slot is about to move; return the id of who is to have it."""
     source_id, target_id = (node.ask("CLUSTER", "MYID").decode() for node in (source, target))
     target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
     source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+    return str(target_id)
+
+
+def move(partition: int, source: RedisServer, target: RedisServer) -> None:
+    """Move a partition's slot as redis-cli does, key by key."""
+    slot = slot_of(partition)
+    target_id = begin_move(slot, source, target)
     while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 1):
         source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
     for node in (target, source):
