@@ -10,6 +10,7 @@ from selenium.webdriver.common.by import By
 
 from tests.e2e.browser import Page, Sent
 from tests.e2e.collecting import COLLECT
+from tests.e2e.places import Places
 
 #: Rounds so long that none ends while a test looks at scores.
 _LENGTHS: Final = range(3600, 1800, -60)
@@ -50,7 +51,7 @@ def long_round() -> int:
     return next(length for length in _LENGTHS if 60 < now % length < length - _LEFT)
 
 
-class GamePage(Page):
+class GamePage(Places, Page):
     """The page that the gateway serves at `/`."""
 
     _held: frozenset[str] = frozenset()
@@ -116,16 +117,6 @@ class GamePage(Page):
     def score(self) -> int:
         """The player's points."""
         return int(self.hook("score") or 0)
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Where the player is."""
-        return int(self.hook("x")), int(self.hook("y"))
-
-    def place_of(self, true_id: str) -> tuple[int, int] | None:
-        """Where this page shows another player; None: not at all."""
-        place = json.loads(self.hook("others") or "{}").get(true_id)
-        return None if place is None else (place[0], place[1])
 
     def board(self) -> dict[str, dict[str, str]]:
         """Return the score board: name, score and state by true_id."""

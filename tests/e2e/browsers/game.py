@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tests.e2e.browsers.interface import Tab
 from tests.e2e.collecting import COLLECT
+from tests.e2e.places import Places
 
 _JOIN: Final = """
     (() => {
@@ -49,7 +50,7 @@ _TICK: Final = "Number(document.documentElement.dataset.tick)"
 _REST: Final = "document.documentElement.dataset.moving === 'false'"
 
 
-class GamePlayer:
+class GamePlayer(Places):
     """A guest in the game."""
 
     def __init__(self, tab: Tab) -> None:
@@ -108,16 +109,6 @@ class GamePlayer:
         self.tab.evaluate(_RUN.replace("UNITS", str(units)))
         self.tab.wait("the player to rest", f"{_REST} && {_TICK} > {before + 2}")
         return self.place
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Where the player is."""
-        return int(self.hook("x")), int(self.hook("y"))
-
-    def place_of(self, true_id: str) -> tuple[int, int] | None:
-        """Where this page shows another player; None: not at all."""
-        place = json.loads(self.hook("others") or "{}").get(true_id)
-        return None if place is None else (place[0], place[1])
 
     def wait_place(self, true_id: str, place: tuple[int, int]) -> None:
         """Wait until this page shows another player there."""
