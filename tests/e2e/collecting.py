@@ -33,6 +33,8 @@ COLLECT: Final = """
             const codes = [];
             if (Math.abs(dx) > 14) codes.push(dx > 0 ? "ArrowRight" : "ArrowLeft");
             if (Math.abs(dy) > 14) codes.push(dy > 0 ? "ArrowDown" : "ArrowUp");
+            // On top of it, too, only who moves catches it.
+            if (dataset.nearest && !codes.length) codes.push("ArrowRight");
             hold(there ? [] : codes);
             if (there) done();
             else setTimeout(look, 30);

@@ -214,7 +214,8 @@ class GamePage(Places, Page):
             keys.append("ArrowRight" if dx > 0 else "ArrowLeft")
         if abs(dy) > _NEAR:
             keys.append("ArrowDown" if dy > 0 else "ArrowUp")
-        self.press(*keys)
+        # Who stands on top of a spark has to move to catch it.
+        self.press(*keys or ["ArrowRight"])
 
     def go(self, dx: float, dy: float) -> None:
         """Hold the arrows for this direction, or for a while those for a way around."""

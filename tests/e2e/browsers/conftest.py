@@ -19,6 +19,8 @@ from tests.gateway_process import GatewayProcess
 
 _KINDS: Final[dict[str, type[Browser]]] = {kind.name: kind for kind in (Chromium, Firefox, WebKit)}
 
+#: What pages of tests have seen, and what the game's page tells.
+_TRACES: Final = "{ witness: window.witness, told: { ...document.documentElement.dataset } }"
 _RETURNS: Final = pytest.StashKey[Returns]()
 
 
@@ -82,7 +84,7 @@ def _keep_traces(browser: Browser, gateway: GatewayProcess, output: Path) -> Non
         try:
             tab.screenshot(output / f"tab-{number}.png")
             (output / f"tab-{number}.json").write_text(
-                str(tab.evaluate("JSON.stringify(window.witness ?? null, null, 1)"))
+                str(tab.evaluate(f"JSON.stringify({_TRACES}, null, 1)"))
             )
         except Exception as error:
             # The test's own failure is what is to be shown.
