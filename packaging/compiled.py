@@ -30,6 +30,7 @@ MODULES = (
     "gateway/stores/redis/batch.py",
     "gateway/stores/redis/bus.py",
     "gateway/stores/sqlite_copies.py",
+    "gateway/stores/sqlite_log.py",
     "gateway/stores/sqlite_player.py",
     "gateway/transport/engine.py",
     "gateway/transport/frames.py",

@@ -41,7 +41,7 @@ def two_releases(folder: Path, make_wheels: str) -> Path:
     )
     migration = 'lambda connection: connection.execute("CREATE TABLE novelty (x)")'
     schema = following / "gateway" / "stores" / "sqlite_schema.py"
-    newest = "    _add_room_messages,\n"
+    newest = "    _add_bundles,\n"
     _replace(schema, f"{newest})\n", f"{newest}    {migration},\n)\n")
     _replace(following / "setup.cfg", "version = 0.1.0\n", "version = 0.2.0\n")
     wheels = checkout / "build" / "next"

@@ -1,45 +1,57 @@
-"""Mailboxes as the sqlite store's writer has them in memory; compiled, for it takes every copy.
+"""Mailboxes as the sqlite store's writer has them in memory; compiled, for it takes every message.
 
-A row of its own for each member would make a message to a room dirty a page of the index for
-each of them. So it is one row of a log: its body once, and a list of the members with what
-became of their mailboxes. Each member's copy is only in memory, as a reference to that row.
+A row of its own for each message in a mailbox would make each dirty a page of an index. So
+messages are rows of a log: a message to a room is one, its body once and a list of the members
+with what became of their mailboxes; messages to one player each are bundled, as many as a page
+has room for. Where a mailbox has a message is only in memory, as a reference to that row.
 
 - What the list says of a mailbox (head, first, bytes) counts until something else changes it
   and writes the player's row. Head and first only grow, so the larger ones are the newer.
 - A row of the log goes in the transaction that drops its last copy. What its list said of a
   mailbox has been said again by then: a copy is dropped by a change of its mailbox.
 - At start the log is read from its beginning, and copies that are gone are passed over.
-- A list most of whose members have lost their copies is written again, shorter: no player who
-  is away for long keeps the lists of large rooms.
-- Only so many players may have copies in memory. Of the others, who got none for longest, they
-  are folded: they become rows of their own, up to an offset that the player's row keeps.
+- A list most of whose members have lost their copies is written again, shorter, and what is
+  left of a bundle gets rows of its own: no player who is away for long keeps the lists of large
+  rooms, or others' messages.
+- Only so many players may have copies in memory, and only so many copies. Of the others, who
+  got none for longest, they are folded: they become rows of their own, up to an offset that the
+  player's row keeps.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from array import array
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from gateway.mailbox import Retention, RoomDraft, StoredMessage
+from gateway.mailbox import OVERHEAD, Retention, RoomDraft, StoredMessage
 from gateway.messages import TrueId
 from gateway.store import Copies
-from gateway.stores.sqlite_player import MAX_AHEAD, Entry, Player
+from gateway.stores.sqlite_log import (
+    Bundle,
+    Entry,
+    Folded,
+    NewRow,
+    ReadRow,
+    Row,
+    State,
+    entries_of,
+    logged,
+    pack,
+    unpack,
+)
+from gateway.stores.sqlite_player import MAX_AHEAD, Player
 
 #: What a message is taken for before its size is looked at, in bytes.
 _USUAL: Final = 1024
-#: Numbers that a list of members has for each of them: id, head, first, bytes.
-_NUMBERS: Final = 4
 #: A list is too long when it has so many times the members who still have copies,
 _SPARSE: Final = 4
-#: but a shorter one than this never is.
+#: but a shorter one than this, of a message to a room, never is.
 _SHORT: Final = 64
-
-#: head, first and bytes of a mailbox.
-State = tuple[int, int, int]
+#: What a message of a bundle takes in memory, as so many references of 8 bytes.
+WEIGHT: Final = 12
 
 
 class Mailboxes:
@@ -56,13 +68,16 @@ class Mailboxes:
         #: Of all mailboxes: what their messages count, and how many there are.
         self.bytes = 0
         self.count = 0
-        #: The log's rows with copies, oldest first, and those to delete.
-        self.log: OrderedDict[int, Entry] = OrderedDict()
+        #: The log's rows with copies, oldest first, those to write and those to delete.
+        self.log: OrderedDict[int, Row] = OrderedDict()
+        self.written: list[NewRow] = []
         self.lost: list[int] = []
         #: Those whose list of members is too long.
-        self.sparse: dict[int, Entry] = {}
-        #: Of all mailboxes: how many messages are in the log.
-        self.copies = 0
+        self.sparse: dict[int, Row] = {}
+        #: What messages in the log take in memory, as references of 8 bytes.
+        self.references = 0
+        self._bundle: Bundle | None = None
+        self._next_seq = 1
         #: Players who were not counted among those with copies.
         self.fresh: list[Player] = []
         #: Players whose copy did not stay: the list of members does not count for them.
@@ -89,24 +104,94 @@ class Mailboxes:
         self.bytes += size
         self.count += 1
 
+    def _take(self, player: Player, entry: Entry, retained: float) -> None:
+        """Put a message of the log into a mailbox, and trim that."""
+        head = player.head + 1
+        entries = player.entries
+        missing = head - player.first - len(entries)
+        if missing > 0:
+            entries.extend([None] * missing)
+        entries.append(entry)
+        player.head = head
+        player.bytes += entry.size
+        player.copies += 1
+        oldest = entries[0]
+        if (
+            head - player.first >= self._most
+            or player.bytes > self._most_bytes
+            or oldest is None
+            or oldest.ts < retained
+        ):
+            self.trim(player, entry.ts)
+            if player.first > head:
+                self.moved.append(player)
+        player.stale = player.recent = True
+        if not player.logged:
+            player.logged = True
+            self.fresh.append(player)
+
+    def _retained(self, now: float) -> float:
+        return now - self._retention if self._retention else -math.inf
+
+    def _new_row(self, now: float, bundle: bool) -> Row:
+        row = Row(self._next_seq, now, bundle)
+        self._next_seq += 1
+        self.log[row.seq] = row
+        return row
+
+    def bundle(self, player: Player, body: bytes, nonce: int, now: float) -> None:
+        """Put a message to one mailbox into it, and into the log."""
+        bundle = self._bundle
+        if bundle is not None and not bundle.has_room(body):
+            self.close()
+            bundle = None
+        if bundle is None:
+            bundle = Bundle(self._new_row(now, bundle=True))
+            # So that it is not taken for one without copies before it is closed.
+            bundle.row.copies = 1
+        # Trimming may read the file, for which all that is closed is written.
+        self._bundle = None
+        row = bundle.row
+        row.ts = now
+        row.copies += 1
+        row.listed += 1
+        size = len(body) + OVERHEAD
+        self.references += WEIGHT
+        self.bytes += size
+        self.count += 1
+        self._take(player, Entry(size, now, row, nonce, bundle.length + 1), self._retained(now))
+        bundle.add(body, nonce, now, (player.id, player.head, player.first, player.bytes))
+        self._bundle = bundle
+
+    def close(self) -> None:
+        """Let the next message begin another bundle."""
+        bundle, self._bundle = self._bundle, None
+        if bundle is not None:
+            self.written.append(bundle.packed())
+            bundle.row.copies -= 1
+            self._look(bundle.row)
+
     def publish(
         self,
         draft: RoomDraft,
-        entry: Entry,
+        nonce: int,
+        now: float,
         players: list[Player],
         sender: Player | None,
         epoch: bytes,
-    ) -> tuple[Copies | None, list[Copies], bytes]:
+    ) -> tuple[Copies | None, list[Copies]]:
         """Put a message of the log into these mailboxes, and trim them.
 
         Where mailboxes stand at one offset it is one object; the sender's is always its own.
-        Returns what the sender got, what the other members did, and the list of members.
+        Returns what the sender got, and what the other members did.
         """
+        # What a later row says of a mailbox is newer, and has to be.
+        self.close()
         body = draft.body
-        size, now = entry.size, entry.ts
-        tail = b".%x" % entry.nonce
-        most, most_bytes = self._most, self._most_bytes
-        retained = now - self._retention if self._retention else -math.inf
+        row = self._new_row(now, bundle=False)
+        entry = Entry(len(body) + OVERHEAD, now, row, nonce)
+        tail = b".%x" % nonce
+        retained = self._retained(now)
         places: dict[int, Copies] = {}
         own: Copies | None = None
         ids: list[int] = []
@@ -115,22 +200,13 @@ class Mailboxes:
         sizes: list[int] = []
         last_head = 0
         true_ids: list[TrueId] = []
-        entry.copies = entry.listed = len(players)
-        self.copies += len(players)
-        self.log[entry.seq] = entry
-        self.bytes += size * len(players)
+        row.copies = row.listed = len(players)
+        self.references += len(players)
+        self.bytes += entry.size * len(players)
         self.count += len(players)
         for player in players:
-            first = player.first
-            head = player.head + 1
-            entries = player.entries
-            missing = head - first - len(entries)
-            if missing > 0:
-                entries.extend([None] * missing)
-            entries.append(entry)
-            player.head = head
-            player.bytes += size
-            player.copies += 1
+            self._take(player, entry, retained)
+            head = player.head
             if player is sender:
                 message_id = b"%b.%d%b" % (epoch, head, tail)
                 own = (StoredMessage(head, message_id, body, now), [player.true_id])
@@ -144,26 +220,13 @@ class Mailboxes:
                         places[head] = copies
                     true_ids = copies[1]
                 true_ids.append(player.true_id)
-            oldest = entries[0]
-            if (
-                head - first >= most
-                or player.bytes > most_bytes
-                or oldest is None
-                or oldest.ts < retained
-            ):
-                self.trim(player, now)
-                first = player.first
-                if first > head:
-                    self.moved.append(player)
-            player.stale = player.recent = True
-            if not player.logged:
-                player.logged = True
-                self.fresh.append(player)
             ids.append(player.id)
             heads.append(head)
-            firsts.append(first)
+            firsts.append(player.first)
             sizes.append(player.bytes)
-        return own, list(places.values()), _pack(ids + heads + firsts + sizes)
+        members = pack(ids + heads + firsts + sizes)
+        self.written.append((row.seq, nonce, now, body, members, None))
+        return own, list(places.values())
 
     def trim(self, player: Player, now: float) -> bool:
         """Keep a mailbox within its limits: see Mailbox.trim. Return whether anything went."""
@@ -211,49 +274,68 @@ class Mailboxes:
         player.bytes -= entry.size
         self.bytes -= entry.size
         self.count -= 1
-        if not entry.seq:
+        if entry.row is None:
             return 1
-        self.release(player, entry)
+        self.release(player, entry.row)
         return 0
 
-    def release(self, player: Player, entry: Entry) -> None:
+    def release(self, player: Player, row: Row) -> None:
         """One mailbox has a message of the log no longer, or has it as a row of its own."""
         player.copies -= 1
-        self.copies -= 1
-        entry.copies -= 1
-        self._look(entry)
+        self.references -= WEIGHT if row.bundle else 1
+        row.copies -= 1
+        self._look(row)
 
-    def _look(self, entry: Entry) -> None:
-        """Note what is to be done about a message of the log that has fewer copies than before."""
-        if not entry.copies:
-            del self.log[entry.seq]
-            self.sparse.pop(entry.seq, None)
-            self.lost.append(entry.seq)
-        elif entry.listed > _SHORT and entry.copies * _SPARSE <= entry.listed:
-            self.sparse[entry.seq] = entry
+    def _look(self, row: Row) -> None:
+        """Note what is to be done about a row of the log that has fewer copies than before."""
+        if not row.copies:
+            del self.log[row.seq]
+            self.sparse.pop(row.seq, None)
+            self.lost.append(row.seq)
+        elif row.copies * _SPARSE <= row.listed and (row.bundle or row.listed > _SHORT):
+            self.sparse[row.seq] = row
 
-    def shorten(self, entry: Entry, members: bytes, players: dict[int, Player]) -> bytes:
+    def shorten(self, row: Row, members: bytes, players: dict[int, Player]) -> bytes:
         """Return a list of members with only those who still have the message."""
         kept: tuple[list[int], ...] = ([], [], [], [])
         for numbers in zip(*unpack(members), strict=True):
-            player = players.get(numbers[0])
-            if player is not None and player.entry_at(numbers[1]) is entry:
+            if _has(players.get(numbers[0]), numbers[1], row):
                 for numbers_, number in zip(kept, numbers, strict=True):
                     numbers_.append(number)
-        entry.listed = len(kept[0])
-        return _pack(kept[0] + kept[1] + kept[2] + kept[3])
+        row.listed = len(kept[0])
+        return pack(kept[0] + kept[1] + kept[2] + kept[3])
 
-    def fold(self, player: Player) -> list[tuple[int, int, int]]:
-        """Give copies rows of their own; return those: player, offset, row of the log."""
-        found = player.logged_between(player.first, player.head + 1)
-        first, entries = player.first, player.entries
-        for offset, _ in found:
-            entry = entries[offset - first]
-            if entry is not None:
-                entries[offset - first] = None
-                self.release(player, entry)
+    def scatter(self, row: Row, members: bytes, players: dict[int, Player]) -> list[Folded]:
+        """Give what is left of a bundle rows of its own; return those."""
+        found: list[Folded] = []
+        ids, heads, _, _ = unpack(members)
+        for number, offset in zip(ids, heads, strict=True):
+            player = players.get(number)
+            if player is not None and _has(player, offset, row):
+                found.append(self._fold(player, offset, row))
+                # The list that is lost may have been the last to say how the mailbox stands.
+                self.moved.append(player)
+        return found
+
+    def fold(self, player: Player) -> list[Folded]:
+        """Give all that a mailbox has in the log rows of its own; return those."""
+        found: list[Folded] = []
+        for offset in range(player.first, player.first + len(player.entries)):
+            entry = player.entry_at(offset)
+            if entry is not None and entry.row is not None:
+                found.append(self._fold(player, offset, entry.row))
         player.folded = player.head
-        return [(player.id, offset, seq) for offset, seq in found]
+        return found
+
+    def _fold(self, player: Player, offset: int, row: Row) -> Folded:
+        index = offset - player.first
+        entry = player.entries[index]
+        if entry is None:
+            raise LookupError(f"{player.true_id!r} has no message {offset} at hand")
+        folded = (player.id, *logged(offset, entry, row))
+        player.entries[index] = None
+        self.release(player, row)
+        return folded
 
     def overtake(self, player: Player, state: State) -> None:
         """Take what the log says of a mailbox, if it is newer than its row."""
@@ -264,11 +346,18 @@ class Mailboxes:
             player.head, player.first, player.bytes = head, first, bytes_
             player.stale = True
 
-    def restore(self, entry: Entry, members: bytes, players: dict[int, Player]) -> None:
-        """Take copies from the log, but for those that are gone or folded; the oldest row first."""
+    def restore(self, read: ReadRow, players: dict[int, Player]) -> None:
+        """Take a row of the log, but for copies that are gone or folded; the oldest row first."""
+        seq, nonce, ts, size, members, parts = read
+        self._next_seq = seq + 1
+        row = Row(seq, ts, parts is not None)
+        self.log[seq] = row
         ids, heads, _, _ = unpack(members)
-        self.log[entry.seq] = entry
-        for number, offset in zip(ids, heads, strict=True):
+        if parts is None:
+            entries = [Entry(size + OVERHEAD, ts, row, nonce)] * len(ids)
+        else:
+            entries = entries_of(parts, row)
+        for number, offset, entry in zip(ids, heads, entries, strict=True):
             player = players.get(number)
             if player is None or offset < player.first or offset <= player.folded:
                 continue
@@ -277,10 +366,10 @@ class Mailboxes:
                 player.entries.extend([None] * missing)
             player.entries.append(entry)
             player.copies += 1
-            self.copies += 1
-            entry.copies += 1
-        entry.listed = len(ids)
-        self._look(entry)
+            self.references += WEIGHT if row.bundle else 1
+            row.copies += 1
+        row.listed = len(ids)
+        self._look(row)
 
     def needed(
         self, players: dict[str, Player], appends: dict[str, int]
@@ -319,9 +408,9 @@ class Mailboxes:
         entries = player.entries
         for _ in range(min(len(entries), count)):
             entry = entries.popleft()
-            if entry is not None and entry.seq:
+            if entry is not None and entry.row is not None:
                 size += entry.size
-                self.release(player, entry)
+                self.release(player, entry.row)
         self.rows.append((player, player.first, through))
         player.first = through + 1
         player.bytes -= size
@@ -339,37 +428,8 @@ class Mailboxes:
         return freed
 
 
-def _pack(numbers: list[int]) -> bytes:
-    """Return numbers as little-endian bytes, narrow ones if they fit, behind their type."""
-    try:
-        kind = "I"
-        packed = array(kind, numbers)
-    except OverflowError:
-        kind = "q"
-        packed = array(kind, numbers)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return kind.encode() + packed.tobytes()
-
-
-def unpack(members: bytes) -> tuple[array[int], array[int], array[int], array[int]]:
-    """Return ids, heads, firsts and bytes that a list of members has."""
-    numbers = array(members[:1].decode())
-    numbers.frombytes(members[1:])
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    count = len(numbers) // _NUMBERS
-    return (
-        numbers[:count],
-        numbers[count : 2 * count],
-        numbers[2 * count : 3 * count],
-        numbers[3 * count :],
-    )
-
-
-def newest(members: bytes, states: dict[int, State]) -> None:
-    """Note what a list of members says of mailboxes of which no newer one has said anything."""
-    ids, heads, firsts, sizes = unpack(members)
-    for index, number in enumerate(ids):
-        if number not in states:
-            states[number] = (heads[index], firsts[index], sizes[index])
+def _has(player: Player | None, offset: int, row: Row) -> bool:
+    if player is None:
+        return False
+    entry = player.entry_at(offset)
+    return entry is not None and entry.row is row

@@ -25,7 +25,7 @@ from gateway.store import (
 from gateway.stores.memory_player import KEY_BYTES
 from gateway.stores.sqlite_keys import Keys
 from gateway.stores.sqlite_outbox import SqliteOutbox
-from gateway.stores.sqlite_player import Entry, Player, part
+from gateway.stores.sqlite_player import Player, part
 from gateway.stores.sqlite_players import Players
 from gateway.stores.sqlite_schema import escape, room_target
 
@@ -128,7 +128,8 @@ class Ledger:
         ):
             return MailboxFull("mailbox.total_bytes")
         nonce = next(self._nonces)
-        self._put(target, body, nonce, now)
+        self._mailboxes.bundle(target, body, nonce, now)
+        self._tell()
         head = target.head
         if key is not None and owner is not None:
             entry = (now, escape(draft.target_id), head, nonce)
@@ -136,9 +137,7 @@ class Ledger:
         message_id = b"%b.%d.%x" % (self._epoch, head, nonce)
         return Accepted(message_id, StoredMessage(head, message_id, body, now))
 
-    def _put(
-        self, player: Player, body: bytes, nonce: int, now: float, skip: str | None = None
-    ) -> None:
+    def _put(self, player: Player, body: bytes, nonce: int, now: float, skip: str) -> None:
         """Append a message with a row of its own; `skip` is the session that passes over it."""
         pending = self.players.pending
         place = pending.add_body(body)
@@ -215,13 +214,8 @@ class Ledger:
                 own = (message, [draft.sender])
         copies: list[Copies] = []
         if targets:
-            seq = self.players.next_seq()
-            entry = Entry(len(draft.body) + OVERHEAD, now, seq, nonce)
             sender = self.players.peek(draft.sender) if draft.sender is not None else None
-            mine, copies, list_ = self._mailboxes.publish(
-                draft, entry, targets, sender, self._epoch
-            )
-            self.players.pending.add_room_message(seq, nonce, now, draft.body, list_)
+            mine, copies = self._mailboxes.publish(draft, nonce, now, targets, sender, self._epoch)
             self._tell()
             own = own or mine
         return (copies, None) if own is None else ([own, *copies], own[0])
@@ -337,11 +331,11 @@ class Ledger:
         more = limit in (len(old), len(folded))
         # Of the log it is the oldest row's members, who lose what is old in the next rows too.
         log = self._mailboxes.log
-        while not more and log and (entry := next(iter(log.values()))).ts < oldest:
-            owners = players.members_of(entry.seq)
+        while not more and log and (row := next(iter(log.values()))).ts < oldest:
+            owners = players.members_of(row.seq)
             players.prefetch_oldest(owners)
             for player in owners:
                 self._trim(player, now)
-            more = entry.copies > 0 or count - self.message_count >= limit
+            more = row.copies > 0 or count - self.message_count >= limit
         # A clock that was set back has put old messages behind younger ones: they wait for those.
         return more and self.message_count < count

@@ -15,11 +15,11 @@ import msgspec
 
 from gateway.stores.sqlite_player import MoveRow
 
-#: Columns: messages and bodies, trims, messages to rooms and those gone, players and those that
+#: Columns: messages and bodies, trims, rows of the log and those gone, players and those that
 #: moved, keys gone and new, sessions gone, new, changed.
 SETUP: Final = (
     """CREATE TEMP VIEW pending AS SELECT NULL AS messages, NULL AS bodies, NULL AS trims,
-        NULL AS room_messages, NULL AS lost_room_messages, NULL AS players, NULL AS moves,
+        NULL AS log, NULL AS lost_log, NULL AS players, NULL AS moves,
         NULL AS lost_keys, NULL AS new_keys, NULL AS lost_sessions, NULL AS new_sessions,
         NULL AS changed_sessions""",
     """CREATE TEMP TRIGGER write_pending INSTEAD OF INSERT ON pending BEGIN
@@ -31,12 +31,13 @@ SETUP: Final = (
         SELECT m.seq FROM json_each(NEW.trims) AS t CROSS JOIN messages AS m
         ON m.mailbox = (t.value ->> 0)
             AND m.offset BETWEEN (t.value ->> 1) AND (t.value ->> 2));
-    INSERT INTO room_messages (seq, nonce, ts, body, members)
+    INSERT INTO log (seq, nonce, ts, body, members, parts)
         SELECT value ->> 0, value ->> 1, value ->> 2,
             coalesce(substr(NEW.bodies, value ->> 3, value ->> 4), x''),
-            substr(NEW.bodies, value ->> 5, value ->> 6)
-        FROM json_each(NEW.room_messages);
-    DELETE FROM room_messages WHERE seq IN (SELECT value FROM json_each(NEW.lost_room_messages));
+            substr(NEW.bodies, value ->> 5, value ->> 6),
+            substr(NEW.bodies, value ->> 7, value ->> 8)
+        FROM json_each(NEW.log);
+    DELETE FROM log WHERE seq IN (SELECT value FROM json_each(NEW.lost_log));
     INSERT INTO players (id, true_id, permanent, head, first, bytes, keys, sessions, confirmed,
             reclaim, hole_after, hole_lost, folded)
         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
@@ -81,8 +82,9 @@ MessageRow = tuple[int, int, int, float, int, int] | tuple[int, int, int, float,
 PlayerRow = tuple[
     int, str, int, int, int, int, int, int, int, int | None, int | None, int | None, int
 ]
-#: Its number, nonce, time, and the places of its body and of its list of members.
-RoomMessageRow = tuple[int, int, float, int, int, int, int]
+#: Its number, nonce, time, and the places of its body, of its list of members, and of the parts
+#: of a bundle.
+LogRow = tuple[int, int, float, int, int, int, int, int | None, int | None]
 KeyRow = tuple[int, str, float, str, int, int]
 SessionRow = tuple[str, int, str, str, str, float, int, int, int, int, int | None, str]
 
@@ -112,14 +114,14 @@ class Pending:
     __slots__ = (
         "bodies",
         "changed_sessions",
+        "log",
         "lost_keys",
-        "lost_room_messages",
+        "lost_log",
         "lost_sessions",
         "messages",
         "new_keys",
         "new_sessions",
         "position",
-        "room_messages",
         "trims",
     )
 
@@ -129,8 +131,8 @@ class Pending:
         #: Where the next body will begin in all of them together; SQLite counts from 1.
         self.position = 1
         self.trims: dict[int, tuple[int, int, int]] = {}
-        self.room_messages: list[RoomMessageRow] = []
-        self.lost_room_messages: list[int] = []
+        self.log: list[LogRow] = []
+        self.lost_log: list[int] = []
         self.lost_keys: list[tuple[int, str]] = []
         self.new_keys: dict[tuple[int, str], KeyRow] = {}
         self.lost_sessions: list[str] = []
@@ -157,12 +159,13 @@ class Pending:
         row = (mailbox, offset, nonce, ts, *place)
         self.messages.append(row if skip is None else (*row, skip))
 
-    def add_room_message(
-        self, seq: int, nonce: int, ts: float, body: bytes, members: bytes
+    def add_to_log(
+        self, seq: int, nonce: int, ts: float, body: bytes, members: bytes, parts: bytes | None
     ) -> None:
-        """Write a message to a room."""
-        row = (seq, nonce, ts, *self.add_body(body), *self.add_body(members))
-        self.room_messages.append(row)
+        """Write a row of the log: `parts` is None for a message to a room."""
+        places = (*self.add_body(body), *self.add_body(members))
+        place = (None, None) if parts is None else self.add_body(parts)
+        self.log.append((seq, nonce, ts, *places, *place))
 
     def trim(self, mailbox: int, first: int, last: int) -> None:
         """Delete messages by their offsets; `first` continues what was trimmed before."""
@@ -193,8 +196,8 @@ class Pending:
         columns = (
             self.messages,
             self.trims,
-            self.room_messages,
-            self.lost_room_messages,
+            self.log,
+            self.lost_log,
             players,
             moves,
             self.lost_keys,

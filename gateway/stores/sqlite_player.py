@@ -7,28 +7,13 @@ from typing import Final
 
 from gateway.mailbox import Hole
 from gateway.messages import TrueId
+from gateway.stores.sqlite_log import Entry, Logged, logged
 
 #: Messages with rows of their own whose sizes are kept between transactions.
 MAX_AHEAD: Final = 32
 
 #: Of a player for whom nothing else has changed: id, head, first, bytes.
 MoveRow = tuple[int, int, int, int]
-
-
-class Entry:
-    """A message in one mailbox or many: `seq` is its row in the log, 0 if it has its own."""
-
-    __slots__ = ("copies", "listed", "nonce", "seq", "size", "ts")
-
-    def __init__(self, size: int, ts: float, seq: int = 0, nonce: int = 0) -> None:
-        self.size = size
-        self.ts = ts
-        self.seq = seq
-        self.nonce = nonce
-        #: Mailboxes that have it, of one in the log.
-        self.copies = 0
-        #: Members in its list.
-        self.listed = 0
 
 
 class Player:
@@ -102,25 +87,25 @@ class Player:
         while not self.copies and len(self.entries) > MAX_AHEAD:
             self.entries.pop()
 
-    def logged_between(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Return offsets of copies from `start` up to before `end`, and their rows in the log."""
+    def logged_between(self, start: int, end: int) -> list[Logged]:
+        """Return those in the log with offsets from `start` up to before `end`."""
         if not self.copies:
             return []
-        found = []
+        found: list[Logged] = []
         first = self.first
         entries = self.entries
         for offset in range(max(start, first), min(end, first + len(entries))):
             entry = entries[offset - first]
-            if entry is not None and entry.seq:
-                found.append((offset, entry.seq))
+            if entry is not None and entry.row is not None:
+                found.append(logged(offset, entry, entry.row))
         return found
 
     def entry_at(self, offset: int) -> Entry | None:
-        """Return a copy by its offset; None for what is not in the log."""
+        """Return a message by its offset; None for what is not in the log."""
         index = offset - self.first
         if 0 <= index < len(self.entries):
             entry = self.entries[index]
-            if entry is not None and entry.seq:
+            if entry is not None and entry.row is not None:
                 return entry
         return None
 

@@ -16,9 +16,10 @@ import msgspec
 
 from gateway.mailbox import OVERHEAD, Hole, Retention
 from gateway.messages import TrueId
-from gateway.stores.sqlite_copies import Mailboxes, State, newest, unpack
+from gateway.stores.sqlite_copies import Mailboxes
+from gateway.stores.sqlite_log import Entry, Folded, State, newest, unpack
 from gateway.stores.sqlite_pending import Pending, PlayerRow
-from gateway.stores.sqlite_player import Entry, Player, moves, written
+from gateway.stores.sqlite_player import Player, moves, written
 from gateway.stores.sqlite_schema import escape, unescape
 
 _COLUMNS: Final = (
@@ -42,19 +43,20 @@ _WRITTEN: Final = "UPDATE meta SET value = value + 1 WHERE name = 'writes'"
 _MAX_ID: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'players'"
 _TOTALS: Final = """SELECT coalesce(sum(bytes), 0), coalesce(sum(keys), 0),
     coalesce(sum(head - first + 1), 0) FROM players"""
-_LOG: Final = "SELECT seq, nonce, ts, length(body), members FROM room_messages ORDER BY seq"
-_MEMBERS: Final = "SELECT members FROM room_messages WHERE seq = ?"
-_SHORTEN: Final = "UPDATE room_messages SET members = ? WHERE seq = ?"
-#: Mailbox, offset, and row of the log.
+_LOG: Final = "SELECT seq, nonce, ts, length(body), members, parts FROM log ORDER BY seq"
+_MEMBERS: Final = "SELECT members FROM log WHERE seq = ?"
+_SHORTEN: Final = "UPDATE log SET members = ? WHERE seq = ?"
+#: See Folded.
 _FOLD: Final = """INSERT INTO messages (mailbox, offset, nonce, ts, body, folded)
-    SELECT e.value ->> 0, e.value ->> 1, r.nonce, r.ts, r.body, 1
-    FROM json_each(?) AS e CROSS JOIN room_messages AS r ON r.seq = (e.value ->> 2)"""
+    SELECT e.value ->> 0, e.value ->> 1, e.value ->> 5, e.value ->> 6,
+        coalesce(substr(r.body, e.value ->> 3, e.value ->> 4), x''), 1
+    FROM json_each(?) AS e CROSS JOIN log AS r ON r.seq = (e.value ->> 2)"""
 
-#: Players kept at hand, each about 2 KiB, beside those with copies of messages to rooms.
+#: Players kept at hand, each about 2 KiB, beside those with messages in the log.
 _MAX_CACHED: Final = 16_384
-#: Players with such copies, each about 1 KiB, and all their copies, of 8 bytes.
+#: Players with such messages, each about 1 KiB, and what those take, as references of 8 bytes.
 _MAX_LOGGED: Final = 65_536
-_MAX_COPIES: Final = 8 * 1024 * 1024
+_MAX_REFERENCES: Final = 8 * 1024 * 1024
 #: Players that are read at once at the start.
 _MAX_LOAD: Final = 1000
 #: Messages whose sizes are read beyond those that are needed.
@@ -104,7 +106,7 @@ class Players:
     def _restore(self) -> None:
         """Take copies, and what is newer than players' rows, from the log."""
         states: dict[int, State] = {}
-        for *_, members in self.connection.execute(f"{_LOG} DESC"):
+        for (members,) in self.connection.execute("SELECT members FROM log"):
             newest(members, states)
         numbers = iter(states)
         while chunk := list(itertools.islice(numbers, _MAX_LOAD)):
@@ -112,10 +114,8 @@ class Players:
         mailboxes = self.mailboxes
         for number, player in self._by_id.items():
             mailboxes.overtake(player, states[number])
-        self._next_seq = 1
-        for seq, nonce, ts, size, members in self.connection.execute(_LOG):
-            mailboxes.restore(Entry(size + OVERHEAD, ts, seq, nonce), members, self._by_id)
-            self._next_seq = seq + 1
+        for row in self.connection.execute(_LOG):
+            mailboxes.restore(row, self._by_id)
         for player in self._by_id.values():
             if player.copies:
                 player.logged = True
@@ -147,12 +147,15 @@ class Players:
 
     def _write(self) -> None:
         dirty, moved, mailboxes = self.dirty, self.moved, self.mailboxes
+        mailboxes.close()
         for player in mailboxes.moved:
             moved[player.id] = player
         for player, first, last in mailboxes.rows:
             self.pending.trim(player.id, first, last)
-        self.pending.lost_room_messages.extend(mailboxes.lost)
-        for collected in (mailboxes.moved, mailboxes.rows, mailboxes.lost):
+        for row in mailboxes.written:
+            self.pending.add_to_log(*row)
+        self.pending.lost_log.extend(mailboxes.lost)
+        for collected in (mailboxes.moved, mailboxes.rows, mailboxes.written, mailboxes.lost):
             collected.clear()
         rows = [_row(player) for player in dirty.values()]
         self.writes += self.pending.write(self.connection, rows, moves(moved, dirty))
@@ -175,11 +178,10 @@ class Players:
         self.mailboxes.fresh.clear()
 
     def _fold(self) -> None:
-        """Give copies rows of their own when too many players have some."""
+        """Give copies rows of their own when there are too many, or too many who have some."""
         mailboxes = self.mailboxes
-        folded: list[Player] = []
-        copies = mailboxes.copies
-        while copies > _MAX_COPIES or len(self._logged) > _MAX_LOGGED:
+        rows: list[Folded] = []
+        while mailboxes.references > _MAX_REFERENCES or len(self._logged) > _MAX_LOGGED:
             number, player = self._logged.popitem(last=False)
             if player.recent and player.copies:
                 # A second chance: it costs less than to keep them in the order of their copies.
@@ -189,13 +191,12 @@ class Players:
             player.logged = False
             self._others[number] = None
             if player.copies:
-                copies -= player.copies
-                folded.append(player)
-        if folded:
-            self.flush()
-            rows = [row for player in folded for row in mailboxes.fold(player)]
+                if not rows:
+                    self.flush()
+                rows += mailboxes.fold(player)
+                self.dirty[number] = player
+        if rows:
             self.connection.execute(_FOLD, (encode(rows).decode(),))
-            self.dirty.update((player.id, player) for player in folded)
             self.folded = True
 
     def _forget(self) -> None:
@@ -315,22 +316,25 @@ class Players:
     def shorten_lists(self, limit: int) -> bool:
         """Drop members without copies from long lists; return whether there may be more.
 
-        `limit` is about how many members are looked at.
+        What is left of a bundle gets rows of its own. `limit` is about how many members are
+        looked at.
         """
-        sparse = self.mailboxes.sparse
+        self.flush()
+        mailboxes, by_id = self.mailboxes, self._by_id
+        sparse = mailboxes.sparse
+        rows: list[Folded] = []
         while sparse and limit > 0:
-            seq, entry = sparse.popitem()
-            limit -= entry.listed
-            self.flush()
+            seq, row = sparse.popitem()
+            limit -= row.listed
             (members,) = self.connection.execute(_MEMBERS, (seq,)).fetchone()
-            shorter = self.mailboxes.shorten(entry, members, self._by_id)
-            self.connection.execute(_SHORTEN, (shorter, seq))
+            if row.bundle:
+                rows += mailboxes.scatter(row, members, by_id)
+            else:
+                shorter = mailboxes.shorten(row, members, by_id)
+                self.connection.execute(_SHORTEN, (shorter, seq))
+        if rows:
+            self.connection.execute(_FOLD, (encode(rows).decode(),))
         return bool(sparse)
-
-    def next_seq(self) -> int:
-        """Return the number of the log's next row."""
-        self._next_seq += 1
-        return self._next_seq - 1
 
     def add(self, true_id: str) -> Player:
         """Return a new player."""

@@ -25,8 +25,8 @@ from gateway.stores.sqlite_turns import Turns
 
 logger = logging.getLogger(__name__)
 
-#: Asked: true_id, after, limit, max_bytes, and what the writer knows: head, first, and offsets
-#: and rows of copies in the log. The bodies come as one text, in the order of rows.
+#: Asked: true_id, after, limit, max_bytes, and what the writer knows: head, first, and messages
+#: of the log (see Logged). The bodies come as one text, in the order of rows.
 _READ: Final = f"""WITH asked AS MATERIALIZED (
         SELECT e.key AS number, p.id AS mailbox, coalesce(e.value ->> 4, p.head) AS head,
             p.hole_after, p.hole_lost,
@@ -34,21 +34,22 @@ _READ: Final = f"""WITH asked AS MATERIALIZED (
             e.value ->> 2 AS most, e.value ->> 3 AS max_bytes, e.value -> 6 AS copies
         FROM json_each(?) AS e CROSS JOIN players AS p ON p.true_id = (e.value ->> 0)),
     there AS (
-        SELECT number, start, max_bytes, offset, m.seq AS own, NULL AS log, length(body) AS size
+        SELECT number, start, max_bytes, offset, m.seq AS own, NULL AS log, 1 AS place,
+            length(body) AS size, nonce, ts
             FROM asked CROSS JOIN messages AS m
             ON m.mailbox = asked.mailbox AND offset BETWEEN start AND start + most - 1
         UNION ALL
-        SELECT number, start, max_bytes, c.value ->> 0, NULL, r.seq, length(r.body)
+        SELECT number, start, max_bytes, c.value ->> 0, NULL, c.value ->> 1, c.value ->> 2,
+            c.value ->> 3, c.value ->> 4, c.value ->> 5
             FROM asked CROSS JOIN json_each(asked.copies) AS c
-            CROSS JOIN room_messages AS r ON r.seq = (c.value ->> 1)),
+            CROSS JOIN log AS r ON r.seq = (c.value ->> 1)),
     found AS (
         SELECT *, sum(size + {OVERHEAD}) OVER (PARTITION BY number ORDER BY offset) AS total
         FROM there)
     SELECT (SELECT json_group_array(json_array(number, head, hole_after, hole_lost)) FROM asked),
-        json_group_array(json_array(number, found.offset, coalesce(m.nonce, r.nonce),
-            coalesce(m.ts, r.ts), size, m.skip)),
-        group_concat(CAST(coalesce(m.body, r.body) AS TEXT), '')
-    FROM found LEFT JOIN messages AS m ON m.seq = own LEFT JOIN room_messages AS r ON r.seq = log
+        json_group_array(json_array(number, found.offset, found.nonce, found.ts, size, m.skip)),
+        group_concat(CAST(coalesce(m.body, substr(r.body, place, size), x'') AS TEXT), '')
+    FROM found LEFT JOIN messages AS m ON m.seq = own LEFT JOIN log AS r ON r.seq = log
     WHERE max_bytes = 0 OR total <= max_bytes OR found.offset = start"""  # noqa: S608
 #: Asked: true_id, offset, session, and what the writer knows: head, first, the offset's nonce.
 _VIEW: Final = """SELECT json_group_array(json_array(e.key, coalesce(e.value ->> 3, p.head),

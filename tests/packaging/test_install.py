@@ -83,7 +83,7 @@ equal "$(game-gateway --version)" 0.2.0
 tail -n 1 $config | grep -qx '# mine'
 serve; send 2; stop
 equal "$(query 'PRAGMA user_version')" $((format + 1))
-equal "$(query 'SELECT count(*) FROM messages')" 2
+equal "$(query 'SELECT count(*) FROM log')" 2
 epoch=$(query "SELECT value FROM meta WHERE name = 'epoch'")
 
 # Rollback
@@ -95,7 +95,7 @@ refused "has format $((format + 1)), and this release knows up to $format" \
 grep -q "restore a backup that was made before the upgrade" refused
 game-gateway restore --config $config /root/before-upgrade.db
 serve
-equal "$(query 'SELECT count(*) FROM messages')" 1
+equal "$(query 'SELECT count(*) FROM log')" 1
 [ "$(query "SELECT value FROM meta WHERE name = 'epoch'")" != $epoch ]
 send 3
 stop

@@ -340,7 +340,7 @@ def test_a_second_gateway_is_refused_and_a_backup_is_not(path: Path, tmp_path: P
             sqlite_store(path)
         source, copy = sqlite3.connect(path), sqlite3.connect(tmp_path / "copy.db")
         source.backup(copy)
-        assert copy.execute("SELECT count(*) FROM messages").fetchone() == (1,)
+        assert copy.execute("SELECT count(*) FROM log").fetchone() == (1,)
         source.close()
         copy.close()
     sqlite_store(path).close()
@@ -570,7 +570,7 @@ def test_expiry_goes_in_chunks(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         connection = sqlite3.connect(path)
         counts = [
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("messages", "keys", "sessions", "players")
+            for table in ("log", "keys", "sessions", "players")
         ]
         connection.close()
         assert counts == [1, 0, 0, 2]

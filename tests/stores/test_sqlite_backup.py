@@ -59,7 +59,7 @@ def test_a_backup_has_all_that_was_answered_while_the_store_goes_on(
         write(store, b"later")
         assert len(store.read(limit=1000)) == 101
         assert store.epoch == before
-    assert query(backup, "SELECT count(*) FROM messages") == [(100,)]
+    assert query(backup, "SELECT count(*) FROM log") == [(100,)]
     assert query(backup, "PRAGMA journal_mode") == [("delete",)]
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     assert names(backup.parent) == ["backup.db", "state"]
@@ -220,7 +220,7 @@ def test_what_is_replaced_is_kept_beside_with_all_that_was_answered(
     path = crashed / "store.db"
     (aside,) = restore_backup(backup, path, {}).replaced
     assert aside.name.startswith("store.db.replaced-2")
-    assert query(aside, "SELECT body FROM messages") == [(b"1",)]
+    assert query(aside, "SELECT body FROM log") == [(b"1",)]
     with sqlite_store(path) as store:
         assert store.read() == []
 

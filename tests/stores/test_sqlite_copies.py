@@ -1,4 +1,4 @@
-"""Copies of messages to rooms in the sqlite store: one row for all, and what becomes of it."""
+"""The sqlite store's log: one row for a message to a room, or for many to one player each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.mailbox import Draft, Hole, Located, Position, Retention, RoomDraft
 from gateway.messages import SessionId, TrueId
 from gateway.outbox import OutboxLimits
 from gateway.store import Ban, MailboxFull, Published
-from gateway.stores import sqlite_copies, sqlite_players, sqlite_writer
+from gateway.stores import sqlite_log, sqlite_players, sqlite_writer
 from gateway.stores.sqlite_answered import Answered
 from gateway.stores.sqlite_backup import make_backup, restore_backup
 from gateway.stores.sqlite_turns import Turns
@@ -54,10 +54,11 @@ def query(path: Path, statement: str) -> list[Any]:
         connection.close()
 
 
-def rows(path: Path) -> tuple[int, int]:
-    """Return how many messages have rows of their own, and how many are in the log."""
+def rows(path: Path) -> tuple[int, int, int]:
+    """Return how many messages have rows of their own, and the log's: of rooms, and bundles."""
     (found,) = query(
-        path, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM room_messages)"
+        path,
+        "SELECT (SELECT count(*) FROM messages), count(*) - count(parts), count(parts) FROM log",
     )
     return found
 
@@ -89,11 +90,11 @@ def test_a_message_to_a_room_is_one_row_until_its_last_copy_has_gone(path: Path)
         for who in members(50):
             store.join(who)
         published(store.publish(b"1", sender=None))
-        assert rows(path) == (0, 1)
+        assert rows(path) == (0, 1, 0)
         published(store.publish(b"2", sender=None))
         for number in range(3):
             store.append(b"direct %d" % number, target=TrueId("p0"))
-        assert rows(path) == (2, 2)
+        assert rows(path) == (0, 2, 2)
         # One player still has the first one.
         for who in members(49)[1:]:
             store.append(b"a", target=who)
@@ -102,7 +103,7 @@ def test_a_message_to_a_room_is_one_row_until_its_last_copy_has_gone(path: Path)
         assert rows(path)[1] == 1
         published(store.publish(b"3", sender=None))
         published(store.publish(b"4", sender=None))
-        assert rows(path) == (0, 2)
+        assert rows(path) == (0, 2, 0)
         assert bodies(store, TrueId("p7")) == [b"3", b"4"]
     assert query(path, "SELECT max(stale) FROM (SELECT head < 4 AS stale FROM players)") == [(1,)]
     with sqlite_store(path, mailbox=Retention(2, 0, 0)) as store:
@@ -117,7 +118,7 @@ def test_a_copy_that_does_not_stay_leaves_nothing_but_its_offset(path: Path) -> 
         store.join(BOB)
         published(store.publish(b"x" * 200, sender=None))
         assert store.bytes == store.message_count == 0
-        assert rows(path) == (0, 0)
+        assert rows(path) == (0, 0, 0)
     with sqlite_store(path, **limits) as store:
         assert (store.head(ANN), store.first(ANN)) == (1, 2)
         assert published(store.publish(b"y", sender=ANN)).copies[0][0].offset == 2
@@ -241,12 +242,12 @@ def test_both_kinds_expire_and_tell_of_it(path: Path) -> None:
             store.append(b"%d" % number, target=ANN, now=float(number))
         store.expire(12.5)
         assert bodies(store, ANN) == [b"3", b"3", b"4", b"4", b"5", b"5"]
-        assert rows(path) == (3, 3)
+        assert rows(path) == (0, 3, 3)
     with sqlite_store(path, **limits) as store:
         assert bodies(store, BOB) == [b"3", b"4", b"5"]
         store.expire(100.0)
         assert (store.bytes, store.message_count) == (0, 0)
-        assert rows(path) == (0, 0)
+        assert rows(path) == (0, 0, 0)
         assert (store.head(ANN), store.first(ANN)) == (12, 13)
         told = [each.event for each in store.webhooks(0, 100)]
         assert [each.type for each in told] == ["message.expired"] * len(told)
@@ -273,7 +274,7 @@ def test_expiry_of_copies_goes_in_chunks(path: Path) -> None:
         # Some before others.
         assert len(set(seen)) > 2
         assert (store.bytes, store.message_count) == (0, 0)
-        assert rows(path) == (0, 0)
+        assert rows(path) == (0, 0, 0)
 
 
 def test_a_player_whose_row_says_nothing_of_copies_is_kept(path: Path) -> None:
@@ -296,7 +297,7 @@ def test_copies_of_too_many_players_get_rows_of_their_own(
     if limit == "players":
         monkeypatch.setattr(sqlite_players, "_MAX_LOGGED", 5)
     else:
-        monkeypatch.setattr(sqlite_players, "_MAX_COPIES", 25)
+        monkeypatch.setattr(sqlite_players, "_MAX_REFERENCES", 25)
     monkeypatch.setattr(sqlite_players, "_MAX_CACHED", 3)
     mailbox = Retention(6, 0, 1000.0)
     expected: dict[TrueId, list[bytes]] = {who: [] for who in members(12)}
@@ -319,7 +320,7 @@ def test_copies_of_too_many_players_get_rows_of_their_own(
             assert len(players._logged) <= 12
             if limit == "players":
                 assert len(players._logged) <= 5
-            assert players.mailboxes.copies <= 30
+            assert players.mailboxes.references <= 30
             assert len(players._others) <= 3
             assert len(players._by_id) == len(players._by_true_id) <= 15
             assert rows(path)[0] > 10
@@ -334,7 +335,7 @@ def test_copies_of_too_many_players_get_rows_of_their_own(
     with sqlite_store(path, mailbox=mailbox) as store:
         store.expire(2000.0)
         assert (store.bytes, store.message_count) == (0, 0)
-        assert rows(path) == (0, 0)
+        assert rows(path) == (0, 0, 0)
 
 
 def test_who_got_no_copy_for_longest_is_folded_first(
@@ -368,12 +369,12 @@ def test_copies_with_rows_of_their_own_expire_in_time(
         store.check()
         assert hit == ["store.copies"]
         # The younger message to Bob has the older row.
-        assert rows(path) == (5, 0)
+        assert rows(path) == (5, 0, 0)
         store.expire(12.0)
         assert (bodies(store, ANN), bodies(store, EVE)) == ([b"3"], [b"3"])
         assert bodies(store, BOB) == [b"2"]
         store.expire(20.0)
-        assert (store.bytes, rows(path)) == (0, (0, 0))
+        assert (store.bytes, rows(path)) == (0, (0, 0, 0))
 
 
 def test_long_lists_of_few_copies_are_written_shorter(path: Path) -> None:
@@ -382,12 +383,13 @@ def test_long_lists_of_few_copies_are_written_shorter(path: Path) -> None:
         for who in members(200):
             store.join(who)
         published(store.publish(b"1", sender=None))
-        (before,) = query(path, "SELECT length(members) FROM room_messages")[0]
+        lists = "SELECT length(members) FROM log WHERE parts IS NULL"
+        (before,) = query(path, lists)[0]
         for who in members(200)[:160]:
             store.append(b"a", target=who)
             store.append(b"b", target=who)
         store.expire(1.0)
-        (after,) = query(path, "SELECT length(members) FROM room_messages")[0]
+        (after,) = query(path, lists)[0]
         assert after < before // 4
         assert bodies(store, TrueId("p199")) == [b"1"]
     with sqlite_store(path, **limits) as store:
@@ -397,27 +399,168 @@ def test_long_lists_of_few_copies_are_written_shorter(path: Path) -> None:
         for who in members(200)[160:]:
             store.append(b"a", target=who)
             store.append(b"b", target=who)
-        assert rows(path) == (400, 0)
+        assert rows(path) == (0, 0, 400)
 
 
 def test_lists_of_members_hold_any_numbers() -> None:
     for numbers in ([1, 2, 3, 4], [1, 2, 3, 4, 5, 2**32, 7, 8]):
-        found = sqlite_copies.unpack(sqlite_copies._pack(numbers))
+        found = sqlite_log.unpack(sqlite_log.pack(numbers))
         assert [list(each) for each in found] == [
             numbers[place : place + len(numbers) // 4]
             for place in range(0, len(numbers), len(numbers) // 4)
         ]
 
 
+# Bundles
+
+
+def send(store: Driver, *messages: tuple[TrueId, bytes]) -> None:
+    """Send messages in one transaction, if they are not too many."""
+
+    async def ask() -> list[Any]:
+        answers = []
+        for who, body in messages:
+            answer = asyncio.get_running_loop().create_future()
+            answers.append(answer)
+            store.store.append(
+                Draft(who, None, body), 0.0, lambda _, result, to=answer: to.set_result(result)
+            )
+        return await asyncio.gather(*answers)
+
+    for each in store.run(ask()):
+        accepted(each)
+
+
+def test_messages_at_once_are_bundled_by_number_and_size(path: Path) -> None:
+    small = [(TrueId(f"p{number % 7}"), b"%d" % number) for number in range(50)]
+    large = [(ANN, b"%d" % number + b"x" * 1400) for number in range(5)]
+    huge = [(ANN, b"y" * 5000), (BOB, b""), (ANN, b"z" * 5000), (ANN, b"")]
+    expected: dict[TrueId, list[bytes]] = {}
+    with sqlite_store(path) as store:
+        store.know([*members(7), ANN, BOB])
+        for sent, bundles in ((small, 4), (large, 3), (huge, 4)):
+            before = rows(path)[2]
+            send(store, *sent)
+            # The first may have had a transaction of its own.
+            assert bundles <= rows(path)[2] - before <= bundles + 1
+            for who, body in sent:
+                expected.setdefault(who, []).append(body)
+        for _ in range(2):
+            for who, found in expected.items():
+                assert bodies(store, who) == found
+        size, count = store.bytes, store.message_count
+    with sqlite_store(path) as store:
+        assert (store.bytes, store.message_count) == (size, count)
+        for who, found in expected.items():
+            assert bodies(store, who) == found
+            assert store.head(who) == len(found)
+
+
+def test_a_bundle_goes_with_the_last_of_its_messages(path: Path) -> None:
+    limits: dict[str, Any] = {"mailbox": Retention(3, 0, 0)}
+    with sqlite_store(path, **limits) as store:
+        store.know([ANN, BOB])
+        # Some are trimmed before their bundle is written.
+        send(store, *((ANN, b"%d" % number) for number in range(40)))
+        assert bodies(store, ANN) == [b"37", b"38", b"39"]
+        assert rows(path)[2] <= 2
+        send(store, (BOB, b"b"))
+        send(store, *((ANN, b"%d" % number) for number in range(3)))
+        assert bodies(store, ANN) == [b"0", b"1", b"2"]
+        assert 2 <= rows(path)[2] <= 3
+    with sqlite_store(path, **limits) as store:
+        assert bodies(store, BOB) == [b"b"]
+        assert (store.head(ANN), store.first(ANN)) == (43, 41)
+        assert store.message_count == 4
+
+
+def test_what_is_left_of_a_bundle_gets_rows_of_its_own(path: Path) -> None:
+    limits: dict[str, Any] = {"mailbox": Retention(2, 0, 100.0)}
+    with sqlite_store(path, **limits) as store:
+        store.know([ANN, BOB, EVE])
+        for number in range(4):
+            send(
+                store,
+                (BOB, b"b%d" % number),
+                (ANN, b"a"),
+                (ANN, b"a"),
+                *[(ANN, b"%d" % number)] * 9,
+            )
+        send(store, (EVE, b"e"), *[(ANN, b"last")] * 9)
+        send(store, (ANN, b"very"), (ANN, b"last"))
+        store.expire(1.0)
+        assert rows(path)[0] == 3
+        expected = {BOB: [b"b2", b"b3"], EVE: [b"e"], ANN: [b"very", b"last"]}
+        for who, found in expected.items():
+            assert bodies(store, who) == found
+    with sqlite_store(path, **limits) as store:
+        for who, found in expected.items():
+            assert bodies(store, who) == found
+        assert (store.head(EVE), store.message_count) == (1, 5)
+        send(store, (BOB, b"b4"), (EVE, b"f"), (EVE, b"g"))
+        assert bodies(store, BOB) == [b"b3", b"b4"]
+        assert bodies(store, EVE) == [b"f", b"g"]
+        assert rows(path)[0] == 1
+        store.expire(200.0)
+        assert (store.bytes, store.message_count, rows(path)) == (0, 0, (0, 0, 0))
+
+
+def test_what_a_bundle_says_last_of_a_mailbox_counts(path: Path) -> None:
+    limits: dict[str, Any] = {"mailbox": Retention(0, 500, 0)}
+    with sqlite_store(path, **limits) as store:
+        store.know([ANN, BOB])
+        send(store, *((ANN if number % 3 else BOB, b"%d" % number) for number in range(14)))
+        found = [bodies(store, ANN), bodies(store, BOB), store.bytes]
+        assert found[0] == [b"10", b"11", b"13"]
+        assert query(path, "SELECT max(head) FROM players") == [(0,)]
+    with sqlite_store(path, **limits) as store:
+        assert [bodies(store, ANN), bodies(store, BOB), store.bytes] == found
+        assert (store.head(ANN), store.head(BOB)) == (9, 5)
+
+
+def test_messages_join_those_with_rows_of_their_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trimming has to read the file while a bundle is being made."""
+    limits: dict[str, Any] = {"mailbox": Retention(600, 0, 0)}
+    expected: dict[TrueId, list[bytes]] = {ANN: [], BOB: []}
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_players, "_MAX_LOGGED", 0)
+        with sqlite_store(path, **limits) as store:
+            store.know([ANN, BOB])
+            for number in range(600):
+                for found in expected.values():
+                    found.append(b"%d" % number)
+                send(store, (ANN, b"%d" % number), (BOB, b"%d" % number))
+            assert rows(path) == (1200, 0, 0)
+    with sqlite_store(path, **limits) as store:
+        for number in range(40):
+            sent = [
+                (who, b"%d-%d" % (number, place)) for place in range(20) for who in (ANN, BOB, ANN)
+            ]
+            send(store, *sent)
+            for who, body in sent:
+                expected[who].append(body)
+        for who, found in expected.items():
+            assert bodies(store, who) == found[-600:]
+    with sqlite_store(path, **limits) as store:
+        for who, found in expected.items():
+            assert bodies(store, who) == found[-600:]
+            assert store.head(who) == len(found)
+
+
 # Other files
 
 
-def test_a_file_of_the_format_before_opens_as_it_was(path: Path) -> None:
+def write_old_file(path: Path, number: int) -> None:
     connection = sqlite3.connect(path)
-    connection.executescript(
-        (Path(__file__).parent / "data" / "format-4.sql").read_text(encoding="utf-8")
-    )
+    script = Path(__file__).parent / "data" / f"format-{number}.sql"
+    connection.executescript(script.read_text(encoding="utf-8"))
     connection.close()
+
+
+def test_a_file_of_format_4_opens_as_it_was(path: Path) -> None:
+    write_old_file(path, 4)
     limits: dict[str, Any] = {
         "mailbox": Retention(4, 0, 0),
         "refuse_when_full": True,
@@ -426,7 +569,7 @@ def test_a_file_of_the_format_before_opens_as_it_was(path: Path) -> None:
     eve = TrueId("eve\0\1")
     for _ in range(2):
         with sqlite_store(path, **limits) as store:
-            assert query(path, "PRAGMA user_version") == [(5,)]
+            assert query(path, "PRAGMA user_version") == [(6,)]
             assert (store.epoch, store.bytes) == ("56719b5e", 2380)
             assert (store.message_count, store.session_count) == (12, 2)
             assert bodies(store, ANN) == [b'"direct 1"', b'"room 1"', b"", b'"room 3"']
@@ -455,7 +598,40 @@ def test_a_file_of_the_format_before_opens_as_it_was(path: Path) -> None:
                 published(store.publish(b"new 3", sender=None, now=10.0))
             assert bodies(store, ANN) == [b"", b'"room 3"', b"new 1", b"new 2", b"new 3"]
             assert bodies(store, BOB) == [b"", b'"room 3"', b'"room 4"', b"new 1", b"new 3"]
-            assert rows(path) == (2 + 3 + 3 + 1, 2)
+            assert rows(path) == (2 + 3 + 3, 2, 1)
+
+
+def test_a_file_of_format_5_opens_as_it_was(path: Path) -> None:
+    write_old_file(path, 5)
+    limits: dict[str, Any] = {"mailbox": Retention(4, 0, 0)}
+    eve = TrueId("eve\0\1")
+    expected = {
+        ANN: [b'"room 2"', b'"skipped"', b'"direct 2"', b'"direct 3"'],
+        BOB: [b'"room 1"', b'"room 2"', b'"skipped"', b""],
+        eve: [b'"direct 1"', b'"room 2"', b'"skipped"', b""],
+    }
+    with sqlite_store(path, **limits) as store:
+        assert query(path, "PRAGMA user_version") == [(6,)]
+        assert (store.epoch, store.bytes, store.message_count) == ("2d185d5a", 2265, 12)
+        assert rows(path) == (9, 3, 0)
+        for who, found in expected.items():
+            assert bodies(store, who) == found
+        assert [each.id for each in store.batch(ANN).messages] == [
+            b"2d185d5a.2.6",
+            b"2d185d5a.3.7",
+            b"2d185d5a.4.9",
+            b"2d185d5a.5.a",
+        ]
+        assert store.look(BOB, None, SessionId("s2")).skipped == (3,)
+        accepted(store.append(b"new 1", target=ANN, now=8.0))
+        published(store.publish(b"new 2", sender=None, now=9.0))
+    expected[ANN].append(b"new 1")
+    for who in (BOB, eve):
+        expected[who].append(b"new 2")
+    with sqlite_store(path, **limits) as store:
+        for who, found in expected.items():
+            assert bodies(store, who) == found[-4:]
+        assert store.message_count == 12
 
 
 def test_a_backup_has_the_copies(path: Path, tmp_path: Path) -> None:
