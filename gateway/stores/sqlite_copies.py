@@ -38,9 +38,10 @@ from gateway.stores.sqlite_log import (
     Row,
     State,
     entries_of,
+    is_bundle,
     logged,
     pack,
-    unpack,
+    states_of,
 )
 from gateway.stores.sqlite_player import MAX_AHEAD, Player
 
@@ -225,7 +226,7 @@ class Mailboxes:
             firsts.append(player.first)
             sizes.append(player.bytes)
         members = pack(ids + heads + firsts + sizes)
-        self.written.append((row.seq, nonce, now, body, members, None))
+        self.written.append((row.seq, nonce, now, body, members))
         return own, list(places.values())
 
     def trim(self, player: Player, now: float) -> bool:
@@ -298,9 +299,9 @@ class Mailboxes:
     def shorten(self, row: Row, members: bytes, players: dict[int, Player]) -> bytes:
         """Return a list of members with only those who still have the message."""
         kept: tuple[list[int], ...] = ([], [], [], [])
-        for numbers in zip(*unpack(members), strict=True):
-            if _has(players.get(numbers[0]), numbers[1], row):
-                for numbers_, number in zip(kept, numbers, strict=True):
+        for state in states_of(members):
+            if _has(players.get(state[0]), state[1], row):
+                for numbers_, number in zip(kept, state, strict=True):
                     numbers_.append(number)
         row.listed = len(kept[0])
         return pack(kept[0] + kept[1] + kept[2] + kept[3])
@@ -308,8 +309,7 @@ class Mailboxes:
     def scatter(self, row: Row, members: bytes, players: dict[int, Player]) -> list[Folded]:
         """Give what is left of a bundle rows of its own; return those."""
         found: list[Folded] = []
-        ids, heads, _, _ = unpack(members)
-        for number, offset in zip(ids, heads, strict=True):
+        for number, offset, _, _ in states_of(members):
             player = players.get(number)
             if player is not None and _has(player, offset, row):
                 found.append(self._fold(player, offset, row))
@@ -339,7 +339,7 @@ class Mailboxes:
 
     def overtake(self, player: Player, state: State) -> None:
         """Take what the log says of a mailbox, if it is newer than its row."""
-        head, first, bytes_ = state
+        _, head, first, bytes_ = state
         if head + first > player.head + player.first:
             self.bytes += bytes_ - player.bytes
             self.count += (head - first) - (player.head - player.first)
@@ -348,16 +348,16 @@ class Mailboxes:
 
     def restore(self, read: ReadRow, players: dict[int, Player]) -> None:
         """Take a row of the log, but for copies that are gone or folded; the oldest row first."""
-        seq, nonce, ts, size, members, parts = read
+        seq, nonce, ts, size, members = read
         self._next_seq = seq + 1
-        row = Row(seq, ts, parts is not None)
+        row = Row(seq, ts, is_bundle(members))
         self.log[seq] = row
-        ids, heads, _, _ = unpack(members)
-        if parts is None:
-            entries = [Entry(size + OVERHEAD, ts, row, nonce)] * len(ids)
+        states = states_of(members)
+        if row.bundle:
+            entries = entries_of(members, row)
         else:
-            entries = entries_of(parts, row)
-        for number, offset, entry in zip(ids, heads, entries, strict=True):
+            entries = [Entry(size + OVERHEAD, ts, row, nonce)] * len(states)
+        for (number, offset, _, _), entry in zip(states, entries, strict=True):
             player = players.get(number)
             if player is None or offset < player.first or offset <= player.folded:
                 continue
@@ -368,7 +368,7 @@ class Mailboxes:
             player.copies += 1
             self.references += WEIGHT if row.bundle else 1
             row.copies += 1
-        row.listed = len(ids)
+        row.listed = len(states)
         self._look(row)
 
     def needed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from array import array
 from typing import Final
@@ -10,21 +11,25 @@ from gateway.mailbox import OVERHEAD
 
 #: Numbers that a list of members has for each of them: id, head, first, bytes.
 _NUMBERS: Final = 4
+#: What a bundle has for each message: the same, and its time, nonce and length.
+_PART: Final = struct.Struct("<qqqqdqI")
+#: How the list of a bundle begins; others begin with the type of their numbers.
+_BUNDLE: Final = b"b"
 #: What a bundle has at most, so that it fits on a page with its list: messages, and bytes of
 #: their bodies if it is more than one.
 _BUNDLED: Final = 16
 _BUNDLED_BYTES: Final = 3000
 
-#: head, first and bytes of a mailbox.
-State = tuple[int, int, int]
-#: One with a row of its own from now on: player, and what is asked of a message of the log.
-Folded = tuple[int, int, int, int, int, int, float]
-#: A row of the log as read: number, nonce, time, bytes of the body, list of members, and parts.
-ReadRow = tuple[int, int, float, int, bytes, bytes | None]
-#: A row of the log to be written: number, nonce, time, body, list of members, parts of a bundle.
-NewRow = tuple[int, int, float, bytes, bytes, bytes | None]
+#: What a list says of a mailbox: player, head, first, bytes.
+State = tuple[int, int, int, int]
+#: A row of the log as read: number, nonce, time, bytes of the body, and list.
+ReadRow = tuple[int, int, float, int, bytes]
+#: A row of the log to be written: number, nonce, time, body, and list.
+NewRow = tuple[int, int, float, bytes, bytes]
 #: A message of the log: offset, row, place and length of the body, nonce, time.
 Logged = tuple[int, int, int, int, int, float]
+#: One with a row of its own from now on: player, and what is asked of a message of the log.
+Folded = tuple[int, int, int, int, int, int, float]
 
 
 class Row:
@@ -64,35 +69,29 @@ class Entry:
 class Bundle:
     """Messages to one mailbox each, of which a row of the log is made."""
 
-    __slots__ = ("bodies", "length", "lengths", "nonces", "row", "states", "times")
+    __slots__ = ("bodies", "length", "parts", "row")
 
     def __init__(self, row: Row) -> None:
         self.row = row
         self.bodies: list[bytes] = []
+        #: Of the bodies together.
         self.length = 0
-        self.times: list[float] = []
-        self.nonces: list[int] = []
-        self.lengths: list[int] = []
-        self.states: list[tuple[int, int, int, int]] = []
+        self.parts: list[bytes] = [_BUNDLE]
 
     def has_room(self, body: bytes) -> bool:
         """Tell whether another message may be added."""
         return len(self.bodies) < _BUNDLED and self.length + len(body) <= _BUNDLED_BYTES
 
-    def add(self, body: bytes, nonce: int, now: float, state: tuple[int, int, int, int]) -> None:
-        """Add a message; `state` is what becomes of its mailbox: player, head, first, bytes."""
+    def add(self, body: bytes, nonce: int, now: float, state: State) -> None:
+        """Add a message; `state` is what becomes of its mailbox."""
+        length = len(body)
         self.bodies.append(body)
-        self.length += len(body)
-        self.times.append(now)
-        self.nonces.append(nonce)
-        self.lengths.append(len(body))
-        self.states.append(state)
+        self.length += length
+        self.parts.append(_PART.pack(*state, now, nonce, length))
 
     def packed(self) -> NewRow:
         """Return it as a row to be written."""
-        parts = _little("d", self.times) + _little("q", self.nonces) + _little("I", self.lengths)
-        members = pack([state[column] for column in range(_NUMBERS) for state in self.states])
-        return (self.row.seq, 0, self.row.ts, b"".join(self.bodies), members, parts)
+        return (self.row.seq, 0, self.row.ts, b"".join(self.bodies), b"".join(self.parts))
 
 
 def logged(offset: int, entry: Entry, row: Row) -> Logged:
@@ -101,58 +100,52 @@ def logged(offset: int, entry: Entry, row: Row) -> Logged:
 
 
 def pack(numbers: list[int]) -> bytes:
-    """Return numbers as little-endian bytes, narrow ones if they fit, behind their type."""
+    """Return a list of members: ids, heads, firsts and bytes, narrow numbers if they fit."""
     try:
         return b"I" + _little("I", numbers)
     except OverflowError:
         return b"q" + _little("q", numbers)
 
 
-def _little(kind: str, numbers: list[int] | list[float]) -> bytes:
+def _little(kind: str, numbers: list[int]) -> bytes:
     packed = array(kind, numbers)
     if sys.byteorder == "big":
         packed.byteswap()
     return packed.tobytes()
 
 
-def entries_of(parts: bytes, row: Row) -> list[Entry]:
-    """Return the messages of a bundle; each takes 20 bytes of its parts."""
-    count = len(parts) // 20
-    columns = []
-    start = 0
-    for kind, width in (("d", 8), ("q", 8), ("I", 4)):
-        numbers = array(kind, parts[start : start + width * count])
-        if sys.byteorder == "big":
-            numbers.byteswap()
-        columns.append(numbers.tolist())
-        start += width * count
+def is_bundle(members: bytes) -> bool:
+    """Tell whether it is the list of a bundle, and not of a message to a room."""
+    return members.startswith(_BUNDLE)
+
+
+def entries_of(members: bytes, row: Row) -> list[Entry]:
+    """Return the messages of a bundle, by its list."""
     entries = []
     place = 1
-    for ts, nonce, length in zip(*columns, strict=True):
+    for *_, ts, nonce, length in _PART.iter_unpack(members[1:]):
         entries.append(Entry(length + OVERHEAD, ts, row, nonce, place))
         place += length
     return entries
 
 
-def unpack(members: bytes) -> tuple[array[int], array[int], array[int], array[int]]:
-    """Return ids, heads, firsts and bytes that a list of members has."""
+def states_of(members: bytes) -> list[State]:
+    """Return what a list says of mailboxes."""
+    if is_bundle(members):
+        return [part[:_NUMBERS] for part in _PART.iter_unpack(members[1:])]
     numbers = array(members[:1].decode())
     numbers.frombytes(members[1:])
     if sys.byteorder == "big":
         numbers.byteswap()
     count = len(numbers) // _NUMBERS
-    return (
-        numbers[:count],
-        numbers[count : 2 * count],
-        numbers[2 * count : 3 * count],
-        numbers[3 * count :],
-    )
+    columns = [numbers[start : start + count] for start in range(0, len(numbers), count)]
+    return list(zip(*columns, strict=True))
 
 
 def newest(members: bytes, states: dict[int, State]) -> None:
-    """Note what a list of members says of mailboxes of which nothing newer was said."""
-    ids, heads, firsts, sizes = unpack(members)
-    for number, head, first, bytes_ in zip(ids, heads, firsts, sizes, strict=True):
+    """Note what a list says of mailboxes of which nothing newer was said."""
+    for state in states_of(members):
+        number, head, first, _ = state
         known = states.get(number)
-        if known is None or head + first > known[0] + known[1]:
-            states[number] = (head, first, bytes_)
+        if known is None or head + first > known[1] + known[2]:
+            states[number] = state

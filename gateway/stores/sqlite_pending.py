@@ -31,11 +31,10 @@ SETUP: Final = (
         SELECT m.seq FROM json_each(NEW.trims) AS t CROSS JOIN messages AS m
         ON m.mailbox = (t.value ->> 0)
             AND m.offset BETWEEN (t.value ->> 1) AND (t.value ->> 2));
-    INSERT INTO log (seq, nonce, ts, body, members, parts)
+    INSERT INTO log (seq, nonce, ts, body, members)
         SELECT value ->> 0, value ->> 1, value ->> 2,
             coalesce(substr(NEW.bodies, value ->> 3, value ->> 4), x''),
-            substr(NEW.bodies, value ->> 5, value ->> 6),
-            substr(NEW.bodies, value ->> 7, value ->> 8)
+            substr(NEW.bodies, value ->> 5, value ->> 6)
         FROM json_each(NEW.log);
     DELETE FROM log WHERE seq IN (SELECT value FROM json_each(NEW.lost_log));
     INSERT INTO players (id, true_id, permanent, head, first, bytes, keys, sessions, confirmed,
@@ -82,9 +81,8 @@ MessageRow = tuple[int, int, int, float, int, int] | tuple[int, int, int, float,
 PlayerRow = tuple[
     int, str, int, int, int, int, int, int, int, int | None, int | None, int | None, int
 ]
-#: Its number, nonce, time, and the places of its body, of its list of members, and of the parts
-#: of a bundle.
-LogRow = tuple[int, int, float, int, int, int, int, int | None, int | None]
+#: Its number, nonce, time, and the places of its body and of its list of members.
+LogRow = tuple[int, int, float, int, int, int, int]
 KeyRow = tuple[int, str, float, str, int, int]
 SessionRow = tuple[str, int, str, str, str, float, int, int, int, int, int | None, str]
 
@@ -159,13 +157,9 @@ class Pending:
         row = (mailbox, offset, nonce, ts, *place)
         self.messages.append(row if skip is None else (*row, skip))
 
-    def add_to_log(
-        self, seq: int, nonce: int, ts: float, body: bytes, members: bytes, parts: bytes | None
-    ) -> None:
-        """Write a row of the log: `parts` is None for a message to a room."""
-        places = (*self.add_body(body), *self.add_body(members))
-        place = (None, None) if parts is None else self.add_body(parts)
-        self.log.append((seq, nonce, ts, *places, *place))
+    def add_to_log(self, seq: int, nonce: int, ts: float, body: bytes, members: bytes) -> None:
+        """Write a row of the log."""
+        self.log.append((seq, nonce, ts, *self.add_body(body), *self.add_body(members)))
 
     def trim(self, mailbox: int, first: int, last: int) -> None:
         """Delete messages by their offsets; `first` continues what was trimmed before."""

@@ -17,7 +17,7 @@ import msgspec
 from gateway.mailbox import OVERHEAD, Hole, Retention
 from gateway.messages import TrueId
 from gateway.stores.sqlite_copies import Mailboxes
-from gateway.stores.sqlite_log import Entry, Folded, State, newest, unpack
+from gateway.stores.sqlite_log import Entry, Folded, State, newest, states_of
 from gateway.stores.sqlite_pending import Pending, PlayerRow
 from gateway.stores.sqlite_player import Player, moves, written
 from gateway.stores.sqlite_schema import escape, unescape
@@ -43,7 +43,7 @@ _WRITTEN: Final = "UPDATE meta SET value = value + 1 WHERE name = 'writes'"
 _MAX_ID: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'players'"
 _TOTALS: Final = """SELECT coalesce(sum(bytes), 0), coalesce(sum(keys), 0),
     coalesce(sum(head - first + 1), 0) FROM players"""
-_LOG: Final = "SELECT seq, nonce, ts, length(body), members, parts FROM log ORDER BY seq"
+_LOG: Final = "SELECT seq, nonce, ts, length(body), members FROM log ORDER BY seq"
 _MEMBERS: Final = "SELECT members FROM log WHERE seq = ?"
 _SHORTEN: Final = "UPDATE log SET members = ? WHERE seq = ?"
 #: See Folded.
@@ -311,7 +311,7 @@ class Players:
         self.flush()
         (members,) = self.connection.execute(_MEMBERS, (seq,)).fetchone()
         by_id = self._by_id
-        return [by_id[number] for number in unpack(members)[0] if number in by_id]
+        return [by_id[number] for number, *_ in states_of(members) if number in by_id]
 
     def shorten_lists(self, limit: int) -> bool:
         """Drop members without copies from long lists; return whether there may be more.

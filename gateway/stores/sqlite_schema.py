@@ -163,16 +163,9 @@ def _add_room_messages(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-#: `parts` is NULL for a message to a room.
-_VERSION_6: Final = (
-    "ALTER TABLE room_messages RENAME TO log",
-    "ALTER TABLE log ADD COLUMN parts BLOB",
-)
-
-
 def _add_bundles(connection: sqlite3.Connection) -> None:
-    for statement in _VERSION_6:
-        connection.execute(statement)
+    # Releases before know nothing of rows with more than one message.
+    connection.execute("ALTER TABLE room_messages RENAME TO log")
 
 
 #: The n-th turns a file of version n into one of version n + 1.
