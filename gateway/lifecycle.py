@@ -60,11 +60,15 @@ async def serve(
         loop.add_signal_handler(number, on_signal)
     # systemd's watchdog ends a gateway that hangs with SIGABRT: then the log says where it hung.
     faulthandler.enable()
-    await service.start()
     # Per-message objects make no cycles: the collector need not look at them so often, and
-    # never at what start-up has built.
-    gc.collect()
-    gc.freeze()
+    # never at what start-up has built, which may be most of a store.
+    gc.disable()
+    try:
+        await service.start()
+        gc.collect()
+        gc.freeze()
+    finally:
+        gc.enable()
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     hang_ups: asyncio.Queue[None] = asyncio.Queue()

@@ -16,8 +16,8 @@ import msgspec
 
 from gateway.mailbox import OVERHEAD, Hole, Retention
 from gateway.messages import TrueId
-from gateway.stores.sqlite_copies import Mailboxes
-from gateway.stores.sqlite_log import Entry, Folded, State, newest, states_of
+from gateway.stores.sqlite_copies import WEIGHT, Mailboxes
+from gateway.stores.sqlite_log import Entry, Folded, Row, State, newest, states_of
 from gateway.stores.sqlite_pending import Pending, PlayerRow
 from gateway.stores.sqlite_player import Player, moves, written
 from gateway.stores.sqlite_schema import escape, unescape
@@ -45,6 +45,8 @@ _TOTALS: Final = """SELECT coalesce(sum(bytes), 0), coalesce(sum(keys), 0),
     coalesce(sum(head - first + 1), 0) FROM players"""
 _LOG: Final = "SELECT seq, nonce, ts, length(body), members FROM log ORDER BY seq"
 _MEMBERS: Final = "SELECT members FROM log WHERE seq = ?"
+_BUNDLES: Final = """SELECT json_group_array(json_array(seq, hex(members))) FROM log
+    WHERE seq IN (SELECT value FROM json_each(?))"""
 _SHORTEN: Final = "UPDATE log SET members = ? WHERE seq = ?"
 #: See Folded.
 _FOLD: Final = """INSERT INTO messages (mailbox, offset, nonce, ts, body, folded)
@@ -72,7 +74,7 @@ class Players:
     """Players by id. One transaction's changes of them are `dirty` until `flush`.
 
     Those for whom only messages came and went are `moved`: three columns of a row cost a third
-    of what all do. For copies of messages to rooms no row is written: see sqlite_copies.
+    of what all do. For messages in the log no row is written: see sqlite_copies.
     """
 
     def __init__(self, connection: sqlite3.Connection, limits: Retention) -> None:
@@ -180,6 +182,18 @@ class Players:
     def _fold(self) -> None:
         """Give copies rows of their own when there are too many, or too many who have some."""
         mailboxes = self.mailboxes
+        excess = mailboxes.references - _MAX_REFERENCES
+        if excess > 0 and WEIGHT * mailboxes.bundled > mailboxes.copies:
+            # One after the other, as they lie in the file, costs a third of what players cost.
+            self.flush()
+            oldest = []
+            for row in mailboxes.bundles.values():
+                oldest.append(row)
+                excess -= WEIGHT * row.copies
+                if excess <= 0:
+                    break
+            self._scatter(oldest)
+            self.folded = True
         rows: list[Folded] = []
         while mailboxes.references > _MAX_REFERENCES or len(self._logged) > _MAX_LOGGED:
             number, player = self._logged.popitem(last=False)
@@ -198,6 +212,16 @@ class Players:
         if rows:
             self.connection.execute(_FOLD, (encode(rows).decode(),))
             self.folded = True
+
+    def _scatter(self, bundles: list[Row]) -> None:
+        """Give messages of these bundles rows of their own."""
+        if bundles:
+            by_seq = {row.seq: row for row in bundles}
+            rows: list[Folded] = []
+            for seq, members in self.select(_BUNDLES, encode(list(by_seq)).decode()):
+                list_ = bytes.fromhex(members)
+                rows += self.mailboxes.scatter(by_seq[seq], list_, self._by_id)
+            self.connection.execute(_FOLD, (encode(rows).decode(),))
 
     def _forget(self) -> None:
         """Let those go who were not used for longest."""
@@ -322,18 +346,17 @@ class Players:
         self.flush()
         mailboxes, by_id = self.mailboxes, self._by_id
         sparse = mailboxes.sparse
-        rows: list[Folded] = []
+        bundles = []
         while sparse and limit > 0:
             seq, row = sparse.popitem()
             limit -= row.listed
-            (members,) = self.connection.execute(_MEMBERS, (seq,)).fetchone()
             if row.bundle:
-                rows += mailboxes.scatter(row, members, by_id)
+                bundles.append(row)
             else:
+                (members,) = self.connection.execute(_MEMBERS, (seq,)).fetchone()
                 shorter = mailboxes.shorten(row, members, by_id)
                 self.connection.execute(_SHORTEN, (shorter, seq))
-        if rows:
-            self.connection.execute(_FOLD, (encode(rows).decode(),))
+        self._scatter(bundles)
         return bool(sparse)
 
     def add(self, true_id: str) -> Player:

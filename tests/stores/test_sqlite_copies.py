@@ -508,6 +508,48 @@ def test_what_is_left_of_a_bundle_gets_rows_of_its_own(path: Path) -> None:
         assert (store.bytes, store.message_count, rows(path)) == (0, 0, (0, 0, 0))
 
 
+def test_of_too_many_bundles_the_oldest_get_rows_of_their_own(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_players, "_MAX_REFERENCES", 16 * 100)
+    limits: dict[str, Any] = {"mailbox": Retention(90, 0, 0)}
+    expected: dict[TrueId, list[bytes]] = {who: [] for who in (ANN, BOB, EVE)}
+    for run in range(2):
+        hit: list[str] = []
+        with sqlite_store(path, **limits) as store:
+            store.store._on_limit = hit.append
+            for who in expected:
+                store.join(who)
+            for number in range(20):
+                published(store.publish(b"r%d" % number, sender=None))
+                sent = [(ANN, b"a%d" % number)] * 10 + [(BOB, b"b%d-%d" % (run, number))] * 3
+                send(store, *sent)
+                for found in expected.values():
+                    found.append(b"r%d" % number)
+                for who, body in sent:
+                    expected[who].append(body)
+            for who, found in expected.items():
+                assert bodies(store, who) == found[-90:]
+            mailboxes = store.store._writer._jobs.ledger.players.mailboxes
+            assert mailboxes.references <= 1600
+            assert mailboxes.bundled > 60
+            # Those of rooms, which are few, stay as they are.
+            assert mailboxes.copies == sum(
+                body.startswith(b"r") for found in expected.values() for body in found[-90:]
+            )
+            own = rows(path)[0]
+            assert own == sum(len(found[-90:]) for found in expected.values()) - (
+                mailboxes.copies + mailboxes.bundled
+            )
+            assert own > 0
+            assert set(hit) == {"store.copies"}
+            size = store.bytes
+        with sqlite_store(path, **limits) as store:
+            assert store.bytes == size
+            for who, found in expected.items():
+                assert bodies(store, who) == found[-90:]
+
+
 def test_what_a_bundle_says_last_of_a_mailbox_counts(path: Path) -> None:
     limits: dict[str, Any] = {"mailbox": Retention(0, 500, 0)}
     with sqlite_store(path, **limits) as store:
