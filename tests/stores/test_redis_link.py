@@ -132,6 +132,21 @@ def hello(version: str, loading: int = 0) -> Callable[[bytes], bytes]:
     return lambda chunk: b"*0\r\n" + bulk(about)
 
 
+# As the two name it.
+@pytest.mark.parametrize(
+    "mode", ["redis_mode:cluster", "valkey_version:9.1.2\r\nserver_mode:cluster"]
+)
+def test_a_node_of_a_cluster_is_known_for_one(mode: str) -> None:
+    about = INFO.format(version="7.2.4", loading=0) + f"{mode}\r\ncluster_enabled:1\r\n"
+
+    async def test() -> None:
+        async with server(lambda chunk: b"*0\r\n" + bulk(about)) as port:
+            with pytest.raises(ConfigError, match="it is a node of a Cluster"):
+                await Opened(f"redis://127.0.0.1:{port}").redis.open()
+
+    run(test())
+
+
 def test_an_old_server_is_refused_with_what_is_needed() -> None:
     async def test() -> None:
         async with server(hello("6.2.14")) as port:

@@ -136,7 +136,8 @@ def _server(about: dict[str, str]) -> Server:
         run_id=about.get("run_id", ""),
         history=about.get("master_replid", ""),
         master=about.get("role") == "master",
-        cluster=about.get("redis_mode") == "cluster",
+        # Valkey has another name for redis_mode.
+        cluster=about.get("cluster_enabled") == "1",
         evicts=about.get("maxmemory", "0") != "0"
         and about.get("maxmemory_policy", "noeviction") != "noeviction",
     )
