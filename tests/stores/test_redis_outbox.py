@@ -256,12 +256,12 @@ def test_a_server_that_has_lost_the_newest_webhooks_gives_their_places_to_others
     nodes: NewStore, redis_server: RedisServer, end: str
 ) -> None:
     store = nodes(outbox=ON)
+    prefix = store.store._redis.prefix(0)
     store.report_presence({PLAYERS[0]: True}, 1.0)
+    before = redis_server.ask("DUMP", prefix + b"o")
     store.report_presence({PLAYERS[1]: True}, 1.0)
     kept, lost = webhooks(store)
-    prefix = store.store._redis.prefix(0)
-    redis_server.ask("XDEL", prefix + b"o", "2-0")
-    redis_server.ask("XSETID", prefix + b"o", "1-0")
+    redis_server.ask("RESTORE", prefix + b"o", 0, before, "REPLACE")
     for name in ("webhook", "queued"):
         redis_server.ask("HSET", prefix + b"n", name, 1)
     store.report_presence({PLAYERS[2]: True}, 1.0)
