@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -51,9 +51,10 @@ _USUAL: Final = 1024
 _SPARSE: Final = 4
 #: but a shorter one than this, of a message to a room, never is.
 _SHORT: Final = 64
-#: What a message of a bundle counts for, in references of 8 bytes: it takes eleven, and more of
-#: the time to start than a reference does.
-WEIGHT: Final = 16
+#: What a message of a bundle counts for, and a row of the log, in references of 8 bytes: they take
+#: about two thirds of it, and more of the time to start than references do.
+_MESSAGE: Final = 16
+_ROW: Final = 48
 
 
 class Mailboxes:
@@ -70,17 +71,19 @@ class Mailboxes:
         #: Of all mailboxes: what their messages count, and how many there are.
         self.bytes = 0
         self.count = 0
-        #: The log's rows with copies, oldest first, those to write and those to delete.
-        self.log: OrderedDict[int, Row] = OrderedDict()
+        #: The log's rows with copies, oldest first: messages to rooms, and bundles.
+        self.rooms: OrderedDict[int, Row] = OrderedDict()
+        self.bundles: OrderedDict[int, Row] = OrderedDict()
+        #: Those to write, and those to delete.
         self.written: list[NewRow] = []
         self.lost: list[int] = []
         #: Those whose list of members is too long.
         self.sparse: dict[int, Row] = {}
-        #: Of all mailboxes: messages to rooms, and messages in bundles.
+        #: Of all mailboxes: messages to rooms, messages in bundles, and Nones in the place of those
+        #: with rows of their own.
         self.copies = 0
         self.bundled = 0
-        #: The log's rows that are bundles, oldest first.
-        self.bundles: OrderedDict[int, Row] = OrderedDict()
+        self.padding = 0
         self._bundle: Bundle | None = None
         self._next_seq = 1
         #: Players who were not counted among those with copies.
@@ -103,7 +106,7 @@ class Mailboxes:
             if known < MAX_AHEAD:
                 entries.append(Entry(size, ts))
             elif player.copies:
-                entries.append(None)
+                self._pad(player, 1)
         player.head += 1
         player.bytes += size
         self.bytes += size
@@ -115,7 +118,7 @@ class Mailboxes:
         entries = player.entries
         missing = head - player.first - len(entries)
         if missing > 0:
-            entries.extend([None] * missing)
+            self._pad(player, missing)
         entries.append(entry)
         player.head = head
         player.bytes += entry.size
@@ -135,24 +138,60 @@ class Mailboxes:
             player.logged = True
             self.fresh.append(player)
 
+    def _pad(self, player: Player, count: int) -> None:
+        """Keep places of messages with rows of their own, as long as others are in the log."""
+        player.entries.extend([None] * count)
+        player.padding += count
+        self.padding += count
+
+    def _unpad(self, player: Player, count: int) -> None:
+        """So many of the oldest messages have gone, or all that is known of them."""
+        count = min(count, player.padding)
+        player.padding -= count
+        self.padding -= count
+
+    def forget(self, player: Player) -> None:
+        """Forget what is known of more messages than may be needed soon: none is in the log."""
+        self._unpad(player, player.padding)
+        player.shorten()
+
     def _retained(self, now: float) -> float:
         return now - self._retention if self._retention else -math.inf
 
     def _new_row(self, now: float, bundle: bool) -> Row:
         row = Row(self._next_seq, now, bundle)
         self._next_seq += 1
-        self._keep(row)
+        self._rows_like(row)[row.seq] = row
         return row
 
-    def _keep(self, row: Row) -> None:
-        self.log[row.seq] = row
-        if row.bundle:
-            self.bundles[row.seq] = row
+    def _rows_like(self, row: Row) -> OrderedDict[int, Row]:
+        return self.bundles if row.bundle else self.rooms
 
     @property
     def references(self) -> int:
-        """What messages in the log take in memory, as references of 8 bytes."""
-        return self.copies + WEIGHT * self.bundled
+        """What the log takes in memory, as references of 8 bytes."""
+        return self.copies + self.padding + _ROW * len(self.rooms) + self.of_bundles
+
+    @property
+    def of_bundles(self) -> int:
+        """What of it bundles take."""
+        return _MESSAGE * self.bundled + _ROW * len(self.bundles)
+
+    def oldest_row(self) -> Row | None:
+        """Return the log's oldest row, None if it has none."""
+        firsts = [next(iter(rows.values())) for rows in (self.rooms, self.bundles) if rows]
+        return min(firsts, key=_seq) if firsts else None
+
+    def oldest_bundles(self, references: int, messages: int) -> list[Row]:
+        """Return the oldest bundles: so many that they take or have so much, about."""
+        found = []
+        for row in self.bundles.values():
+            if references <= 0 or messages <= 0:
+                break
+            found.append(row)
+            references -= _MESSAGE * row.copies + _ROW
+            messages -= row.copies
+        return found
 
     def bundle(self, player: Player, body: bytes, nonce: int, now: float) -> None:
         """Put a message to one mailbox into it, and into the log."""
@@ -290,6 +329,7 @@ class Mailboxes:
         self.bytes -= entry.size
         self.count -= 1
         if entry.row is None:
+            self._unpad(player, 1)
             return 1
         self.release(player, entry.row)
         return 0
@@ -307,9 +347,7 @@ class Mailboxes:
     def _look(self, row: Row) -> None:
         """Note what is to be done about a row of the log that has fewer copies than before."""
         if not row.copies:
-            del self.log[row.seq]
-            if row.bundle:
-                del self.bundles[row.seq]
+            del self._rows_like(row)[row.seq]
             self.sparse.pop(row.seq, None)
             self.lost.append(row.seq)
         elif row.copies * _SPARSE <= row.listed and (row.bundle or row.listed > _SHORT):
@@ -330,8 +368,13 @@ class Mailboxes:
         found: list[Folded] = []
         for number, offset, _, _ in states_of(members):
             player = players.get(number)
-            if player is not None and _has(player, offset, row):
-                found.append(self._fold(player, offset, row))
+            entry = player.entry_at(offset) if player is not None else None
+            if player is not None and entry is not None and entry.row is row:
+                found.append((number, *logged(offset, entry, row)))
+                player.entries[offset - player.first] = None
+                player.padding += 1
+                self.padding += 1
+                self.release(player, row)
                 # The list that is lost may have been the last to say how the mailbox stands.
                 self.moved.append(player)
         return found
@@ -339,22 +382,16 @@ class Mailboxes:
     def fold(self, player: Player) -> list[Folded]:
         """Give all that a mailbox has in the log rows of its own; return those."""
         found: list[Folded] = []
-        for offset in range(player.first, player.first + len(player.entries)):
-            entry = player.entry_at(offset)
+        entries: deque[Entry | None] = deque()
+        for offset, entry in enumerate(player.entries, player.first):
             if entry is not None and entry.row is not None:
-                found.append(self._fold(player, offset, entry.row))
+                found.append((player.id, *logged(offset, entry, entry.row)))
+                self.release(player, entry.row)
+                entry = None  # noqa: PLW2901 - what is looked at is what is kept
+            entries.append(entry)
+        player.entries = entries
         player.folded = player.head
         return found
-
-    def _fold(self, player: Player, offset: int, row: Row) -> Folded:
-        index = offset - player.first
-        entry = player.entries[index]
-        if entry is None:
-            raise LookupError(f"{player.true_id!r} has no message {offset} at hand")
-        folded = (player.id, *logged(offset, entry, row))
-        player.entries[index] = None
-        self.release(player, row)
-        return folded
 
     def overtake(self, player: Player, state: State) -> None:
         """Take what the log says of a mailbox, if it is newer than its row."""
@@ -370,7 +407,7 @@ class Mailboxes:
         seq, nonce, ts, size, members = read
         self._next_seq = seq + 1
         row = Row(seq, ts, is_bundle(members))
-        self._keep(row)
+        self._rows_like(row)[seq] = row
         states = states_of(members)
         if row.bundle:
             entries = entries_of(members, row)
@@ -382,7 +419,7 @@ class Mailboxes:
                 continue
             missing = offset - player.first - len(player.entries)
             if missing > 0:
-                player.entries.extend([None] * missing)
+                self._pad(player, missing)
             player.entries.append(entry)
             player.copies += 1
             row.copies += 1
@@ -405,7 +442,9 @@ class Mailboxes:
             player = players.get(true_id)
             if player is None:
                 continue
-            known = len(player.entries)
+            entries = player.entries
+            # Those behind which others are in the log are looked at again.
+            known = len(entries) if entries and entries[0] is not None else 0
             start = player.first + known
             if start > player.head:
                 continue
@@ -433,6 +472,8 @@ class Mailboxes:
             if entry is not None and entry.row is not None:
                 size += entry.size
                 self.release(player, entry.row)
+            else:
+                self._unpad(player, 1)
         self.rows.append((player, player.first, through))
         player.first = through + 1
         player.bytes -= size
@@ -455,3 +496,7 @@ def _has(player: Player | None, offset: int, row: Row) -> bool:
         return False
     entry = player.entry_at(offset)
     return entry is not None and entry.row is row
+
+
+def _seq(row: Row) -> int:
+    return row.seq

@@ -330,8 +330,7 @@ class Ledger:
             self._trim(player, now)
         more = limit in (len(old), len(folded))
         # Of the log it is the oldest row's members, who lose what is old in the next rows too.
-        log = self._mailboxes.log
-        while not more and log and (row := next(iter(log.values()))).ts < oldest:
+        while not more and (row := self._mailboxes.oldest_row()) is not None and row.ts < oldest:
             owners = players.members_of(row.seq)
             players.prefetch_oldest(owners)
             for player in owners:

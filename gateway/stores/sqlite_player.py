@@ -37,6 +37,7 @@ class Player:
         "keys",
         "logged",
         "oldest_key",
+        "padding",
         "permanent",
         "recent",
         "reclaim",
@@ -62,6 +63,8 @@ class Player:
         self.entries: deque[Entry | None] = deque()
         #: How many of them are in the log.
         self.copies = 0
+        #: How many are counted as None, at most: what is known of the oldest is not taken off.
+        self.padding = 0
         #: Whether Players counts this one among those with copies.
         self.logged = False
         #: Whether a copy has come since Players looked.

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.mailbox import OVERHEAD, Hole, Retention
 from gateway.messages import TrueId
-from gateway.stores.sqlite_copies import WEIGHT, Mailboxes
+from gateway.stores.sqlite_copies import Mailboxes
 from gateway.stores.sqlite_log import Entry, Folded, Row, State, newest, states_of
 from gateway.stores.sqlite_pending import Pending, PlayerRow
 from gateway.stores.sqlite_player import Player, moves, written
@@ -59,6 +59,8 @@ _MAX_CACHED: Final = 16_384
 #: Players with such messages, each about 1 KiB, and what those take, as references of 8 bytes.
 _MAX_LOGGED: Final = 65_536
 _MAX_REFERENCES: Final = 8 * 1024 * 1024
+#: Messages to which one transaction gives rows of their own, about.
+_MAX_FOLDED: Final = 16_384
 #: Players that are read at once at the start.
 _MAX_LOAD: Final = 1000
 #: Messages whose sizes are read beyond those that are needed.
@@ -180,22 +182,21 @@ class Players:
         self.mailboxes.fresh.clear()
 
     def _fold(self) -> None:
-        """Give copies rows of their own when there are too many, or too many who have some."""
+        """Give messages rows of their own when the log takes too much memory.
+
+        Not too many at once: a store that was opened with more comes to its bounds by and by.
+        """
         mailboxes = self.mailboxes
         excess = mailboxes.references - _MAX_REFERENCES
-        if excess > 0 and WEIGHT * mailboxes.bundled > mailboxes.copies:
+        if excess > 0 and mailboxes.of_bundles * 2 > mailboxes.references:
             # One after the other, as they lie in the file, costs a third of what players cost.
             self.flush()
-            oldest = []
-            for row in mailboxes.bundles.values():
-                oldest.append(row)
-                excess -= WEIGHT * row.copies
-                if excess <= 0:
-                    break
-            self._scatter(oldest)
+            self._scatter(mailboxes.oldest_bundles(excess, _MAX_FOLDED))
             self.folded = True
         rows: list[Folded] = []
-        while mailboxes.references > _MAX_REFERENCES or len(self._logged) > _MAX_LOGGED:
+        while len(rows) < _MAX_FOLDED and (
+            mailboxes.references > _MAX_REFERENCES or len(self._logged) > _MAX_LOGGED
+        ):
             number, player = self._logged.popitem(last=False)
             if player.recent and player.copies:
                 # A second chance: it costs less than to keep them in the order of their copies.
@@ -209,6 +210,7 @@ class Players:
                     self.flush()
                 rows += mailboxes.fold(player)
                 self.dirty[number] = player
+            mailboxes.forget(player)
         if rows:
             self.connection.execute(_FOLD, (encode(rows).decode(),))
             self.folded = True
