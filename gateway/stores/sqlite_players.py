@@ -374,7 +374,8 @@ class Players:
         return self.get(true_id) or self.add(true_id)
 
     def remove(self, player: Player) -> None:
-        """Forget a player whose row is deleted."""
+        """Forget a player whose row is deleted, and who has no messages."""
+        self.mailboxes.forget(player)
         self._by_true_id.pop(player.true_id, None)
         for kept in (self._by_id, self._logged, self._others, self.dirty, self.moved):
             kept.pop(player.id, None)
