@@ -12,13 +12,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.errors import StoreUnavailable
 from gateway.mailbox import OVERHEAD, Batch, Hole, Position, StoredMessage
 from gateway.messages import SessionId, TrueId
 from gateway.session import Session
 from gateway.stores import sqlite_schema as schema
+from gateway.stores.sqlite_log import Logged
 from gateway.stores.sqlite_players import Players, decode, encode
 from gateway.stores.sqlite_schema import connect_reader, escape, unescape
 from gateway.stores.sqlite_turns import Turns
@@ -51,6 +52,10 @@ _READ: Final = f"""WITH asked AS MATERIALIZED (
         group_concat(CAST(coalesce(m.body, substr(r.body, place, size), x'') AS TEXT), '')
     FROM found LEFT JOIN messages AS m ON m.seq = own LEFT JOIN log AS r ON r.seq = log
     WHERE max_bytes = 0 OR total <= max_bytes OR found.offset = start"""  # noqa: S608
+#: Asked: rows of the log, and place and length of a body in each.
+_BODIES: Final = """SELECT
+    group_concat(CAST(substr(r.body, e.value ->> 1, e.value ->> 2) AS TEXT), '')
+    FROM json_each(?) AS e CROSS JOIN log AS r ON r.seq = (e.value ->> 0)"""
 #: Asked: true_id, offset, session, and what the writer knows: head, first, the offset's nonce.
 _VIEW: Final = """SELECT json_group_array(json_array(e.key, coalesce(e.value ->> 3, p.head),
         coalesce(e.value ->> 4, p.first), p.confirmed, coalesce(m.nonce, e.value ->> 5),
@@ -240,6 +245,33 @@ class Reader:
             ]
 
     def _read(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Any]:
+        whole = [each for each in asked if isinstance(each, _AllLogged)]
+        others = [each for each in asked if not isinstance(each, _AllLogged)]
+        of_whole = iter(self._read_log(connection, whole) if whole else ())
+        of_others = iter(self._read_both(connection, others) if others else ())
+        return [next(of_whole if isinstance(each, _AllLogged) else of_others) for each in asked]
+
+    def _read_log(self, connection: sqlite3.Connection, asked: list[_AllLogged]) -> list[Batch]:
+        places = [each[1:4] for one in asked for each in one.messages]
+        bodies = b""
+        if places:
+            bodies = connection.execute(_BODIES, (encode(places).decode(),)).fetchone()[0] or b""
+        epoch = self._epoch().encode()
+        position = 0
+        batches = []
+        for one in asked:
+            messages = []
+            for offset, _, _, size, nonce, ts in one.messages:
+                body = bodies[position : position + size]
+                position += size
+                message_id = b"%b.%d.%x" % (epoch, offset, nonce)
+                messages.append(StoredMessage(offset, message_id, body, ts))
+            batches.append(Batch(tuple(messages), one.head, one.hole))
+        if position != len(bodies):
+            raise LookupError("the log is not as the writer knows it")
+        return batches
+
+    def _read_both(self, connection: sqlite3.Connection, asked: list[Any]) -> list[Batch]:
         heads, rows, bodies = connection.execute(_READ, (encode(asked).decode(),)).fetchone()
         found: list[list[StoredMessage]] = [[] for _ in asked]
         epoch = self._epoch().encode()
@@ -286,15 +318,37 @@ def hole(after: int | None, lost: int | None) -> Hole | None:
     return Hole(after, lost) if after is not None and lost is not None else None
 
 
+class _AllLogged(NamedTuple):
+    """A read of which the log has every message: those, and the mailbox' head and hole."""
+
+    messages: list[Logged]
+    head: int
+    hole: Hole | None
+
+
 def _known_to_read(
     players: Players, true_id: str, after: int, limit: int, max_bytes: int
-) -> tuple[Any, ...]:
+) -> _AllLogged | tuple[Any, ...]:
     player = players.peek(true_id)
     if player is None:
         return escape(true_id), after, limit, max_bytes, None, None, ()
     start = max(player.first, after + 1)
-    copies = player.logged_between(start, start + limit)
+    end = min(player.head + 1, start + limit)
+    copies = player.logged_between(start, end)
+    if len(copies) == max(0, end - start):
+        return _AllLogged(_within(copies, max_bytes), player.head, player.hole)
     return escape(true_id), after, limit, max_bytes, player.head, player.first, copies
+
+
+def _within(messages: list[Logged], max_bytes: int) -> list[Logged]:
+    """Return the first messages, as many as have so many bytes together; at least one."""
+    if max_bytes:
+        total = 0
+        for index, (_, _, _, length, _, _) in enumerate(messages):
+            total += length + OVERHEAD
+            if total > max_bytes and index:
+                return messages[:index]
+    return messages
 
 
 def _known_to_view(
