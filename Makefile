@@ -24,7 +24,7 @@ COMPILED := build/compiled
 COMPILED_TESTS := tests/transport tests/e2e/test_node.py tests/core/test_engineio.py \
     tests/core/test_mailbox.py tests/core/test_messages.py tests/core/test_replay.py \
     tests/stores/test_redis_bus.py tests/stores/test_redis_client.py tests/stores/test_rooms.py \
-    tests/stores/test_store.py
+    tests/stores/test_sqlite_copies.py tests/stores/test_store.py
 BENCH_PEERS := tests/bench/peers
 
 # What tests run, as command:package of Debian. Nothing is installed that is there.

@@ -42,12 +42,6 @@ from gateway.stores.sqlite_writer import Answers, Job, Writer
 
 logger = logging.getLogger(__name__)
 
-#: Appends and jobs that may wait for the writer; beyond it they are refused.
-_MAX_QUEUED: Final = 50_000
-#: The same, but a message to a room counts for each member.
-_MAX_QUEUED_ROWS: Final = 200_000
-#: What those appends may have in their bodies.
-_MAX_QUEUED_BYTES: Final = 256 * 1024 * 1024
 #: How long a change of a session may wait for a transaction that takes it along, in seconds.
 _SAVE_DELAY: Final = 1.0
 #: What one transaction of `expire` looks at.
@@ -235,18 +229,10 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
     def _refusal(self) -> StoreUnavailable | None:
         if not self.available:
             return StoreUnavailable("the store is not available")
-        if self._overloaded():
+        if not self._writer.has_room():
             self._on_limit("store.queue")
             return StoreUnavailable("the store does not keep up")
         return None
-
-    def _overloaded(self) -> bool:
-        writer = self._writer
-        return (
-            len(writer) >= _MAX_QUEUED
-            or writer.rows >= _MAX_QUEUED_ROWS
-            or writer.bytes >= _MAX_QUEUED_BYTES
-        )
 
     async def _do(
         self,
@@ -294,7 +280,7 @@ class SqliteStore(RoomCalls, RevocationCalls, OutboxCalls):
 
     def append(self, draft: Draft, now: float, done: AppendDone) -> None:
         """See MailboxStore.append; a refusal because of overload may overtake other answers."""
-        if not self.available or self._overloaded():
+        if not self.available or not self._writer.has_room():
             self._loop.call_soon(done, draft, self._refusal() or StoreUnavailable("full"))
             return
         if self._live.waiting:

@@ -29,6 +29,12 @@ from gateway.stores.sqlite_turns import Turns
 
 logger = logging.getLogger(__name__)
 
+#: Appends and jobs that may wait for the writer; beyond it they are refused.
+_MAX_QUEUED: Final = 50_000
+#: The same, but a message to a room counts for each member.
+_MAX_QUEUED_ROWS: Final = 200_000
+#: What those appends may have in their bodies.
+_MAX_QUEUED_BYTES: Final = 256 * 1024 * 1024
 #: Rows of one transaction, about: more would answer the first of them too late.
 _MAX_BATCH: Final = 2000
 #: A message to a room is one row; its copies cost so much less than rows of their own.
@@ -66,14 +72,6 @@ class Job:
 
 Append = tuple[Draft, float, AppendDone]
 Answer = tuple[Append | Job, Any]
-
-
-def _size(item: Append | Job) -> int:
-    return len(item[0].body) if isinstance(item, tuple) else item.size
-
-
-def _rows(item: Append | Job) -> int:
-    return 1 if isinstance(item, tuple) else 1 + item.copies
 
 
 @dataclass(slots=True)
@@ -119,7 +117,8 @@ class Writer:
         self._turns = turns
         self._queue: deque[Append | Job] = deque()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        #: Each is changed by one thread: what has been queued, and what was taken.
+        #: Each is changed by one thread: what has been queued, and what was taken. A message counts
+        #: as a row for each of its mailboxes.
         self._bytes_in = 0
         self._bytes_out = 0
         self._rows_in = 0
@@ -142,24 +141,23 @@ class Writer:
         self._suspicion: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
 
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    @property
-    def rows(self) -> int:
-        """Messages, for each of their mailboxes, and jobs that are queued."""
-        return self._rows_in - self._rows_out
-
-    @property
-    def bytes(self) -> int:
-        """Bodies of the messages that are queued."""
-        return self._bytes_in - self._bytes_out
+    def has_room(self) -> bool:
+        """Tell whether more may be queued."""
+        return (
+            len(self._queue) < _MAX_QUEUED
+            and self._rows_in - self._rows_out < _MAX_QUEUED_ROWS
+            and self._bytes_in - self._bytes_out < _MAX_QUEUED_BYTES
+        )
 
     def put(self, item: Append | Job) -> None:
         """Queue something. Called by one thread, the event loop's."""
         self._queue.append(item)
-        self._bytes_in += _size(item)
-        self._rows_in += _rows(item)
+        if isinstance(item, Job):
+            self._bytes_in += item.size
+            self._rows_in += 1 + item.copies
+        else:
+            self._bytes_in += len(item[0].body)
+            self._rows_in += 1
         if self._asleep:
             self._asleep = False
             self._wake.put(None)
@@ -223,12 +221,18 @@ class Writer:
     def _take(self) -> list[Append | Job]:
         batch: list[Append | Job] = []
         size = rows = cost = 0
+        take = self._queue.popleft
         while self._queue and cost < _MAX_BATCH and size < _MAX_BATCH_BYTES:
-            item = self._queue.popleft()
+            item = take()
             batch.append(item)
-            size += _size(item)
-            rows += _rows(item)
-            cost += 1 if isinstance(item, tuple) else 1 + item.copies // _COPIES_OF_A_ROW
+            if isinstance(item, Job):
+                size += item.size
+                rows += 1 + item.copies
+                cost += 1 + item.copies // _COPIES_OF_A_ROW
+            else:
+                size += len(item[0].body)
+                rows += 1
+                cost += 1
         self._bytes_out += size
         self._rows_out += rows
         return batch
@@ -305,6 +309,8 @@ class Writer:
         )
         jobs.prefetch_sessions([each for job in others for each in job.sessions])
         append = jobs.ledger.append
+        if not others:
+            return [(item, append(item[0], item[1])) for item in appends]
         answers: list[Answer] = []
         for item in batch:
             if isinstance(item, Job):
