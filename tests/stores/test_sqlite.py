@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -747,14 +748,20 @@ def test_reads_are_bounded_and_come_after_everything_else(
         store.append(b"1")
         sizes = []
         answer = store.store._reader._answer
-        monkeypatch.setattr(
-            store.store._reader, "_answer", lambda batch: sizes.append(len(batch)) or answer(batch)
-        )
+        all_asked = threading.Event()
+
+        def answer_later(batch: list[Any]) -> Any:
+            assert all_asked.wait(20)
+            sizes.append(len(batch))
+            return answer(batch)
+
+        monkeypatch.setattr(store.store._reader, "_answer", answer_later)
 
         async def ask() -> list[str]:
             order: list[str] = []
             for _ in range(300):
                 store.store.read(ANN, 0, 9, 400, lambda _: order.append("read"))
+            asyncio.get_running_loop().call_soon(all_asked.set)
             await store.store.view(ANN)
             order.append("view")
             while len(order) < 301:  # noqa: ASYNC110
