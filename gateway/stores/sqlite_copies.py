@@ -75,7 +75,7 @@ class Mailboxes:
         self.rooms: OrderedDict[int, Row] = OrderedDict()
         self.bundles: OrderedDict[int, Row] = OrderedDict()
         #: Those to write, and those to delete.
-        self.written: list[NewRow] = []
+        self.added: list[NewRow] = []
         self.lost: list[int] = []
         #: Those whose list of members is too long.
         self.sparse: dict[int, Row] = {}
@@ -221,7 +221,7 @@ class Mailboxes:
         """Let the next message begin another bundle."""
         bundle, self._bundle = self._bundle, None
         if bundle is not None:
-            self.written.append(bundle.packed())
+            self.added.append(bundle.packed())
             bundle.row.copies -= 1
             self._look(bundle.row)
 
@@ -279,7 +279,7 @@ class Mailboxes:
             firsts.append(player.first)
             sizes.append(player.bytes)
         members = pack(ids + heads + firsts + sizes)
-        self.written.append((row.seq, nonce, now, body, members))
+        self.added.append((row.seq, nonce, now, body, members))
         return own, list(places.values())
 
     def trim(self, player: Player, now: float) -> bool:
@@ -384,11 +384,13 @@ class Mailboxes:
         found: list[Folded] = []
         entries: deque[Entry | None] = deque()
         for offset, entry in enumerate(player.entries, player.first):
-            if entry is not None and entry.row is not None:
-                found.append((player.id, *logged(offset, entry, entry.row)))
-                self.release(player, entry.row)
-                entry = None  # noqa: PLW2901 - what is looked at is what is kept
-            entries.append(entry)
+            row = entry.row if entry is not None else None
+            if entry is not None and row is not None:
+                found.append((player.id, *logged(offset, entry, row)))
+                self.release(player, row)
+                entries.append(None)
+            else:
+                entries.append(entry)
         player.entries = entries
         player.folded = player.head
         return found

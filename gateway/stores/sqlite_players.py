@@ -156,10 +156,10 @@ class Players:
             moved[player.id] = player
         for player, first, last in mailboxes.rows:
             self.pending.trim(player.id, first, last)
-        for row in mailboxes.written:
+        for row in mailboxes.added:
             self.pending.add_to_log(*row)
         self.pending.lost_log.extend(mailboxes.lost)
-        for collected in (mailboxes.moved, mailboxes.rows, mailboxes.written, mailboxes.lost):
+        for collected in (mailboxes.moved, mailboxes.rows, mailboxes.added, mailboxes.lost):
             collected.clear()
         rows = [_row(player) for player in dirty.values()]
         self.writes += self.pending.write(self.connection, rows, moves(moved, dirty))
@@ -189,7 +189,7 @@ class Players:
         mailboxes = self.mailboxes
         excess = mailboxes.references - _MAX_REFERENCES
         if excess > 0 and mailboxes.of_bundles * 2 > mailboxes.references:
-            # One after the other, as they lie in the file, costs a third of what players cost.
+            # As they lie in the file they cost less than player by player.
             self.flush()
             self._scatter(mailboxes.oldest_bundles(excess, _MAX_FOLDED))
             self.folded = True

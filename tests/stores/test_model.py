@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -352,17 +352,25 @@ class SqliteStores(Stores):
 
 
 class FoldingSqliteStores(SqliteStores):
-    """Hardly anything is kept at hand: copies of messages to rooms become rows of their own."""
+    """Hardly any player is kept at hand: what the log has becomes rows of their own."""
+
+    bounds: ClassVar = {"_MAX_LOGGED": 1, "_MAX_CACHED": 1}
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(sqlite_players, "_MAX_LOGGED", 1)
-        self.patch.setattr(sqlite_players, "_MAX_CACHED", 1)
+        for name, bound in self.bounds.items():
+            self.patch.setattr(sqlite_players, name, bound)
 
     def teardown(self) -> None:
         super().teardown()
         self.patch.undo()
+
+
+class ScatteringSqliteStores(FoldingSqliteStores):
+    """Hardly any message is kept at hand: the oldest bundles become rows of their own."""
+
+    bounds: ClassVar = {"_MAX_REFERENCES": 200}
 
 
 class RedisStores(Stores):
@@ -390,5 +398,7 @@ TestSqliteStores = SqliteStores.TestCase
 TestSqliteStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
 TestFoldingSqliteStores = FoldingSqliteStores.TestCase
 TestFoldingSqliteStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
+TestScatteringSqliteStores = ScatteringSqliteStores.TestCase
+TestScatteringSqliteStores.settings = TestFoldingSqliteStores.settings
 TestRedisStores = RedisStores.TestCase
 TestRedisStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
