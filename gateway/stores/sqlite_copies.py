@@ -15,7 +15,9 @@ has room for. Where a mailbox has a message is only in memory, as a reference to
   rooms, or others' messages.
 - Only so many players may have copies in memory, and only so many copies. Of the others, who
   got none for longest, they are folded: they become rows of their own, up to an offset that the
-  player's row keeps. When it is bundles that are too many, the oldest get rows of their own.
+  player's row keeps.
+- Before that comes to pass new messages to one player get rows of their own at once, which costs
+  less than later. The oldest bundles make room by and by: who writes most should be in the log.
 """
 
 from __future__ import annotations
@@ -52,9 +54,9 @@ _SPARSE: Final = 4
 #: but a shorter one than this, of a message to a room, never is.
 _SHORT: Final = 64
 #: What a message of a bundle counts for, and a row of the log, in references of 8 bytes: they take
-#: about two thirds of it, and more of the time to start than references do.
-_MESSAGE: Final = 16
-_ROW: Final = 48
+#: about half of it, and more of the time to start than references do.
+_MESSAGE: Final = 24
+_ROW: Final = 64
 
 
 class Mailboxes:
@@ -84,6 +86,9 @@ class Mailboxes:
         self.copies = 0
         self.bundled = 0
         self.padding = 0
+        #: Whether messages to one player do without the log, and how many have.
+        self.crowded = False
+        self.crowded_out = 0
         self._bundle: Bundle | None = None
         self._next_seq = 1
         #: Players who were not counted among those with copies.
@@ -170,27 +175,22 @@ class Mailboxes:
     @property
     def references(self) -> int:
         """What the log takes in memory, as references of 8 bytes."""
-        return self.copies + self.padding + _ROW * len(self.rooms) + self.of_bundles
-
-    @property
-    def of_bundles(self) -> int:
-        """What of it bundles take."""
-        return _MESSAGE * self.bundled + _ROW * len(self.bundles)
+        rows = len(self.rooms) + len(self.bundles)
+        return self.copies + self.padding + _MESSAGE * self.bundled + _ROW * rows
 
     def oldest_row(self) -> Row | None:
         """Return the log's oldest row, None if it has none."""
         firsts = [next(iter(rows.values())) for rows in (self.rooms, self.bundles) if rows]
         return min(firsts, key=_seq) if firsts else None
 
-    def oldest_bundles(self, references: int, messages: int) -> list[Row]:
-        """Return the oldest bundles: so many that they take or have so much, about."""
+    def oldest_bundles(self, messages: int) -> list[Row]:
+        """Return the oldest bundles, which have so many messages at most."""
         found = []
         for row in self.bundles.values():
-            if references <= 0 or messages <= 0:
+            messages -= row.copies
+            if messages < 0:
                 break
             found.append(row)
-            references -= _MESSAGE * row.copies + _ROW
-            messages -= row.copies
         return found
 
     def bundle(self, player: Player, body: bytes, nonce: int, now: float) -> None:

@@ -128,8 +128,13 @@ class Ledger:
         ):
             return MailboxFull("mailbox.total_bytes")
         nonce = next(self._nonces)
-        self._mailboxes.bundle(target, body, nonce, now)
-        self._tell()
+        mailboxes = self._mailboxes
+        if mailboxes.crowded:
+            mailboxes.crowded_out += 1
+            self._put(target, body, nonce, now)
+        else:
+            mailboxes.bundle(target, body, nonce, now)
+            self._tell()
         head = target.head
         if key is not None and owner is not None:
             entry = (now, escape(draft.target_id), head, nonce)
@@ -137,7 +142,9 @@ class Ledger:
         message_id = b"%b.%d.%x" % (self._epoch, head, nonce)
         return Accepted(message_id, StoredMessage(head, message_id, body, now))
 
-    def _put(self, player: Player, body: bytes, nonce: int, now: float, skip: str) -> None:
+    def _put(
+        self, player: Player, body: bytes, nonce: int, now: float, skip: str | None = None
+    ) -> None:
         """Append a message with a row of its own; `skip` is the session that passes over it."""
         pending = self.players.pending
         place = pending.add_body(body)

@@ -59,6 +59,12 @@ _MAX_CACHED: Final = 16_384
 #: Players with such messages, each about 1 KiB, and what those take, as references of 8 bytes.
 _MAX_LOGGED: Final = 65_536
 _MAX_REFERENCES: Final = 8 * 1024 * 1024
+#: So near to it, as a part of it, messages to one player do without the log: a transaction's have
+#: room there.
+_MARGIN: Final = 64
+#: For so many that do without the log one in it makes room, when it comes to so many of these.
+_EVICTION: Final = 8
+_LEAST_EVICTED: Final = 64
 #: Messages to which one transaction gives rows of their own, about.
 _MAX_FOLDED: Final = 16_384
 #: Players that are read at once at the start.
@@ -187,12 +193,12 @@ class Players:
         Not too many at once: a store that was opened with more comes to its bounds by and by.
         """
         mailboxes = self.mailboxes
-        excess = mailboxes.references - _MAX_REFERENCES
-        if excess > 0 and mailboxes.of_bundles * 2 > mailboxes.references:
-            # As they lie in the file they cost less than player by player.
+        mailboxes.crowded = mailboxes.references > _MAX_REFERENCES - _MAX_REFERENCES // _MARGIN
+        if mailboxes.crowded_out >= _EVICTION * _LEAST_EVICTED:
             self.flush()
-            self._scatter(mailboxes.oldest_bundles(excess, _MAX_FOLDED))
-            self.folded = True
+            self._scatter(mailboxes.oldest_bundles(mailboxes.crowded_out // _EVICTION))
+            mailboxes.crowded_out = 0
+        self.folded |= mailboxes.crowded
         rows: list[Folded] = []
         while len(rows) < _MAX_FOLDED and (
             mailboxes.references > _MAX_REFERENCES or len(self._logged) > _MAX_LOGGED

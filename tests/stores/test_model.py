@@ -367,10 +367,10 @@ class FoldingSqliteStores(SqliteStores):
         self.patch.undo()
 
 
-class ScatteringSqliteStores(FoldingSqliteStores):
-    """Hardly any message is kept at hand: the oldest bundles become rows of their own."""
+class CrowdedSqliteStores(FoldingSqliteStores):
+    """There is little room in the log: new messages and old ones have rows of their own."""
 
-    bounds: ClassVar = {"_MAX_REFERENCES": 200}
+    bounds: ClassVar = {"_MAX_REFERENCES": 300, "_EVICTION": 1, "_LEAST_EVICTED": 4}
 
 
 class RedisStores(Stores):
@@ -398,7 +398,7 @@ TestSqliteStores = SqliteStores.TestCase
 TestSqliteStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
 TestFoldingSqliteStores = FoldingSqliteStores.TestCase
 TestFoldingSqliteStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
-TestScatteringSqliteStores = ScatteringSqliteStores.TestCase
-TestScatteringSqliteStores.settings = TestFoldingSqliteStores.settings
+TestCrowdedSqliteStores = CrowdedSqliteStores.TestCase
+TestCrowdedSqliteStores.settings = TestFoldingSqliteStores.settings
 TestRedisStores = RedisStores.TestCase
 TestRedisStores.settings = settings(deadline=None, max_examples=30, stateful_step_count=25)
