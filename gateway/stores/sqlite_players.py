@@ -200,9 +200,7 @@ class Players:
             mailboxes.crowded_out = 0
         self.folded |= mailboxes.crowded
         rows: list[Folded] = []
-        while len(rows) < _MAX_FOLDED and (
-            mailboxes.references > _MAX_REFERENCES or len(self._logged) > _MAX_LOGGED
-        ):
+        while len(rows) < _MAX_FOLDED and self._too_much():
             number, player = self._logged.popitem(last=False)
             if player.recent and player.copies:
                 # A second chance: it costs less than to keep them in the order of their copies.
@@ -220,6 +218,10 @@ class Players:
         if rows:
             self.connection.execute(_FOLD, (encode(rows).decode(),))
             self.folded = True
+
+    def _too_much(self) -> bool:
+        known = len(self._logged)
+        return known > _MAX_LOGGED or (known > 0 and self.mailboxes.references > _MAX_REFERENCES)
 
     def _scatter(self, bundles: list[Row]) -> None:
         """Give messages of these bundles rows of their own."""
