@@ -355,21 +355,21 @@ class Mailboxes:
 
     def shorten(self, row: Row, members: bytes, players: dict[int, Player]) -> bytes:
         """Return a list of members with only those who still have the message."""
-        kept: tuple[list[int], ...] = ([], [], [], [])
+        kept = []
         for state in states_of(members):
-            if _has(players.get(state[0]), state[1], row):
-                for numbers_, number in zip(kept, state, strict=True):
-                    numbers_.append(number)
-        row.listed = len(kept[0])
-        return pack(kept[0] + kept[1] + kept[2] + kept[3])
+            player = players.get(state[0])
+            if player is not None and player.entry_in(row, state[1]) is not None:
+                kept.append(state)
+        row.listed = len(kept)
+        return pack([number for column in zip(*kept, strict=True) for number in column])
 
     def scatter(self, row: Row, members: bytes, players: dict[int, Player]) -> list[Folded]:
         """Give what is left of a bundle rows of its own; return those."""
         found: list[Folded] = []
         for number, offset, _, _ in states_of(members):
             player = players.get(number)
-            entry = player.entry_at(offset) if player is not None else None
-            if player is not None and entry is not None and entry.row is row:
+            entry = player.entry_in(row, offset) if player is not None else None
+            if player is not None and entry is not None:
                 found.append((number, *logged(offset, entry, row)))
                 player.entries[offset - player.first] = None
                 player.padding += 1
@@ -491,13 +491,6 @@ class Mailboxes:
                 break
             freed += self.oldest(player, index).size
         return freed
-
-
-def _has(player: Player | None, offset: int, row: Row) -> bool:
-    if player is None:
-        return False
-    entry = player.entry_at(offset)
-    return entry is not None and entry.row is row
 
 
 def _seq(row: Row) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.mailbox import Hole
 from gateway.messages import TrueId
-from gateway.stores.sqlite_log import Entry, Logged, logged
+from gateway.stores.sqlite_log import Entry, Logged, Row, logged
 
 #: Messages with rows of their own whose sizes are kept between transactions.
 MAX_AHEAD: Final = 32
@@ -102,6 +102,11 @@ class Player:
             if entry is not None and entry.row is not None:
                 found.append(logged(offset, entry, entry.row))
         return found
+
+    def entry_in(self, row: Row, offset: int) -> Entry | None:
+        """Return a message by its offset, if this row of the log has it."""
+        entry = self.entry_at(offset)
+        return entry if entry is not None and entry.row is row else None
 
     def entry_at(self, offset: int) -> Entry | None:
         """Return a message by its offset; None for what is not in the log."""
